@@ -1,0 +1,157 @@
+"""Processes of the local twin: started on free ports, watched until they are ready, gone when their parent is gone.
+
+Every child gets `PR_SET_PDEATHSIG`, so that it dies with the process that started it, also when that one is killed
+(prctl(2), Linux). Output goes to a log file a process; when a process does not come up, the error shows its tail.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tasks.core.errors import Invalid, Terminal
+
+_PR_SET_PDEATHSIG = 1
+_HOST = "127.0.0.1"
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def require_free(port: int) -> int:
+    """The port itself. Raises `Invalid` when something listens there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError as error:
+            raise Invalid(f"port {port} is in use", "stop what listens there or choose another port") from error
+    return port
+
+
+def http_ready(url: str) -> Callable[[], bool]:
+    """A readiness check: the URL answers over HTTP with anything below 500."""
+
+    def check() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return True
+        except urllib.error.HTTPError as error:
+            return error.code < 500
+        except OSError:
+            return False
+
+    return check
+
+
+def port_ready(port: int) -> Callable[[], bool]:
+    """A readiness check: something accepts connections on the port of 127.0.0.1."""
+
+    def check() -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex((_HOST, port)) == 0
+
+    return check
+
+
+@dataclass
+class Process:
+    """One server of the twin.
+
+    Args:
+        name: For messages and the log file.
+        command: Program and arguments.
+        ready: Tells whether it serves yet.
+        log: File that takes its output.
+        environment: Variables added to this process's own.
+        start_timeout_s: How long it may take to be ready.
+        stop_signal: What asks it to end.
+    """
+
+    name: str
+    command: Sequence[str]
+    ready: Callable[[], bool]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    start_timeout_s: float = 90.0
+    stop_signal: signal.Signals = signal.SIGTERM
+    started_s: float | None = None
+    _child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id once it was started."""
+        return self._child.pid if self._child else None
+
+    def start(self) -> Process:
+        """Start it without waiting. The log is begun anew."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        parent = os.getpid()
+
+        def die_with_parent() -> None:
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:  # The parent died between fork and prctl.
+                os._exit(1)
+
+        self._began = time.monotonic()
+        with self.log.open("wb") as output:
+            self._child = subprocess.Popen(
+                list(self.command),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **self.environment},
+                preexec_fn=die_with_parent,
+            )
+        return self
+
+    def wait_ready(self) -> Process:
+        """Wait until it serves. Raises `Terminal` with the log's tail when it ends or takes too long."""
+        if self._child is None:
+            raise Terminal(f"{self.name} was not started", "call start first")
+        deadline = self._began + self.start_timeout_s
+        while not self.ready():
+            if self._child.poll() is not None:
+                raise Terminal(f"{self.name} ended with code {self._child.returncode}: {self.tail()}", f"see {self.log}")
+            if time.monotonic() > deadline:
+                self.stop()
+                raise Terminal(f"{self.name} was not ready in {self.start_timeout_s:.0f} s: {self.tail()}", f"see {self.log}")
+            time.sleep(0.05)
+        self.started_s = time.monotonic() - self._began
+        return self
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._child is not None and self._child.poll() is None
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Ask it to end and kill it when it does not within `timeout_s` seconds; silent if it is gone."""
+        if self._child is None or self._child.poll() is not None:
+            return
+        self._child.send_signal(self.stop_signal)
+        try:
+            self._child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def tail(self, lines: int = 5) -> str:
+        """The last lines of the log, joined."""
+        if not self.log.exists():
+            return ""
+        return " | ".join(self.log.read_text(errors="replace").splitlines()[-lines:])

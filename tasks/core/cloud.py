@@ -1,0 +1,92 @@
+"""A cloud as it is configured, and a provider as it presents itself.
+
+`lintas.yaml` names clouds; each has a provider (the folder under `tasks/providers/` that speaks to it), so that two
+accounts or two sites of one provider are simply two clouds. Secrets are references until the moment of use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.errors import Invalid
+
+if TYPE_CHECKING:
+    from tasks.core.ports import EventSource, Server, Store, Trainer
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A reference to a secret (`env:NAME`, `file:PATH`, `block:NAME`) and the way to resolve it.
+
+    Neither `repr` nor `str` nor pickling shows more than the reference.
+    """
+
+    reference: str
+    resolve: Callable[[str], str] = field(repr=False, compare=False)
+
+    def reveal(self) -> str:
+        """The secret itself, read now. Raises `Denied` when the reference leads nowhere."""
+        return self.resolve(self.reference)
+
+    def __str__(self) -> str:
+        return f"<secret {self.reference}>"
+
+
+@dataclass(frozen=True, slots=True)
+class CloudConfig:
+    """One cloud of `lintas.yaml`.
+
+    Args:
+        name: Its name: the scheme of its URIs.
+        provider: The provider's folder.
+        region: Where it is, in the provider's words.
+        jurisdiction: Where it is by law, in the policy's words (ISO 3166 country or `EU`).
+        endpoints: URL by role (`objects`, `training`, `serving`, `events`); a role that is absent means the
+            provider's public endpoint.
+        credentials: Secret by name, in the provider's words.
+        options: Whatever else the provider's folder documents.
+    """
+
+    name: str
+    provider: str
+    region: str = ""
+    jurisdiction: str = ""
+    endpoints: Mapping[str, str] = field(default_factory=dict[str, str])
+    credentials: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def option(self, name: str) -> str:
+        """A required option. Raises `Invalid` naming the key when it is absent."""
+        if name not in self.options:
+            raise Invalid(f"clouds.{self.name}.options.{name} is missing", "set it in lintas.yaml")
+        return self.options[name]
+
+    def endpoint(self, role: str) -> str:
+        """A required endpoint. Raises `Invalid` naming the key when it is absent."""
+        if role not in self.endpoints:
+            raise Invalid(f"clouds.{self.name}.endpoints.{role} is missing", "set it in lintas.yaml")
+        return self.endpoints[role]
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """What a provider's folder offers; a capability that it lacks is None. Each opener imports its SDK when called.
+
+    Args:
+        name: The folder's name.
+        open_store: Opens a bucket of a cloud.
+        open_trainer: Opens the cloud's training service.
+        open_server: Opens the cloud's serving service.
+        open_events: Opens the cloud's event queue.
+        catalog: Its `catalog.yaml`: offers with prices and their sources, egress prices, limits and quirks.
+    """
+
+    name: str
+    open_store: Callable[[CloudConfig, str], Store]
+    catalog: Path
+    open_trainer: Callable[[CloudConfig], Trainer] | None = None
+    open_server: Callable[[CloudConfig], Server] | None = None
+    open_events: Callable[[CloudConfig], EventSource] | None = None
