@@ -21,14 +21,14 @@ from pathlib import Path
 from tasks.core.errors import Invalid, Terminal
 
 _PR_SET_PDEATHSIG = 1
-_HOST = "127.0.0.1"
+HOST = "127.0.0.1"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:
-        probe.bind((_HOST, 0))
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
@@ -37,7 +37,7 @@ def require_free(port: int) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((_HOST, port))
+            probe.bind((HOST, port))
         except OSError as error:
             raise Invalid(f"port {port} is in use", "stop what listens there or choose another port") from error
     return port
@@ -58,13 +58,28 @@ def http_ready(url: str) -> Callable[[], bool]:
     return check
 
 
+def answers(url: str, status: int) -> Callable[[], bool]:
+    """A readiness check: the URL answers over HTTP with exactly this status (say, 403: it knows its keys)."""
+
+    def check() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as response:
+                return response.status == status
+        except urllib.error.HTTPError as error:
+            return error.code == status
+        except OSError:
+            return False
+
+    return check
+
+
 def port_ready(port: int) -> Callable[[], bool]:
     """A readiness check: something accepts connections on the port of 127.0.0.1."""
 
     def check() -> bool:
         with socket.socket() as probe:
             probe.settimeout(1)
-            return probe.connect_ex((_HOST, port)) == 0
+            return probe.connect_ex((HOST, port)) == 0
 
     return check
 
@@ -81,6 +96,7 @@ class Process:
         environment: Variables added to this process's own.
         start_timeout_s: How long it may take to be ready.
         stop_signal: What asks it to end.
+        working_directory: Where it runs; None: where its parent runs.
     """
 
     name: str
@@ -90,6 +106,7 @@ class Process:
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     start_timeout_s: float = 90.0
     stop_signal: signal.Signals = signal.SIGTERM
+    working_directory: Path | None = None
     started_s: float | None = None
     _child: subprocess.Popen[bytes] | None = None
 
@@ -116,6 +133,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **self.environment},
+                cwd=self.working_directory,
                 preexec_fn=die_with_parent,
             )
         return self
@@ -127,10 +145,14 @@ class Process:
         deadline = self._began + self.start_timeout_s
         while not self.ready():
             if self._child.poll() is not None:
-                raise Terminal(f"{self.name} ended with code {self._child.returncode}: {self.tail()}", f"see {self.log}")
+                raise Terminal(
+                    f"{self.name} ended with code {self._child.returncode}: {self.tail()}", f"see {self.log}"
+                )
             if time.monotonic() > deadline:
                 self.stop()
-                raise Terminal(f"{self.name} was not ready in {self.start_timeout_s:.0f} s: {self.tail()}", f"see {self.log}")
+                raise Terminal(
+                    f"{self.name} was not ready in {self.start_timeout_s:.0f} s: {self.tail()}", f"see {self.log}"
+                )
             time.sleep(0.05)
         self.started_s = time.monotonic() - self._began
         return self

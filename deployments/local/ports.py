@@ -1,0 +1,63 @@
+"""Ports of the local twin: the same ones at every start while they are free, so that links and deployments stay valid."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from deployments.local.processes import HOST, require_free
+from tasks.core.errors import Invalid
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different TCP ports of 127.0.0.1 that nobody listens on now."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((HOST, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on the port of 127.0.0.1 now."""
+    try:
+        require_free(port)
+    except Invalid:
+        return False
+    return True
+
+
+def choose_ports(
+    book: Path,
+    names: Sequence[str],
+    *,
+    preferred: Mapping[str, int] | None = None,
+    demanded: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """A port for each name, remembered in `book` for the next start.
+
+    Args:
+        book: JSON file of the ports that were used last time; written anew.
+        names: What needs a port.
+        preferred: Ports that people know a service by; taken when nothing was remembered and they are free.
+        demanded: Ports that the caller insists on.
+
+    Raises:
+        Invalid: A demanded port is in use; the user stops what listens there or names another.
+    """
+    remembered: dict[str, int] = json.loads(book.read_text()) if book.exists() else {}
+    fallback = {**(preferred or {}), **remembered}
+    chosen: dict[str, int] = {name: require_free(port) for name, port in (demanded or {}).items() if name in names}
+    for name in names:
+        port = fallback.get(name)
+        if name not in chosen and port is not None and port not in chosen.values() and is_free(port):
+            chosen[name] = port
+    missing = [name for name in names if name not in chosen]
+    spare = [port for port in free_ports(len(missing) + len(chosen)) if port not in chosen.values()]
+    chosen |= dict(zip(missing, spare, strict=False))
+    book.parent.mkdir(parents=True, exist_ok=True)
+    book.write_text(json.dumps({**remembered, **chosen}, indent=1, sort_keys=True))
+    return chosen
