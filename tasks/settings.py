@@ -100,7 +100,8 @@ class Settings(BaseSettings):
         """The cloud of this name, with secrets that are read only when used. Raises `Invalid` when there is none."""
         if name not in self.clouds:
             raise Invalid(
-                f"'{name}' is not a cloud of the configuration", f"use one of {', '.join(self.clouds)}{_close(name, self.clouds)}"
+                f"'{name}' is not a cloud of the configuration",
+                f"use one of {', '.join(self.clouds)}{_close(name, self.clouds)}",
             )
         found = self.clouds[name]
         return CloudConfig(
@@ -126,7 +127,9 @@ def find_config(path: Path | None = None) -> Path:
     for candidate in (Path("lintas.yaml"), LOCAL_CONFIG):
         if candidate.is_file():
             return candidate
-    raise Invalid("there is no lintas.yaml here", "run 'lintas up' for the local twin, or write one (docs/real-clouds.md)")
+    raise Invalid(
+        "there is no lintas.yaml here", "run 'lintas up' for the local twin, or write one (docs/real-clouds.md)"
+    )
 
 
 def load_settings(path: Path | None = None) -> Settings:
@@ -148,7 +151,9 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}", "correct the path") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"{path} cannot be read as UTF-8 text ({type(error).__name__})", "check the file and its rights") from None
+        raise Invalid(
+            f"{path} cannot be read as UTF-8 text ({type(error).__name__})", "check the file and its rights"
+        ) from None
     try:
         data = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -166,7 +171,9 @@ def resolve_secret(reference: str) -> str:
     if scheme == "env":
         value = os.environ.get(rest)
         if not value:
-            raise Denied(f"the environment variable {rest} is not set", "set it to the secret that lintas.yaml refers to")
+            raise Denied(
+                f"the environment variable {rest} is not set", "set it to the secret that lintas.yaml refers to"
+            )
         return value
     if scheme == "file":
         try:
@@ -206,7 +213,10 @@ def _explain(error: ValidationError, file: Path, data: Mapping[str, Any]) -> tup
         return f"{file}: '{key}' is missing{more}", "add it (docs/configuration.md lists every key)"
     wrong = first["msg"].removeprefix("Value error, ")
     stands = "" if first["type"] == "value_error" else f", and a {type(value).__name__} stands there"
-    return f"{file}: '{key}': {wrong[0].lower()}{wrong[1:]}{stands}{more}", "correct it (docs/configuration.md lists every key)"
+    return (
+        f"{file}: '{key}': {wrong[0].lower()}{wrong[1:]}{stands}{more}",
+        "correct it (docs/configuration.md lists every key)",
+    )
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.logging import get_logger, get_run_logger
+from prefect.states import State
 
 from tasks.core.errors import Retryable
 
@@ -67,11 +68,5 @@ def say(message: str) -> None:
     (get_run_logger() if in_flow() else get_logger("lintas")).info(message)
 
 
-def _is_retryable(_task: object, _run: object, state: object) -> bool:
-    try:
-        state.result()  # type: ignore[attr-defined]
-    except Retryable:
-        return True
-    except BaseException:
-        return False
-    return False
+def _is_retryable(_task: object, _run: object, state: State[Any]) -> bool:
+    return isinstance(state.result(raise_on_failure=False), Retryable)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -113,7 +114,7 @@ class Manifest:
     def of(cls, entries: Iterable[Entry]) -> Manifest:
         """Sort the entries. Raises `Invalid` when two of them have the same path."""
         ordered = tuple(sorted(entries, key=lambda entry: entry.path))
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for before, after in pairwise(ordered):
             if before.path == after.path:
                 raise Invalid(f"'{after.path}' is listed twice in a manifest", "list every object once")
         return cls(ordered)

@@ -55,7 +55,9 @@ class Store(Protocol):
         """The object's description with its metadata. NotFound: no such object or bucket."""
         ...
 
-    def get(self, key: str, *, version: str | None = None, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+    def get(
+        self, key: str, *, version: str | None = None, start: int = 0, length: int | None = None
+    ) -> Iterator[bytes]:
         """The content in pieces of at most 8 MiB, from byte `start`, `length` bytes of it.
 
         PreconditionFailed: the object is no longer `version`. A short body is Retryable, never silent.

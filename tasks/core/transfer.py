@@ -14,19 +14,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from tasks.core.dataset import (
+    CHUNK_BYTES,
     DIGEST_METADATA,
     PUBLISHED_MANIFEST,
     ContentHasher,
     DatasetURI,
     Entry,
     Manifest,
+    content_digest,
     list_objects,
     published_manifest,
 )
-from tasks.core.errors import IntegrityError, Invalid, Retryable
+from tasks.core.errors import IntegrityError, Invalid, NotFound, Retryable
 
 if TYPE_CHECKING:
     from tasks.core.ports import Journal, Store
@@ -174,7 +177,8 @@ def plan_transfer(
 
 class Plane(Protocol):
     """Carries the bytes of one object. The first plane pumps through the official SDKs of both sides; a faster one
-    takes requests that the SDKs have signed and needs no other change in this module."""
+    takes requests that the SDKs have signed and needs no other change in this module.
+    """
 
     def carry(
         self, entry: Entry, source: Store, source_key: str, destination: Store, key: str, *, replaces: str | None
@@ -268,15 +272,11 @@ def copy(
         entry, replaces = item
         far_key = plan.destination.key(entry.path)
         copied = _with_retries(
-            lambda: carrier.carry(
-                entry, source, plan.source.key(entry.path), destination, far_key, replaces=replaces
-            ),
+            lambda: carrier.carry(entry, source, plan.source.key(entry.path), destination, far_key, replaces=replaces),
             attempts,
             stop,
         )
-        journal.record(
-            destination.cloud, destination.bucket, far_key, copied.version, copied.size_bytes, copied.digest
-        )
+        journal.record(destination.cloud, destination.bucket, far_key, copied.version, copied.size_bytes, copied.digest)
         if on_object is not None:
             on_object(copied)
         return copied
@@ -300,9 +300,7 @@ def copy(
     )
 
 
-def _in_parallel(
-    work: Callable[[T], R], items: list[T], in_flight: int, stop: threading.Event
-) -> list[R]:
+def _in_parallel(work: Callable[[T], R], items: list[T], in_flight: int, stop: threading.Event) -> list[R]:
     """Run `work` over the items, at most `in_flight` at a time; the first failure stops the rest and is raised."""
     results: list[R] = []
     waiting = iter(items)
@@ -344,7 +342,8 @@ def _far_manifest(plan: TransferPlan, copied: list[CopiedObject], destination: S
         entries.append(Entry(entry.path, entry.size_bytes, entry.digest, info.version))
     if listed:
         raise IntegrityError(
-            f"{len(listed)} objects appeared at {plan.destination} during the move", "someone else writes there: run again"
+            f"{len(listed)} objects appeared at {plan.destination} during the move",
+            "someone else writes there: run again",
         )
     return Manifest.of(entries)
 
@@ -372,3 +371,54 @@ def _already_published(far: Manifest, uri: DatasetURI, destination: Store) -> bo
     except IntegrityError:
         return False
     return there is not None and there.to_jsonl() == far.to_jsonl()
+
+
+def fetch(
+    store: Store, uri: DatasetURI, manifest: Manifest, into: Path, *, under: str = "", in_flight: int = 8
+) -> Path:
+    """Bring objects of a dataset to a local directory, each verified against the manifest before it is visible.
+
+    Args:
+        store: The store that holds the dataset.
+        uri: The dataset.
+        manifest: What it must hold; objects that are in `into` already with this content are not read again.
+        into: Local directory; created when absent. Paths below it are the dataset's own.
+        under: Only objects whose path starts with this.
+        in_flight: How many objects travel at the same time.
+
+    Raises:
+        IntegrityError: An object is not what the manifest says.
+        NotFound: No object lies under `under`.
+        Invalid: A path would lead out of `into`.
+    """
+    wanted = [entry for entry in manifest if entry.path.startswith(under)]
+    if not wanted:
+        raise NotFound(f"{uri} holds nothing under '{under}'", "check the dataset and the path in the training spec")
+    root = into.resolve()
+
+    def bring(entry: Entry) -> None:
+        target = (root / entry.path).resolve()
+        if not target.is_relative_to(root):
+            raise Invalid(f"'{entry.path}' of {uri} leads out of its directory", "rename the object")
+        if target.is_file() and target.stat().st_size == entry.size_bytes and _file_digest(target) == entry.digest:
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        hasher = ContentHasher()
+        with partial.open("wb") as file:
+            for piece in store.get(uri.key(entry.path), version=entry.version or None):
+                hasher.update(piece)
+                file.write(piece)
+        if hasher.hexdigest() != entry.digest:
+            partial.unlink()
+            raise IntegrityError(f"'{entry.path}' of {uri} is not what its manifest says", "run the move again")
+        partial.replace(target)
+
+    stop = threading.Event()
+    _in_parallel(lambda entry: _with_retries(lambda: bring(entry), 4, stop), wanted, in_flight, stop)
+    return into
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return content_digest(iter(lambda: file.read(CHUNK_BYTES), b""))[0]

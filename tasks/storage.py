@@ -1,0 +1,121 @@
+"""Storage steps: what a dataset holds, what a move would do, the move itself, and bringing a dataset here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.artifacts import show_progress, show_table
+from tasks.core.dataset import DatasetURI, Manifest, read_manifest
+from tasks.core.errors import NotFound
+from tasks.core.privacy import Cleared
+from tasks.core.transfer import CopiedObject, Receipt, TransferPlan, copy, fetch, plan_transfer
+from tasks.registry import installation
+from tasks.steps import say, step
+
+
+@step(name="manifest", retries=3, run_name="manifest {uri}")
+def manifest_of(uri: DatasetURI, *, reread: bool = False) -> Manifest:
+    """List a dataset with a digest of every object; see `tasks.core.dataset.read_manifest`."""
+    here = installation()
+    manifest = read_manifest(here.store_of(uri), uri, here.records.journal, reread=reread)
+    say(f"{uri} holds {len(manifest)} objects, {manifest.size_bytes:,} bytes, digest {manifest.digest[:16]}")
+    return manifest
+
+
+@step(name="plan", retries=3, run_name="plan {source} -> {destination}")
+def plan_move(
+    source: DatasetURI, manifest: Manifest, destination: DatasetURI, *, charged_as: str, delete: bool = False
+) -> TransferPlan:
+    """Compare with what is at the destination; see `tasks.core.transfer.plan_transfer`.
+
+    Args:
+        source: Where the bytes are (the staging area, for a pseudonymised copy).
+        manifest: What the destination should hold.
+        destination: Where to. A bucket that does not exist yet is created.
+        charged_as: The cloud whose egress price counts.
+        delete: Whether objects that only the destination has may be removed.
+    """
+    here = installation()
+    plan = plan_transfer(
+        source,
+        manifest,
+        destination,
+        _present(destination),
+        prices=here.transfer_prices(charged_as),
+        delete=delete,
+    )
+    say(
+        f"{len(plan.to_send)} of {len(manifest)} objects to send, {plan.bytes_to_send:,} bytes, {plan.cost_usd:.4f} USD"
+    )
+    show_table(
+        f"plan-{destination.cloud}",
+        [
+            {"what": "add", "objects": len(plan.add), "bytes": sum(entry.size_bytes for entry in plan.add)},
+            {"what": "replace", "objects": len(plan.replace), "bytes": sum(e.size_bytes for e, _ in plan.replace)},
+            {"what": "remove", "objects": len(plan.remove), "bytes": 0},
+            {"what": "keep", "objects": len(plan.keep), "bytes": sum(entry.size_bytes for entry in plan.keep)},
+        ],
+        f"Plan {source} -> {destination}: route {plan.route}, {plan.cost_usd:.4f} USD",
+    )
+    return plan
+
+
+@step(name="copy", retries=2, run_name="copy {plan.source} -> {plan.destination}")
+def copy_cleared(plan: TransferPlan, verdict: Cleared) -> Receipt:
+    """Carry out a cleared plan and enter the receipt in the audit log; see `tasks.core.transfer.copy`."""
+    here = installation()
+    destination = here.store_of(plan.destination)
+    if not len(plan.keep):
+        destination.create_bucket()
+    with show_progress(f"copy-{plan.destination.cloud}", plan.bytes_to_send) as advance:
+
+        def count(item: CopiedObject) -> None:
+            advance(item.size_bytes)
+
+        receipt = copy(
+            plan,
+            verdict,
+            here.verdict_key,
+            here.store_of(plan.source),
+            destination,
+            here.records.journal,
+            on_object=count,
+        )
+    here.records.audit.append(
+        "receipt",
+        str(plan.destination),
+        {
+            "source": str(plan.source),
+            "digest": receipt.digest,
+            "objects": receipt.objects,
+            "objects_sent": len(receipt.copied),
+            "bytes_sent": receipt.bytes_sent,
+            "objects_removed": len(receipt.removed),
+        },
+    )
+    say(
+        f"{plan.destination} holds {receipt.digest[:16]}; {len(receipt.copied)} objects sent"
+    )
+    show_table(
+        f"receipt-{plan.destination.cloud}",
+        [
+            {"path": item.path, "bytes": item.size_bytes, "digest": item.digest[:16], "verified by": item.verified_by}
+            for item in receipt.copied[:200]
+        ],
+        f"Receipt {plan.destination}: digest {receipt.digest}",
+    )
+    return receipt
+
+
+@step(name="fetch", retries=3, run_name="fetch {uri}")
+def fetch_dataset(uri: DatasetURI, manifest: Manifest, into: Path, *, under: str = "") -> Path:
+    """Bring the objects of a dataset that lie under a path to a local directory, verified against the manifest."""
+    return fetch(installation().store_of(uri), uri, manifest, into, under=under)
+
+
+def _present(destination: DatasetURI) -> Manifest:
+    here = installation()
+    try:
+        return read_manifest(here.store_of(destination), destination, here.records.journal, trust_labels=True)
+    except NotFound:
+        return Manifest(())
