@@ -27,6 +27,10 @@ from tasks.records import Records
 from tasks.settings import Settings, load_settings, read_yaml, resolve_secret
 
 
+STAGING = "staging"
+"""Name of the cloud that is this machine's own staging area: where treated copies wait to leave."""
+
+
 @functools.cache
 def providers() -> Mapping[str, Provider]:
     """Every provider, by its folder's name. Imports no SDK."""
@@ -46,6 +50,8 @@ class Installation:
 
     def cloud(self, name: str) -> CloudConfig:
         """The configured cloud. Raises `Invalid` when there is none of this name or its provider is unknown."""
+        if name == STAGING:
+            return CloudConfig(STAGING, "onprem", options={"root": str(self.settings.state_dir / STAGING)})
         cloud = self.settings.cloud(name)
         if cloud.provider not in providers():
             raise Invalid(
@@ -64,7 +70,7 @@ class Installation:
         self.cloud(uri.cloud)
         return uri
 
-    @functools.cache  # noqa: B019 - one installation lives as long as its process
+    @functools.cache  # noqa: B019  (one installation lives as long as its process)
     def store(self, cloud: str, bucket: str) -> Store:
         """The store of a bucket."""
         return self.provider(cloud).open_store(self.cloud(cloud), bucket)

@@ -1,0 +1,85 @@
+"""Events: what happens in the clouds, told to Prefect, where triggers start flows.
+
+A producer says that a dataset is complete by writing a marker last: `_SUCCESS` (as Hadoop and Spark do) or the
+manifest that a Lintas move publishes. Only that becomes an event; the objects before it do not.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from tasks.core.dataset import PUBLISHED_MANIFEST, DatasetURI
+from tasks.core.errors import Denied, LintasError, Retryable, Terminal
+from tasks.core.ports import CloudEvent
+
+LANDED = "lintas.dataset.landed"
+"""Name of the Prefect event that says a dataset is complete."""
+
+_MARKERS = ("_SUCCESS", PUBLISHED_MANIFEST)
+_NAMESPACE = uuid.UUID("6f0f2d4e-4f6b-5f0e-9c39-0c9b6a1f7d11")
+
+
+def landed_dataset(event: CloudEvent) -> DatasetURI | None:
+    """The dataset that an object's creation completes, or None when the object is not a marker.
+
+    >>> from datetime import UTC, datetime
+    >>> created = CloudEvent("1", "lintas.object.created", "aws://raw", "flights/_SUCCESS", datetime.now(UTC))
+    >>> str(landed_dataset(created))
+    'aws://raw/flights'
+    """
+    if event.type != "lintas.object.created":
+        return None
+    for marker in _MARKERS:
+        if event.subject == marker or event.subject.endswith("/" + marker):
+            return DatasetURI.parse(f"{event.source}/{event.subject.removesuffix(marker)}".rstrip("/"))
+    return None
+
+
+def prefect_event(event: CloudEvent, dataset: DatasetURI) -> dict[str, Any]:
+    """The event in the form of Prefect's `POST /api/events`.
+
+    Triggers filter on the resource's labels, not on the payload, so what people filter by stands in both. The id
+    follows from the source's own: a delivery that comes twice starts one run.
+    """
+    facts = {"uri": str(dataset), "cloud": dataset.cloud, "bucket": dataset.bucket, "prefix": dataset.prefix}
+    labels = {f"lintas.{name}": value for name, value in facts.items()}
+    name = {"prefect.resource.id": f"lintas.dataset.{dataset}", "prefect.resource.name": str(dataset)}
+    return {
+        "id": str(uuid.uuid5(_NAMESPACE, f"{event.source} {event.id}")),
+        "occurred": event.time.isoformat(),
+        "event": LANDED,
+        "resource": name | labels,
+        "payload": facts,
+    }
+
+
+def emit(events: list[dict[str, Any]], *, prefect_api_url: str, auth: str | None = None) -> None:
+    """Hand events to the Prefect server.
+
+    Args:
+        events: In the form that `prefect_event` gives.
+        prefect_api_url: Ends in `/api`.
+        auth: `user:password` of a server that asks for it (`PREFECT_SERVER_API_AUTH_STRING`).
+
+    Raises:
+        Retryable: The server did not take them; do not acknowledge, hand them over again.
+        Denied: The server wants other credentials.
+    """
+    import httpx
+
+    basic = httpx.BasicAuth(*auth.split(":", 1)) if auth and ":" in auth else None
+    try:
+        answer = httpx.post(f"{prefect_api_url}/events", json=events, auth=basic, timeout=10)
+    except httpx.HTTPError as error:
+        raise _unreachable(prefect_api_url) from error
+    if answer.status_code in (401, 403):
+        raise Denied(f"Prefect at {prefect_api_url} refused the event", "set PREFECT_API_AUTH_STRING for the bridge")
+    if answer.status_code >= 500 or answer.status_code == 429:
+        raise _unreachable(prefect_api_url)
+    if answer.status_code >= 400:
+        raise Terminal(f"Prefect at {prefect_api_url} refused the event ({answer.status_code})", "check its version")
+
+
+def _unreachable(url: str) -> LintasError:
+    return Retryable(f"Prefect at {url} does not take events", "start it: 'lintas status' shows what runs")
