@@ -1,0 +1,247 @@
+"""Loading a policy: every key is known and every word means something, or the policy does not load.
+
+A refusal names the file, the key, what is wrong and the mend, with the nearest known word where there is one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NoReturn, cast
+
+from tasks.core.detectors.entities import ENTITIES, UNREADABLE, Group
+from tasks.core.errors import Invalid
+from tasks.core.jurisdictions import JURISDICTIONS
+from tasks.core.policy import EXPECTATIONS, PROFILE_COLUMNS, Action, ActionOptions, Policy, Quality, Rule
+
+_NOT_YET = ("quarantine", "encrypt")
+_RULE_KEYS = (
+    "name", "entities", "action", "columns", "except_columns", "paths", "destinations", "except_destinations",
+    "min_share", "min_confidence", "options",
+)  # fmt: skip
+_OPTIONS = {
+    Action.MASK: ("keep_last",),
+    Action.REPLACE: ("replacement",),
+    Action.GENERALISE: ("date_to", "number_step"),
+    Action.TOKENISE: ("domain",),
+    Action.HASH: ("domain",),
+}
+_CANNOT_TREAT = "what cannot be read cannot be treated: use refuse or allow"
+
+
+def load_policy(data: Mapping[str, Any], origin: str) -> Policy:
+    """See `Policy.from_mapping`."""
+    return _Loader(origin).policy(data)
+
+
+class _Loader:
+    """Reads a policy's mapping; every refusal names the file and the key."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+
+    def policy(self, data: Mapping[str, Any]) -> Policy:
+        self.only(data, "", ("version", "name", "residency", "defaults", "rules", "quality"))
+        if data.get("version") != 1 or isinstance(data.get("version"), bool):
+            self.wrong("version", "is not 1", "write 'version: 1'")
+        residency = self.mapping(data, "residency", required=True)
+        self.only(residency, "residency", ("allowed", "by_group"))
+        defaults = self.mapping(data, "defaults")
+        self.only(defaults, "defaults", ("finding", "unreadable", "min_confidence"))
+        by_group = self.mapping(residency, "by_group", "residency")
+        unreadable = self.action(defaults.get("unreadable", "refuse"), "defaults.unreadable")
+        if unreadable not in (Action.REFUSE, Action.ALLOW):
+            self.wrong("defaults.unreadable", f"is '{unreadable}'", _CANNOT_TREAT)
+        default_action = self.action(defaults.get("finding", "refuse"), "defaults.finding")
+        allowed = self.jurisdictions(residency.get("allowed"), "residency.allowed")
+        rules = tuple(self.rule(item, f"rules[{at}]") for at, item in enumerate(self.listing(data, "rules")))
+        names = [rule.name for rule in rules]
+        for name in names:
+            if names.count(name) > 1:
+                self.wrong("rules", f"has the name '{name}' twice", "give every rule its own name")
+        return Policy(
+            name=self.text(data.get("name"), "name"),
+            allowed=allowed,
+            allowed_by_group=tuple(
+                (self.group(key, "residency.by_group"), self.jurisdictions(value, f"residency.by_group.{key}"))
+                for key, value in by_group.items()
+            ),
+            default_action=default_action,
+            default_min_confidence=self.share(defaults.get("min_confidence", 0.5), "defaults.min_confidence"),
+            unreadable=unreadable,
+            rules=rules,
+            quality=tuple(
+                self.quality(item, f"quality[{at}]") for at, item in enumerate(self.listing(data, "quality"))
+            ),
+            digest=_digest(data),
+        )
+
+    def rule(self, item: object, key: str) -> Rule:
+        data = self.as_mapping(item, key)
+        self.only(data, key, _RULE_KEYS)
+        entities = self.entities(data.get("entities"), f"{key}.entities")
+        action = self.action(data.get("action"), f"{key}.action")
+        if UNREADABLE in entities and action not in (Action.REFUSE, Action.ALLOW):
+            self.wrong(f"{key}.action", f"is '{action}' for {UNREADABLE}", _CANNOT_TREAT)
+        return Rule(
+            name=self.text(data.get("name"), f"{key}.name"),
+            entities=entities,
+            action=action,
+            columns=self.texts(data.get("columns", []), f"{key}.columns"),
+            except_columns=self.texts(data.get("except_columns", []), f"{key}.except_columns"),
+            paths=self.texts(data.get("paths", []), f"{key}.paths"),
+            destinations=self.destinations(data.get("destinations", []), f"{key}.destinations"),
+            except_destinations=self.destinations(data.get("except_destinations", []), f"{key}.except_destinations"),
+            min_share=self.share(data.get("min_share", 0.0), f"{key}.min_share"),
+            min_confidence=self.share(data.get("min_confidence", 0.5), f"{key}.min_confidence"),
+            options=self.options(data, action, key),
+        )
+
+    def options(self, rule: Mapping[str, Any], action: Action, key: str) -> ActionOptions:
+        data = self.mapping(rule, "options", key)
+        self.only(data, f"{key}.options", _OPTIONS.get(action, ()))
+        keep_last = data.get("keep_last", 4)
+        if not isinstance(keep_last, int) or isinstance(keep_last, bool) or not 0 <= keep_last <= 4:
+            self.wrong(f"{key}.options.keep_last", "is not a whole number from 0 to 4", "write how many may stay")
+        date_to = data.get("date_to", "month")
+        if date_to not in ("month", "year"):
+            self.wrong(f"{key}.options.date_to", "is neither month nor year", "write month or year")
+        step = data.get("number_step", 10.0)
+        if not isinstance(step, (int, float)) or isinstance(step, bool) or not step > 0:
+            self.wrong(f"{key}.options.number_step", "is not a number above 0", "write the step to round down to")
+        return ActionOptions(
+            keep_last=keep_last,
+            replacement=self.text(data["replacement"], f"{key}.options.replacement") if "replacement" in data else "",
+            date_to=str(date_to),
+            number_step=float(step),
+            domain=self.text(data["domain"], f"{key}.options.domain") if "domain" in data else "",
+        )
+
+    def quality(self, item: object, key: str) -> Quality:
+        data = self.as_mapping(item, key)
+        self.only(data, key, ("expectation", "kwargs", "where"))
+        name = self.text(data.get("expectation"), f"{key}.expectation")
+        self.one_of(name, EXPECTATIONS, f"{key}.expectation", "an expectation on the profile table")
+        kwargs = self.mapping(data, "kwargs", key)
+        column = kwargs.get("column")
+        if name.startswith("expect_column_"):
+            name_key = f"{key}.kwargs.column"
+            self.one_of(self.text(column, name_key), PROFILE_COLUMNS, name_key, "a profile column")
+        where = self.mapping(data, "where", key)
+        self.only(where, f"{key}.where", ("path", "column"))
+        return Quality(
+            name,
+            dict(kwargs),
+            path=self.text(where.get("path", "*"), f"{key}.where.path"),
+            column=self.text(where.get("column", "*"), f"{key}.where.column"),
+        )
+
+    def entities(self, value: object, key: str) -> tuple[str, ...]:
+        names: list[str] = []
+        for word in self.texts(value, key):
+            if word == "*":
+                names += [name for name in ENTITIES if name != UNREADABLE]
+            elif word in list(Group):
+                names += [entity.name for entity in ENTITIES.values() if entity.group == word]
+            else:
+                self.one_of(word, [*ENTITIES, *Group], key, "an entity or a group of entities")
+                names.append(word)
+        if not names:
+            self.wrong(key, "is empty", "name entities, groups, or '*' for all")
+        return tuple(dict.fromkeys(names))
+
+    def action(self, value: object, key: str) -> Action:
+        word = self.text(value, key)
+        if word in _NOT_YET:
+            self.wrong(key, f"is '{word}', which is not available yet", f"use one of {', '.join(Action)}")
+        self.one_of(word, list(Action), key, "an action")
+        return Action(word)
+
+    def group(self, value: object, key: str) -> Group:
+        word = self.text(value, key)
+        self.one_of(word, list(Group), key, "a group of entities")
+        return Group(word)
+
+    def destinations(self, value: object, key: str) -> tuple[str, ...]:
+        words = self.texts(value, key)
+        for word in words:
+            if word.isupper():  # Clouds are named in lower case, as schemes of URIs are.
+                self.one_of(word, JURISDICTIONS, key, "a jurisdiction")
+        return words
+
+    def jurisdictions(self, value: object, key: str) -> tuple[str, ...]:
+        words = self.texts(value, key)
+        if not words:
+            self.wrong(key, "is empty", "name the jurisdictions that data may be in, such as [US, EU]")
+        for word in words:
+            self.one_of(word, JURISDICTIONS, key, "a jurisdiction (ISO 3166 country or EU)")
+        return words
+
+    def share(self, value: object, key: str) -> float:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+            self.wrong(key, "is not a number from 0 to 1", "write a share such as 0.01")
+        return float(value)
+
+    def text(self, value: object, key: str) -> str:
+        if value is None:
+            self.wrong(key, "is missing", "add it")
+        if not isinstance(value, str) or not value.strip():
+            hint = " (YAML reads a bare NO as false)" if value is False else ""
+            self.wrong(key, f"is not a text{hint}", "write a text, in quotes if need be")
+        return value
+
+    def texts(self, value: object, key: str) -> tuple[str, ...]:
+        if value is None:
+            self.wrong(key, "is missing", "add it")
+        if not isinstance(value, list):
+            self.wrong(key, "is not a list", "write it in square brackets")
+        return tuple(self.text(item, f"{key}[{at}]") for at, item in enumerate(cast("list[object]", value)))
+
+    def listing(self, data: Mapping[str, Any], name: str) -> list[object]:
+        value = data.get(name, [])
+        if not isinstance(value, list):
+            self.wrong(name, "is not a list", "start each item with a dash")
+        return cast("list[object]", value)
+
+    def mapping(
+        self, data: Mapping[str, Any], name: str, inside: str = "", *, required: bool = False
+    ) -> Mapping[str, Any]:
+        key = f"{inside}.{name}" if inside else name
+        if name not in data:
+            if required:
+                self.wrong(key, "is missing", "add it")
+            return {}
+        return self.as_mapping(data[name], key)
+
+    def as_mapping(self, value: object, key: str) -> Mapping[str, Any]:
+        if not isinstance(value, Mapping):
+            self.wrong(key, "is not a mapping", "write 'key: value' lines under it")
+        return cast("Mapping[str, Any]", value)
+
+    def only(self, data: Mapping[str, Any], key: str, known: Sequence[str]) -> None:
+        for name in data:
+            if name not in known:
+                whole = f"{key}.{name}" if key else str(name)
+                mend = f"remove it or correct its name{_close(str(name), known)}"
+                self.wrong(whole, "is not a key that policies have here", mend)
+
+    def one_of(self, word: str, known: Collection[str], key: str, what: str) -> None:
+        if word not in known:
+            mend = f"correct it{_close(word, known)} (docs/policy.md lists them)"
+            self.wrong(key, f"names '{word}', which is not {what}", mend)
+
+    def wrong(self, key: str, what: str, mend: str) -> NoReturn:
+        raise Invalid(f"{self.origin}: '{key}' {what}", mend)
+
+
+def _close(word: str, known: Collection[str]) -> str:
+    exact = [name for name in known if name.casefold() == word.casefold()]
+    near = exact or difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _digest(data: Mapping[str, Any]) -> str:
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,349 @@
+"""The privacy gate's verdicts: nothing leaves without one, and one can be trusted.
+
+A dataset is scanned (`tasks.core.detectors.scan`); `actions_for` says which columns the policy wants treated; the
+treated copy is scanned again by the same scan; `decide` gives the verdict. `Cleared` is bound to the manifest, the
+policy and the destination and signed, and a copy takes nothing else. Whatever is doubtful is `Refused`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from tasks.core.dataset import DatasetURI
+from tasks.core.detectors.entities import ENTITIES, Group
+from tasks.core.errors import Invalid, PolicyViolation
+from tasks.core.findings import ColumnProfile, Finding, ScanReport
+from tasks.core.policy import Action, ActionOptions, Decision, Place, Policy
+
+__all__ = [
+    "Action",
+    "Cleared",
+    "ColumnProfile",
+    "ColumnTreatment",
+    "ExpectationOutcome",
+    "Finding",
+    "Policy",
+    "Refused",
+    "ScanReport",
+    "Treatment",
+    "Verdict",
+    "VerdictKey",
+    "actions_for",
+    "decide",
+]
+
+_MIN_SECRET_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """The gate's clearance of one dataset for one destination. It counts only with a signature that verifies.
+
+    Args:
+        manifest_digest: The dataset that may be copied: what was scanned last.
+        source_digest: The dataset it was made from; the same unless columns were treated.
+        policy_digest: The policy that cleared it.
+        destination: Where it may go, and nowhere else.
+        jurisdiction: Where that is by law.
+        findings: What is in it and was allowed.
+        rows, objects: How much was scanned.
+        issued: When, timezone-aware.
+        key_id: Which key signed.
+        signature: HMAC-SHA256 over all other fields, hexadecimal.
+    """
+
+    manifest_digest: str
+    source_digest: str
+    policy_digest: str
+    destination: DatasetURI
+    jurisdiction: str
+    findings: tuple[Finding, ...]
+    rows: int
+    objects: int
+    issued: datetime
+    key_id: str = ""
+    signature: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-compatible, with `decision`: for records, artifacts and the audit log."""
+        return {"decision": "cleared", **_plain(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Cleared:
+        """The inverse of `as_dict`. The signature still has to verify. Raises `Invalid` for any other shape."""
+        try:
+            values = {name: data[name] for name in cls.__dataclass_fields__}
+            values["destination"] = DatasetURI.parse(values["destination"])
+            values["findings"] = tuple(Finding.from_dict(item) for item in values["findings"])
+            values["issued"] = datetime.fromisoformat(values["issued"])
+            if data["decision"] != "cleared":
+                raise ValueError("another decision")
+        except (KeyError, TypeError, ValueError) as error:
+            raise Invalid("a stored verdict cannot be read", "scan the dataset again") from error
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The gate's refusal. `reasons` name entities, places and rules, never values."""
+
+    manifest_digest: str
+    policy_digest: str
+    destination: DatasetURI
+    findings: tuple[Finding, ...]
+    rows: int
+    reasons: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-compatible, with `decision`."""
+        return {"decision": "refused", **_plain(self)}
+
+    def violation(self) -> PolicyViolation:
+        """The refusal as an error to raise."""
+        first, *others = self.reasons
+        more = f" (and {len(others)} more reasons)" if others else ""
+        return PolicyViolation(
+            f"the policy refuses {self.destination}: {first}{more}",
+            "change the data or the destination, or have the policy's owner change the policy",
+            reasons=self.reasons,
+        )
+
+
+Verdict = Cleared | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictKey:
+    """The key that verdicts are signed with.
+
+    Args:
+        key_id: Its name, which every verdict carries.
+        secret: At least 16 random bytes.
+    """
+
+    key_id: str
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) < _MIN_SECRET_BYTES:
+            raise Invalid(
+                f"the signing key '{self.key_id}' has fewer than {_MIN_SECRET_BYTES} bytes",
+                "make one with: python -c 'import secrets; print(secrets.token_hex(32))'",
+            )
+
+    def sign(self, verdict: Cleared) -> Cleared:
+        """The same verdict with this key's id and signature."""
+        named = replace(verdict, key_id=self.key_id, signature="")
+        return replace(named, signature=self._signature(named))
+
+    def require(self, verdict: Cleared, *, manifest_digest: str, destination: DatasetURI) -> None:
+        """Insist on a valid clearance for exactly this manifest and this destination.
+
+        Raises:
+            PolicyViolation: It is none. The caller moves nothing.
+        """
+        mend = "let the gate check this dataset for this destination"
+        if type(verdict) is not Cleared:
+            raise PolicyViolation(f"{destination} has not been cleared by the privacy gate", mend)
+        if not hmac.compare_digest(self._signature(verdict).encode(), verdict.signature.encode()):
+            raise PolicyViolation("the signature of the privacy gate's verdict does not verify", mend)
+        if verdict.key_id != self.key_id:
+            raise PolicyViolation(f"the verdict is signed with another key than '{self.key_id}'", mend)
+        if not hmac.compare_digest(verdict.manifest_digest.encode(), manifest_digest.encode()):
+            raise PolicyViolation("the privacy gate's verdict is for another dataset", mend)
+        if not hmac.compare_digest(str(verdict.destination).encode(), str(destination).encode()):
+            raise PolicyViolation("the privacy gate's verdict is for another destination", mend)
+
+    def _signature(self, verdict: Cleared) -> str:
+        return hmac.new(self.secret, _canonical(verdict), hashlib.sha256).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnTreatment:
+    """What must be done to one column of one table before it may leave.
+
+    Args:
+        path, column: As in the findings.
+        action: The strictest action that the policy wants for the column.
+        entities: What was found there.
+        rule: The rule that decided.
+        options: How it is done.
+        in_text: Whether hits stand inside longer text, so that only the hits are treated and not whole cells.
+    """
+
+    path: str
+    column: str
+    action: Action
+    entities: tuple[str, ...]
+    rule: str
+    options: ActionOptions
+    in_text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """Every column that must be treated before the dataset may go to `destination`; empty when none."""
+
+    destination: DatasetURI
+    policy_digest: str
+    columns: tuple[ColumnTreatment, ...]
+
+    @property
+    def empty(self) -> bool:
+        """Whether the dataset may be judged as it is."""
+        return not self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectationOutcome:
+    """What the expectations over the counts said: how many were checked, and those that failed, in words."""
+
+    checked: int
+    failed: tuple[str, ...] = ()
+
+    @property
+    def success(self) -> bool:
+        """Whether none failed."""
+        return not self.failed
+
+
+def actions_for(
+    policy: Policy, report: ScanReport, *, destination: DatasetURI, jurisdiction: str, cloud: str
+) -> Treatment | Refused:
+    """What the policy wants done to a dataset before it may go to a destination.
+
+    Args:
+        policy, report: The policy, and the scan of the dataset as it is.
+        destination, jurisdiction, cloud: Where it would go: the URI, where that is by law, the cloud's name.
+
+    Returns:
+        The columns to treat (none: judge it as it is), or the refusal when a rule refuses or residency forbids.
+    """
+    place = Place(cloud, jurisdiction)
+    decisions = [policy.decide(finding, place) for finding in report.findings]
+    leaving = [decision.finding for decision in decisions if decision.action in _SURVIVES]
+    reasons = [_in_words(decision) for decision in decisions if decision.action is Action.REFUSE]
+    reasons += policy.residency_refusals(leaving, place)
+    if reasons:
+        return _refused(policy, report, report.manifest_digest, destination, tuple(reasons))
+    by_column: dict[tuple[str, str], list[Decision]] = {}
+    for decision in decisions:
+        if decision.action is not Action.ALLOW:
+            by_column.setdefault((decision.finding.path, decision.finding.column), []).append(decision)
+    columns = tuple(_column_treatment(path, column, of) for (path, column), of in sorted(by_column.items()))
+    return Treatment(destination, policy.digest, columns)
+
+
+def decide(
+    policy: Policy,
+    report: ScanReport,
+    *,
+    manifest_digest: str,
+    source_digest: str,
+    destination: DatasetURI,
+    jurisdiction: str,
+    cloud: str,
+    key: VerdictKey,
+    now: datetime,
+    objects: int | None = None,
+    expectations: ExpectationOutcome | None = None,
+) -> Verdict:
+    """Judge exactly what was scanned: cleared when every finding is allowed as it stands, refused otherwise.
+
+    Args:
+        policy: The policy.
+        report: The scan of what would leave (after treatment, if there was any).
+        manifest_digest: Digest of what would leave.
+        source_digest: Digest of the dataset that it was made from.
+        destination, jurisdiction, cloud: Where it would go.
+        key: Signs a clearance.
+        now: The time it is issued, timezone-aware.
+        objects: How many objects the manifest has, to be compared with how many were scanned; None to skip.
+        expectations: What Great Expectations said; required when the policy has `quality`.
+    """
+    place = Place(cloud, jurisdiction)
+    reasons: list[str] = []
+    if report.manifest_digest != manifest_digest:
+        reasons.append("the scan is of another dataset than the one that would leave")
+    if objects is not None and report.objects != objects:
+        reasons.append(f"the scan read {report.objects} of {objects} objects")
+    if destination.cloud != cloud:
+        reasons.append(f"the destination is on {destination.cloud}, and the jurisdiction given is of {cloud}")
+    decisions = [policy.decide(finding, place) for finding in report.findings]
+    reasons += [_in_words(decision) for decision in decisions if decision.action is not Action.ALLOW]
+    reasons += policy.residency_refusals(report.findings, place)
+    if policy.quality and expectations is None:
+        reasons.append("the policy has quality expectations that were not checked")
+    if expectations is not None:
+        reasons += expectations.failed
+    if reasons:
+        return _refused(policy, report, manifest_digest, destination, tuple(reasons))
+    return key.sign(
+        Cleared(
+            manifest_digest=manifest_digest,
+            source_digest=source_digest,
+            policy_digest=policy.digest,
+            destination=destination,
+            jurisdiction=jurisdiction,
+            findings=report.findings,
+            rows=report.rows,
+            objects=report.objects,
+            issued=now.astimezone(UTC),
+        )
+    )
+
+
+_SURVIVES = (Action.ALLOW, Action.GENERALISE)
+"""Actions after which the entity still is in the data, so that residency asks about it."""
+
+
+def _refused(
+    policy: Policy, report: ScanReport, manifest_digest: str, destination: DatasetURI, reasons: tuple[str, ...]
+) -> Refused:
+    return Refused(manifest_digest, policy.digest, destination, report.findings, report.rows, reasons)
+
+
+def _in_words(decision: Decision) -> str:
+    finding = decision.finding
+    found = f"{ENTITIES[finding.entity].what} in {finding.place} in {finding.count} rows ({finding.why})"
+    if ENTITIES[finding.entity].group is Group.UNREAD:
+        found = f"{finding.place} could not be read ({finding.why})"
+    verb = "is refused" if decision.action is Action.REFUSE else f"needs '{decision.action}'"
+    return f"{found} {verb} by {decision.rule}"
+
+
+def _column_treatment(path: str, column: str, decisions: list[Decision]) -> ColumnTreatment:
+    strictest = max(decisions, key=lambda decision: (decision.action.strictness, decision.rule))
+    return ColumnTreatment(
+        path=path,
+        column=column,
+        action=strictest.action,
+        entities=tuple(sorted({decision.finding.entity for decision in decisions})),
+        rule=strictest.rule,
+        options=strictest.options,
+        in_text=all(decision.finding.whole < 0.5 for decision in decisions),
+    )
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    """Every field in JSON's types, so that a field added later is signed without further thought."""
+    values: dict[str, Any] = {item.name: getattr(verdict, item.name) for item in fields(verdict)}
+    values["destination"] = str(verdict.destination)
+    values["findings"] = [finding.as_dict() for finding in verdict.findings]
+    if isinstance(verdict, Cleared):
+        values["issued"] = verdict.issued.isoformat()
+    else:
+        values["reasons"] = list(verdict.reasons)
+    return values
+
+
+def _canonical(verdict: Cleared) -> bytes:
+    values = _plain(verdict)
+    del values["signature"]
+    return b"lintas verdict 1\n" + json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
