@@ -1,4 +1,4 @@
-"""Credentials of the local twin: random, another set for each cloud, each secret in a file that only its owner reads."""
+"""Credentials of the local twin: random, others for each cloud, each secret in a file that only its owner reads."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ Ports, credentials and directories come from the caller; nothing here is random 
 
 from __future__ import annotations
 
+import signal
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -66,8 +67,8 @@ def seaweedfs(
         "master.volumeSizeLimitMB": 1024,
         "volume.max": 1000,
         "volume.preStopSeconds": 0,
-        # A single master has nobody to wait for; the default of ten seconds delays the first write.
-        "master.electionTimeout": "1s",
+        # A single master needs no election; with one, a volume server that registers too early waits five seconds.
+        "master.peers": "none",
     }
     flags = [f"-{flag}={value}" for flag, value in settings.items()]
     return Process(
@@ -75,6 +76,8 @@ def seaweedfs(
         command=[_console_script("weed"), "-logtostderr=true", "server", "-filer", "-s3", *flags],
         ready=answers(f"http://{HOST}:{ports['s3']}/", 403),
         log=log,
+        # Asked politely it waits a minute for its own connections; what it has acknowledged is in files either way.
+        stop_signal=signal.SIGKILL,
         working_directory=configuration,
     )
 
@@ -141,7 +144,7 @@ def azurite(ports: Mapping[str, int], data: Path, log: Path, account: str, key: 
 
 
 def sqs(port: int, log: Path) -> Process:
-    """moto's server, for SQS. Its queues are in memory: gone when it ends."""
+    """Moto's server, for SQS. Its queues are in memory: gone when it ends."""
     return Process(
         name="aws-events",
         command=[_console_script("moto_server"), "-H", HOST, "-p", str(port)],

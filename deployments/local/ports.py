@@ -1,4 +1,4 @@
-"""Ports of the local twin: the same ones at every start while they are free, so that links and deployments stay valid."""
+"""Ports of the local twin: the same at every start while they are free, so that links and deployments stay valid."""
 
 from __future__ import annotations
 

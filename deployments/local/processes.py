@@ -119,9 +119,10 @@ class Process:
         """Start it without waiting. The log is begun anew."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         parent = os.getpid()
+        stop_signal = int(self.stop_signal)
 
         def die_with_parent() -> None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            _LIBC.prctl(_PR_SET_PDEATHSIG, stop_signal)
             if os.getppid() != parent:  # The parent died between fork and prctl.
                 os._exit(1)
 
