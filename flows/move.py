@@ -2,15 +2,28 @@
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from prefect import flow
 
-from tasks.core.errors import PolicyViolation
+from tasks.core.dataset import DatasetURI
+from tasks.core.findings import Finding
 from tasks.core.privacy import Cleared, Refused
-from tasks.core.transfer import Receipt
-from tasks.privacy import judge, scan_dataset, treat
+from tasks.core.transfer import Receipt, TransferPlan
+from tasks.privacy import Outgoing, judge, scan_dataset, treat
 from tasks.registry import installation
 from tasks.storage import copy_cleared, manifest_of, plan_move
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A move before any byte moves: what was found, what would leave under which clearance, and the plan."""
+
+    source: DatasetURI
+    findings: tuple[Finding, ...]
+    outgoing: Outgoing
+    verdict: Cleared
+    plan: TransferPlan
 
 
 @dataclass(frozen=True)
@@ -18,19 +31,42 @@ class Moved:
     """What a move did.
 
     Args:
-        source_digest: The source's digest.
+        source: Where the dataset was.
+        source_digest: Its digest there.
+        findings: What the gate found in it before treatment.
         receipt: What was sent; its digest is that of the destination, equal to the source's unless the policy
-            made a pseudonymised copy.
+            made a treated copy.
         verdict: The clearance it travelled under.
-        cost_usd: The plan's estimate of egress and requests.
+        cost_usd: The plan's estimate of egress; None when the price is unknown.
         elapsed_s: Of the whole, with scan and verdict.
     """
 
+    source: DatasetURI
     source_digest: str
+    findings: tuple[Finding, ...]
     receipt: Receipt
     verdict: Cleared
-    cost_usd: float
+    cost_usd: float | None
     elapsed_s: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The shape that `lintas move --json` documents."""
+        return {
+            "source": str(self.source),
+            "destination": str(self.receipt.destination),
+            "digest": self.receipt.digest,
+            "source_digest": self.source_digest,
+            "objects": self.receipt.objects,
+            "size_bytes": self.receipt.size_bytes,
+            "objects_sent": len(self.receipt.copied),
+            "bytes_sent": self.receipt.bytes_sent,
+            "objects_removed": len(self.receipt.removed),
+            "route": self.receipt.route,
+            "verdict": "cleared",
+            "treated": self.receipt.digest != self.source_digest,
+            "cost_usd": self.cost_usd,
+            "elapsed_s": self.elapsed_s,
+        }
 
 
 @flow(name="move", flow_run_name="move {source} -> {destination}")
@@ -44,19 +80,32 @@ def move(source: str, destination: str, policy: str = "flights", delete: bool = 
         delete: Remove objects that only the destination has. Without it their presence refuses the move.
     """
     started = time.monotonic()
+    ready = prepare(source, destination, policy, delete)
+    receipt = copy_cleared(ready.plan, ready.verdict)
+    return Moved(
+        source=ready.source,
+        source_digest=ready.outgoing.source_digest,
+        findings=ready.findings,
+        receipt=receipt,
+        verdict=ready.verdict,
+        cost_usd=ready.plan.cost_usd,
+        elapsed_s=time.monotonic() - started,
+    )
+
+
+def prepare(source: str, destination: str, policy: str, delete: bool) -> Prepared:
+    """Everything of a move up to the plan; nothing at the destination is touched.
+
+    Raises:
+        PolicyViolation: The gate refuses; the reasons name entities and places, never values.
+    """
     here = installation()
     origin, target, rules = here.parse(source), here.parse(destination), here.policy(policy)
-
     manifest = manifest_of(origin)
     report = scan_dataset(origin, manifest)
     outgoing = treat(origin, manifest, report, rules, target)
     verdict = judge(outgoing, rules, target)
     if isinstance(verdict, Refused):
-        raise PolicyViolation(
-            f"the policy '{policy}' refuses {origin} to {target}: {verdict.reasons[0]}",
-            "change the data, the destination or the policy",
-            reasons=verdict.reasons,
-        )
+        raise verdict.violation()
     plan = plan_move(outgoing.uri, outgoing.manifest, target, charged_as=origin.cloud, delete=delete)
-    receipt = copy_cleared(plan, verdict)
-    return Moved(manifest.digest, receipt, verdict, plan.cost_usd, time.monotonic() - started)
+    return Prepared(origin, report.findings, outgoing, verdict, plan)

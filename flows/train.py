@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow
+from tasks.tracking import ModelVersion
+from tasks.training import Attempt, collect_model, evaluate_model, open_run, run_training, training_home
 
 from flows.move import Moved, move
 from tasks.core.errors import Stockout
@@ -13,8 +15,6 @@ from tasks.core.training import JobStatus
 from tasks.placement import place_training
 from tasks.registry import installation, training_spec
 from tasks.storage import manifest_of
-from tasks.tracking import ModelVersion
-from tasks.training import Attempt, collect_model, evaluate_model, open_run, run_training, training_home
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,12 @@ import tasks.providers
 from tasks.core.cloud import CloudConfig, Provider
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid
-from tasks.core.placement import Offer, offers_from_catalog
+from tasks.core.placement import Offer, Prices, offers_from_catalog, prices_from_catalog
 from tasks.core.ports import EventSource, Server, Store, Trainer
 from tasks.core.privacy import Policy, VerdictKey
 from tasks.core.training import TrainingSpec
-from tasks.core.transfer import TransferPrices
 from tasks.records import Records
 from tasks.settings import Settings, load_settings, read_yaml, resolve_secret
-
 
 STAGING = "staging"
 """Name of the cloud that is this machine's own staging area: where treated copies wait to leave."""
@@ -115,9 +113,9 @@ class Installation:
             found += offers_from_catalog(self.catalog(name), self.cloud(name), provider.open_trainer is not None)
         return tuple(found)
 
-    def transfer_prices(self, source: str) -> TransferPrices:
-        """What leaving a cloud costs, by its catalogue."""
-        return TransferPrices(egress_usd_per_gib=float(self.catalog(source).get("egress_usd_per_gib", 0.0)))
+    def prices(self, cloud: str) -> Prices:
+        """What a cloud charges for egress and storage, by its provider's catalogue."""
+        return prices_from_catalog(self.catalog(cloud), self.cloud(cloud))
 
     @functools.cached_property
     def records(self) -> Records:

@@ -8,7 +8,7 @@ from tasks.artifacts import show_progress, show_table
 from tasks.core.dataset import DatasetURI, Manifest, read_manifest
 from tasks.core.errors import NotFound
 from tasks.core.privacy import Cleared
-from tasks.core.transfer import CopiedObject, Receipt, TransferPlan, copy, fetch, plan_transfer
+from tasks.core.transfer import CopiedObject, Receipt, TransferPlan, TransferPrices, copy, fetch, plan_transfer
 from tasks.registry import installation
 from tasks.steps import say, step
 
@@ -41,7 +41,7 @@ def plan_move(
         manifest,
         destination,
         _present(destination),
-        prices=here.transfer_prices(charged_as),
+        prices=TransferPrices(egress_usd_per_gib=here.prices(charged_as).egress_usd_per_gib),
         delete=delete,
     )
     say(
@@ -55,7 +55,7 @@ def plan_move(
             {"what": "remove", "objects": len(plan.remove), "bytes": 0},
             {"what": "keep", "objects": len(plan.keep), "bytes": sum(entry.size_bytes for entry in plan.keep)},
         ],
-        f"Plan {source} -> {destination}: route {plan.route}, {plan.cost_usd:.4f} USD",
+        f"Plan {source} -> {destination}: route {plan.route}, {in_usd(plan.cost_usd)}",
     )
     return plan
 
@@ -93,9 +93,7 @@ def copy_cleared(plan: TransferPlan, verdict: Cleared) -> Receipt:
             "objects_removed": len(receipt.removed),
         },
     )
-    say(
-        f"{plan.destination} holds {receipt.digest[:16]}; {len(receipt.copied)} objects sent"
-    )
+    say(f"{plan.destination} holds {receipt.digest[:16]}; {len(receipt.copied)} objects sent")
     show_table(
         f"receipt-{plan.destination.cloud}",
         [
@@ -119,3 +117,8 @@ def _present(destination: DatasetURI) -> Manifest:
         return read_manifest(here.store_of(destination), destination, here.records.journal, trust_labels=True)
     except NotFound:
         return Manifest(())
+
+
+def in_usd(amount: float | None) -> str:
+    """An amount for people; an unknown price is said to be unknown."""
+    return "cost unknown" if amount is None else f"{amount:.4f} USD"

@@ -44,10 +44,9 @@ Route = Literal["nothing", "stream"]
 
 @dataclass(frozen=True, slots=True)
 class TransferPrices:
-    """What a cloud pair charges: USD per GiB that leaves the source, USD per 1,000 writes at the destination."""
+    """What a cloud pair charges: USD per GiB that leaves the source; None when nobody knows."""
 
-    egress_usd_per_gib: float = 0.0
-    writes_usd_per_1000: float = 0.0
+    egress_usd_per_gib: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class TransferPlan:
         remove: Paths that only the destination has.
         keep: Entries that are there already, byte for byte, with the version they have there.
         route: `nothing` when there is nothing to send, otherwise `stream` (through this worker).
-        cost_usd: Estimated cost of egress and of requests.
+        cost_usd: Estimated cost of egress; None when the price is unknown.
     """
 
     source: DatasetURI
@@ -73,7 +72,7 @@ class TransferPlan:
     remove: tuple[str, ...]
     keep: tuple[Entry, ...]
     route: Route
-    cost_usd: float
+    cost_usd: float | None
 
     @property
     def to_send(self) -> tuple[Entry, ...]:
@@ -159,9 +158,8 @@ def plan_transfer(
         (entry, there[entry.path].version) for entry in manifest if entry.path in there and there[entry.path] != entry
     )
     sent_bytes = sum(entry.size_bytes for entry in add) + sum(entry.size_bytes for entry, _ in replace)
-    prices = prices or TransferPrices()
-    cost = sent_bytes / GIB * prices.egress_usd_per_gib
-    cost += (len(add) + len(replace)) / 1000 * prices.writes_usd_per_1000
+    usd_per_gib = (prices or TransferPrices()).egress_usd_per_gib
+    cost_usd = None if usd_per_gib is None else sent_bytes / GIB * usd_per_gib
     return TransferPlan(
         source=source,
         destination=destination,
@@ -171,7 +169,7 @@ def plan_transfer(
         remove=remove,
         keep=tuple(there[entry.path] for entry in manifest if there.get(entry.path) == entry),
         route="stream" if add or replace else "nothing",
-        cost_usd=cost,
+        cost_usd=cost_usd,
     )
 
 

@@ -1,0 +1,152 @@
+"""Serving steps: ask for a release, bring it about on every cloud, roll it back, and probe what answers."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks.artifacts import show_table
+from tasks.core import release as releases
+from tasks.core.errors import PolicyViolation, Terminal
+from tasks.core.ports import Server
+from tasks.core.reconcile import reconcile_until
+from tasks.core.release import Release, ReleaseState, even_weights, governing, request_release
+from tasks.registry import installation
+from tasks.steps import say, step
+from tasks.tracking import CHAMPION, download_version, model_version, set_alias, version_by_alias
+
+_PASSED_TAG = "lintas.evaluation"
+
+
+@step(name="release", run_name="release {model} {version}")
+def open_release(model: str, version: str, clouds: Sequence[str]) -> Release:
+    """Ask for one model version on these clouds; the same wish again is the same release.
+
+    Raises:
+        PolicyViolation: The version was not evaluated, or did not pass.
+        Invalid: A cloud cannot serve.
+    """
+    here = installation()
+    registered = model_version(model, version)
+    evaluated = registered.tags.get(_PASSED_TAG, "missing")
+    if evaluated != "passed":
+        raise PolicyViolation(
+            f"version {version} of '{model}' may not be released: its evaluation is {evaluated}",
+            "train and evaluate it first, or promote a version that passed",
+        )
+    for cloud in clouds:
+        here.server(cloud)
+    release = request_release(
+        here.records.releases, model, version, registered.digest, even_weights(clouds), now=datetime.now(UTC)
+    )
+    say(f"release {release.release_id}: {model} {version} on {', '.join(clouds)}")
+    return release
+
+
+@step(name="reconcile", retries=2, run_name="reconcile {release.model} {release.version}")
+def bring_about(release: Release, *, deadline_s: float = 600.0) -> Release:
+    """Reconcile a release until it stands; see `tasks.core.reconcile.reconcile_until`.
+
+    Raises:
+        Terminal: It failed; what was live before is live again.
+    """
+    here = installation()
+    folder = Path(tempfile.mkdtemp(prefix="model-", dir=_scratch()))
+    try:
+        settled = reconcile_until(
+            release,
+            _servers(),
+            here.records.releases,
+            fetch=lambda wanted: download_version(wanted.model, wanted.version, folder / wanted.version),
+            project=_write_alias,
+            clock=lambda: datetime.now(UTC),
+            sleep=time.sleep,
+            deadline_s=deadline_s,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    show_table(
+        "release", [_row(settled, endpoint.cloud) for endpoint in settled.endpoints], f"Release {settled.release_id}"
+    )
+    if settled.state is not ReleaseState.LIVE:
+        raise Terminal(
+            f"release {settled.release_id} of '{settled.model}' is {settled.state.value}: {settled.reason or 'not live yet'}",
+            "see 'lintas releases', mend the endpoint and promote again",
+        )
+    return settled
+
+
+@step(name="audit promotion")
+def record_promotion(release: Release) -> None:
+    """Enter a release that went live in the audit log."""
+    installation().records.audit.append(
+        "rollback" if release.restores else "promotion",
+        f"{release.model} {release.version}",
+        {
+            "release": release.release_id,
+            "digest": release.digest,
+            "clouds": [endpoint.cloud for endpoint in release.endpoints],
+            "restores": release.restores,
+        },
+    )
+
+
+@step(name="roll back", run_name="roll back {model}")
+def ask_roll_back(model: str) -> Release:
+    """Make what was live before wanted again; see `tasks.core.release.roll_back`."""
+    return releases.roll_back(installation().records.releases, model, now=datetime.now(UTC))
+
+
+def probe(release: Release, payload: bytes) -> Mapping[str, bytes]:
+    """Send one request to every endpoint of a release and return each answer by its cloud."""
+    here = installation()
+    return {
+        endpoint.cloud: here.server(endpoint.cloud).predict(endpoint.name, payload) for endpoint in release.endpoints
+    }
+
+
+def governing_releases() -> list[Release]:
+    """For every model the release that says what should be served now."""
+    book = installation().records.releases
+    found = (governing(book, model) for model in sorted({release.model for release in book.list()}))
+    return [release for release in found if release is not None]
+
+
+def _servers() -> dict[str, Server]:
+    here = installation()
+    opened: dict[str, Server] = {}
+    for name in here.settings.clouds:
+        if here.provider(name).open_server is not None and "serving" in here.settings.clouds[name].endpoints:
+            opened[name] = here.server(name)
+    return opened
+
+
+def _write_alias(release: Release) -> None:
+    current = version_by_alias(release.model, CHAMPION)
+    if current is None or current.version != release.version:
+        set_alias(release.model, release.version, CHAMPION)
+
+
+def _scratch() -> Path:
+    folder = installation().settings.state_dir / "scratch"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _row(release: Release, cloud: str) -> dict[str, object]:
+    endpoint = next(item for item in release.endpoints if item.cloud == cloud)
+    return {
+        "cloud": cloud,
+        "url": endpoint.url,
+        "weight": endpoint.weight,
+        "version": endpoint.version,
+        "digest": endpoint.digest[:16],
+        "healthy": endpoint.healthy,
+    }
+
+
+Probe = Callable[[Release, bytes], Mapping[str, bytes]]
