@@ -1,0 +1,1 @@
+"""How flows are reached and run: the command, the event bridge, the local twin."""

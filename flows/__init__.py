@@ -1,0 +1,1 @@
+"""What people start: each module is one flow, and reads like the sentence that describes it."""

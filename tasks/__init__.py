@@ -1,0 +1,1 @@
+"""Steps by capability, the story in `core`, and the clouds in `providers`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tasks.core import release as releases
 from tasks.core.errors import PolicyViolation, Terminal
 from tasks.core.ports import Server
 from tasks.core.reconcile import reconcile_until
-from tasks.core.release import Release, ReleaseState, even_weights, governing, request_release
+from tasks.core.release import Endpoint, Release, ReleaseState, even_weights, governing, request_release
 from tasks.registry import installation
 from tasks.steps import say, step
 from tasks.tracking import CHAMPION, download_version, model_version, set_alias, version_by_alias
@@ -69,12 +69,11 @@ def bring_about(release: Release, *, deadline_s: float = 600.0) -> Release:
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    show_table(
-        "release", [_row(settled, endpoint.cloud) for endpoint in settled.endpoints], f"Release {settled.release_id}"
-    )
+    show_table("release", [_row(endpoint) for endpoint in settled.endpoints], f"Release {settled.release_id}")
     if settled.state is not ReleaseState.LIVE:
+        why = settled.reason or "not live yet"
         raise Terminal(
-            f"release {settled.release_id} of '{settled.model}' is {settled.state.value}: {settled.reason or 'not live yet'}",
+            f"release {settled.release_id} of '{settled.model}' is {settled.state.value}: {why}",
             "see 'lintas releases', mend the endpoint and promote again",
         )
     return settled
@@ -137,16 +136,12 @@ def _scratch() -> Path:
     return folder
 
 
-def _row(release: Release, cloud: str) -> dict[str, object]:
-    endpoint = next(item for item in release.endpoints if item.cloud == cloud)
+def _row(endpoint: Endpoint) -> dict[str, object]:
     return {
-        "cloud": cloud,
+        "cloud": endpoint.cloud,
         "url": endpoint.url,
         "weight": endpoint.weight,
         "version": endpoint.version,
         "digest": endpoint.digest[:16],
         "healthy": endpoint.healthy,
     }
-
-
-Probe = Callable[[Release, bytes], Mapping[str, bytes]]

@@ -173,18 +173,12 @@ def audit(
     """The decisions that were taken, after verifying that no record was altered, removed or inserted."""
     from datetime import UTC, datetime
 
-    from tasks.core.audit import verify_chain
+    from tasks.auditing import verify_log
     from tasks.core.errors import Invalid
     from tasks.registry import installation
 
+    head = verify_log()
     log = installation().records.audit
-    checked = verify_chain(log.records())
-    if not checked.sound:
-        fault = checked.faults[0]
-        raise IntegrityError(
-            f"audit record {fault.sequence} was {fault.what}: {fault.detail}",
-            "find out who writes to the state directory",
-        )
     try:
         moment = datetime.fromisoformat(since) if since else None
     except ValueError:
@@ -196,7 +190,7 @@ def audit(
         print_json(
             {
                 "sound": True,
-                "head": {"sequence": checked.head.sequence, "digest": checked.head.digest},
+                "head": {"sequence": head.sequence, "digest": head.digest},
                 "records": [
                     {
                         "sequence": item.sequence,
@@ -214,7 +208,7 @@ def audit(
     from deployments.cli import show
 
     show.table(
-        f"Audit log: sound, {checked.head.sequence} records, head {checked.head.digest[:16]}",
+        f"Audit log: sound, {head.sequence} records, head {head.digest[:16]}",
         ["#", "time", "kind", "subject", "facts"],
         [
             (

@@ -1,0 +1,1 @@
+"""The story of Lintas in plain typed Python: no Prefect, no cloud SDK."""

@@ -1,0 +1,1 @@
+"""One folder a cloud: nothing but translation between the ports and an SDK."""
