@@ -161,7 +161,7 @@ class SqliteReleaseBook:
             PreconditionFailed: Another writer came first (or the id is taken); read it again and decide anew.
         """
         written = replace(release, generation=read_generation + 1)
-        body = json.dumps(asdict(written) | {"created": written.created.isoformat()})
+        body = json.dumps(asdict(written), default=datetime.isoformat)
         key, generation, state = written.release_id, written.generation, str(written.state)
         with self._database.writing() as connection:
             if read_generation == 0:
@@ -187,11 +187,13 @@ class SqliteReleaseBook:
     def _release(self, body: str) -> Release:
         try:
             facts = json.loads(body)
+            live_since = facts["live_since"]
             return Release(
                 **facts
                 | {
                     "state": ReleaseState(facts["state"]),
                     "created": datetime.fromisoformat(facts["created"]),
+                    "live_since": live_since and datetime.fromisoformat(live_since),
                     "weights": tuple((cloud, weight) for cloud, weight in facts["weights"]),
                     "endpoints": tuple(Endpoint(**endpoint) for endpoint in facts["endpoints"]),
                 }
