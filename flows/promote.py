@@ -1,5 +1,7 @@
 """Promote one model version to several clouds as one release, or go back to the one before."""
 
+from typing import Any
+
 from prefect import flow
 
 from tasks.core.release import Release
@@ -18,6 +20,29 @@ def promote(model: str, version: str, to: list[str]) -> Release:
     release = bring_about(open_release(model, version, to))
     record_promotion(release)
     return release
+
+
+def release_json(release: Release) -> dict[str, Any]:
+    """The shape that `lintas promote --json` documents."""
+    return {
+        "release_id": release.release_id,
+        "state": release.state.value,
+        "model": release.model,
+        "version": release.version,
+        "digest": release.digest,
+        "reason": release.reason,
+        "created": release.created.isoformat(),
+        "endpoints": [
+            {
+                "provider": endpoint.cloud,
+                "url": endpoint.url,
+                "weight": endpoint.weight,
+                "digest": endpoint.digest,
+                "healthy": endpoint.healthy,
+            }
+            for endpoint in release.endpoints
+        ],
+    }
 
 
 @flow(name="roll-back", flow_run_name="roll back {model}")

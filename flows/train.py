@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prefect import flow
-from tasks.tracking import ModelVersion
-from tasks.training import Attempt, collect_model, evaluate_model, open_run, run_training, training_home
 
 from flows.move import Moved, move
 from tasks.core.errors import Stockout
@@ -15,6 +14,8 @@ from tasks.core.training import JobStatus
 from tasks.placement import place_training
 from tasks.registry import installation, training_spec
 from tasks.storage import manifest_of
+from tasks.tracking import ModelVersion, finish_run, open_run
+from tasks.training import Attempt, evaluate_model, exhausted, register_model, run_training, training_home
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,27 @@ class Trained:
     attempts: tuple[Attempt, ...]
     brought: Moved | None
     evaluation: Evaluation
-    model: ModelVersion
+    version: ModelVersion
     cost_usd: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The shape that `lintas train --json` documents."""
+        return {
+            "run_id": self.run_id,
+            "state": self.status.state.value,
+            "provider": self.placement.chosen.cloud,
+            "job_id": self.status.job_id,
+            "attempts": [
+                {"provider": tried.offer.cloud, "region": tried.offer.region, "outcome": tried.outcome}
+                for tried in self.attempts
+            ],
+            "cost_usd": self.cost_usd,
+            "model": self.version.model,
+            "version": self.version.version,
+            "digest": self.version.digest,
+            "passed": self.evaluation.passed,
+            "metrics": dict(self.evaluation.metrics),
+        }
 
 
 @flow(name="train", flow_run_name="train {spec} on {dataset}")
@@ -41,25 +61,28 @@ def train(dataset: str, spec: str = "examples/flights/training.yaml", policy: st
         policy: The policy that governs where the data may go.
     """
     here = installation()
-    wanted = training_spec(Path(spec))
-    origin, rules = here.parse(dataset), here.policy(policy)
+    wanted, origin, rules = training_spec(Path(spec)), here.parse(dataset), here.policy(policy)
     manifest = manifest_of(origin)
 
     attempts: tuple[Attempt, ...] = ()
     while True:
-        placement = place_training(wanted, origin, manifest, rules, attempts)
+        placement = place_training(wanted, origin, manifest.size_bytes, rules, exhausted(attempts))
         home = training_home(origin, placement)
         brought = None if home == origin else move.fn(str(origin), str(home), policy, delete=True)
         data = manifest_of(home)
-        run = open_run(wanted, placement, home, data, policy=rules.digest, source_digest=manifest.digest)
+        run_id = open_run(wanted, placement, home, data, source_digest=manifest.digest, policy_digest=rules.digest)
+        job = wanted.job(data=home, data_digest=data.digest, run_id=run_id, offer=placement.chosen)
         try:
-            status = run_training(wanted, placement, home, data, run)
+            status = run_training(job)
         except Stockout as error:
-            attempts = (*attempts, Attempt(placement.chosen.cloud, placement.chosen.region, str(error)))
+            finish_run(run_id, "FAILED", cost_usd=0.0)
+            attempts = (*attempts, Attempt(placement.chosen, str(error)))
             continue
         break
-    attempts = (*attempts, Attempt(placement.chosen.cloud, placement.chosen.region, status.state.value))
+    attempts = (*attempts, Attempt(placement.chosen, status.state.value))
 
-    model = collect_model(wanted, placement, status, run)
-    evaluation = evaluate_model(wanted, home, data, model)
-    return Trained(run, status, placement, attempts, brought, evaluation, model, placement.total_usd)
+    cost_usd = (placement.chosen.price_usd_per_hour or 0.0) * status.running_s / 3600.0
+    version = register_model(wanted, job, status)
+    evaluation = evaluate_model(wanted, run_id, home, data, version)
+    finish_run(run_id, "FINISHED", cost_usd=cost_usd)
+    return Trained(run_id, status, placement, attempts, brought, evaluation, version, cost_usd)

@@ -122,6 +122,12 @@ class Installation:
         """The journal, the releases and the audit log."""
         return Records(self.settings.state_dir / "records.sqlite")
 
+    def scratch(self) -> Path:
+        """A directory for files that live no longer than one step."""
+        folder = self.settings.state_dir / "scratch"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     @functools.cached_property
     def verdict_key(self) -> VerdictKey:
         """The key that verdicts are signed with."""

@@ -55,7 +55,7 @@ def bring_about(release: Release, *, deadline_s: float = 600.0) -> Release:
         Terminal: It failed; what was live before is live again.
     """
     here = installation()
-    folder = Path(tempfile.mkdtemp(prefix="model-", dir=_scratch()))
+    folder = Path(tempfile.mkdtemp(prefix="model-", dir=here.scratch()))
     try:
         settled = reconcile_until(
             release,
@@ -128,12 +128,6 @@ def _write_alias(release: Release) -> None:
     current = version_by_alias(release.model, CHAMPION)
     if current is None or current.version != release.version:
         set_alias(release.model, release.version, CHAMPION)
-
-
-def _scratch() -> Path:
-    folder = installation().settings.state_dir / "scratch"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _row(endpoint: Endpoint) -> dict[str, object]:

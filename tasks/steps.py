@@ -63,6 +63,12 @@ def in_flow() -> bool:
     return FlowRunContext.get() is not None
 
 
+def flow_run_id() -> str | None:
+    """The id of the Prefect flow run that the caller runs in, or None outside."""
+    context = FlowRunContext.get()
+    return str(context.flow_run.id) if context is not None and context.flow_run is not None else None
+
+
 def say(message: str) -> None:
     """One line for people: to the run's log inside a flow, to Lintas' logger outside."""
     (get_run_logger() if in_flow() else get_logger("lintas")).info(message)
