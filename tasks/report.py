@@ -57,15 +57,17 @@ def _size(size_bytes: float) -> str:
 
 def _summary(facts: Mapping[str, Any]) -> str:
     lines = ["| what | |", "| --- | --- |"]
-    for leg in facts["moved"]:
-        lines.append(
-            f"| {leg['source']} → {leg['destination']} | {leg['objects_sent']} of {leg['objects']} objects sent, "
-            f"digest `{leg['digest'][:16]}` |"
-        )
+    lines += [
+        f"| {leg['source']} → {leg['destination']} | {leg['objects_sent']} of {leg['objects']} objects sent, "
+        f"digest `{leg['digest'][:16]}` |"
+        for leg in facts["moved"]
+    ]
     trained, chosen = facts["trained"], facts["placement"]["chosen"]
     lines.append(f"| trained on | {chosen['provider']} {chosen['sku']}, {chosen['total_usd']:.4f} USD in all |")
     lines.append(f"| model | {trained['model']} version {trained['version']} |")
     lines += [f"| {name} | {value:.4f} |" for name, value in trained["metrics"].items()]
-    for endpoint in facts["release"]["endpoints"]:
-        lines.append(f"| endpoint on {endpoint['provider']} | {endpoint['url']} ({endpoint['weight']}%) |")
+    lines += [
+        f"| endpoint on {endpoint['provider']} | {endpoint['url']} ({endpoint['weight']}%) |"
+        for endpoint in facts["release"]["endpoints"]
+    ]
     return "\n".join(lines)
