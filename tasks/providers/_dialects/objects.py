@@ -1,0 +1,211 @@
+"""What all object stores say and check alike: the sentences of their errors and the rules of a put and a get.
+
+Each provider translates its SDK's failures by naming one of the cases here, so that a person reads the same
+sentence for the same trouble on every cloud.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from tasks.core.dataset import CHUNK_BYTES
+from tasks.core.errors import (
+    Denied,
+    IntegrityError,
+    Invalid,
+    NotFound,
+    PreconditionFailed,
+    Retryable,
+    Terminal,
+)
+
+READ_BYTES = 1024 * 1024
+"""Size in bytes of the pieces that a body is read in from the network."""
+
+_METADATA_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A bucket of a cloud and where it is reached, as errors name it.
+
+    Args:
+        cloud: The cloud's name in `lintas.yaml`.
+        bucket: The bucket (container, directory).
+        address: Host and port of the endpoint.
+        noun: What `bucket` names, where it is something else (a queue).
+        role: The endpoint's role in `lintas.yaml`.
+    """
+
+    cloud: str
+    bucket: str
+    address: str
+    noun: str = "bucket"
+    role: str = "objects"
+
+    def __str__(self) -> str:
+        return f"{self.cloud}://{self.bucket}"
+
+    def no_bucket(self) -> NotFound:
+        """The bucket does not exist."""
+        return NotFound(f"{self.noun} '{self.bucket}' does not exist on {self.cloud}", "create it or correct its name")
+
+    def no_object(self, key: str) -> NotFound:
+        """The bucket has no object of this key."""
+        return NotFound(f"'{key}' does not exist in {self}", "correct the key, or list the bucket to see what is there")
+
+    def missing(self, key: str | None) -> NotFound:
+        """The object, or without a key the bucket, does not exist."""
+        return self.no_bucket() if key is None else self.no_object(key)
+
+    def denied(self) -> Denied:
+        """The credentials are wrong or lack a permission."""
+        return Denied(
+            f"{self.cloud} refused its credentials for {self.noun} '{self.bucket}'",
+            f"check clouds.{self.cloud}.credentials in lintas.yaml and what they are allowed to do",
+        )
+
+    def no_credentials(self) -> Denied:
+        """There are no credentials at all, neither configured nor in the environment."""
+        return Denied(f"{self.cloud} has no credentials", f"set clouds.{self.cloud}.credentials in lintas.yaml")
+
+    def unreachable(self) -> Retryable:
+        """Nothing answers: refused, reset, timed out, an unknown host."""
+        return Retryable(
+            f"{self.cloud} ({self.address}) is unreachable",
+            f"check that it is up and that clouds.{self.cloud}.endpoints.{self.role} is right",
+        )
+
+    def busy(self, retry_after_s: float | None = None) -> Retryable:
+        """The service throttles or is in trouble of its own."""
+        return Retryable(
+            f"{self.cloud} ({self.address}) is too busy to answer for {self.noun} '{self.bucket}'",
+            "try again later, or let fewer objects travel at the same time",
+            retry_after_s=retry_after_s,
+        )
+
+    def cut(self, key: str | None) -> Retryable:
+        """The connection ended before the body did."""
+        what = f"'{key}' of {self}" if key is not None else str(self)
+        return Retryable(f"the connection to {self.address} was cut while {what} was on its way", "try again")
+
+    def collided(self, key: str | None) -> Retryable:
+        """Another request on the same thing was in the middle of its work."""
+        what = f"'{key}' in {self}" if key is not None else str(self)
+        return Retryable(f"another writer works on {what} at this moment", "try again")
+
+    def changed(self, key: str | None) -> PreconditionFailed:
+        """The object is not the version that was asked for, or exists where none should."""
+        what = f"'{key}' in {self}" if key is not None else str(self)
+        return PreconditionFailed(
+            f"{what} is not what it was when it was last looked at", "read it again and plan again"
+        )
+
+    def damaged(self, key: str | None) -> IntegrityError:
+        """A checksum did not match; nothing became visible."""
+        what = f"'{key}'" if key is not None else "a body"
+        return IntegrityError(
+            f"the checksum of {what} did not match between here and {self}",
+            "check the network and the disks on the way, then run it again",
+        )
+
+    def beyond_the_end(self, key: str | None) -> Invalid:
+        """A range reaches beyond the object's last byte."""
+        return Invalid(f"'{key}' in {self} ends before the bytes that were asked for", "ask for bytes that it has")
+
+    def name_taken(self) -> Invalid:
+        """Somebody else owns a bucket of this name."""
+        return Invalid(f"the bucket name '{self.bucket}' is taken by somebody else on {self.cloud}", "choose another")
+
+    def rejected(self, why: str) -> Invalid:
+        """The service or its SDK says that the request is malformed; `why` is its code, never its text."""
+        return Invalid(f"{self.cloud} rejected the request for {self} ({why})", "correct the bucket, key or metadata")
+
+    def not_understood(self, why: str) -> Terminal:
+        """Anything else; `why` is a code or a class name, never a text that may hold a secret."""
+        return Terminal(
+            f"{self.cloud} answered for {self} in a way that is not understood ({why})",
+            "look at its status page and logs",
+        )
+
+
+def address_of(url: str) -> str:
+    """Host and port of a URL: what errors show of an endpoint.
+
+    >>> address_of("https://user:secret@example.com:8443/path?sig=x")
+    'example.com:8443'
+    """
+    parts = urlsplit(url)
+    return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+
+
+def exactly(body: Iterable[bytes], size_bytes: int, place: Place, key: str) -> Iterator[bytes]:
+    """The body's pieces as they come. Raises `IntegrityError` as soon as they are more, or in the end fewer, bytes."""
+    seen_bytes = 0
+    for piece in body:
+        seen_bytes += len(piece)
+        if seen_bytes > size_bytes:
+            break
+        yield piece
+    if seen_bytes != size_bytes:
+        more_or_less = "more" if seen_bytes > size_bytes else f"{size_bytes - seen_bytes} bytes less"
+        raise IntegrityError(
+            f"the body of '{key}' for {place} has {more_or_less} than its {size_bytes} bytes",
+            "check where it comes from, then run it again",
+        )
+
+
+def part_bytes(size_bytes: int, most_parts: int) -> int:
+    """Size in bytes of the parts of an upload: 8 MiB, or more MiB where an object would need too many parts.
+
+    >>> part_bytes(20 * 2**20, 10_000) == 8 * 2**20
+    True
+    >>> part_bytes(2**40, 10_000) // 2**20
+    105
+    """
+    mib = 1024 * 1024
+    return max(CHUNK_BYTES, -(-size_bytes // (most_parts * mib)) * mib)
+
+
+def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """The metadata, as all stores can carry it and give it back.
+
+    Raises:
+        Invalid: A name is not lower-case letters and digits joined by hyphens, or a value is not printable ASCII
+            without spaces at its ends (HTTP headers carry nothing else unchanged).
+    """
+    checked = dict(metadata or {})
+    for name, value in checked.items():
+        if not _METADATA_NAME.fullmatch(name):
+            raise Invalid(f"'{name}' cannot be a metadata name", "use lower-case letters, digits and single hyphens")
+        if not (value.isascii() and value.isprintable() and value == value.strip()):
+            raise Invalid(f"the value of metadata '{name}' cannot travel in an HTTP header", "use printable ASCII")
+    return checked
+
+
+def check_range(key: str, start: int, length: int | None) -> None:
+    """Raises `Invalid` for a negative start or an empty range."""
+    if start < 0 or (length is not None and length <= 0):
+        raise Invalid(f"bytes {start}+{length} of '{key}' are no range", "ask for one byte or more from byte 0 on")
+
+
+def range_header(start: int, length: int | None) -> str | None:
+    """The HTTP Range of these bytes (RFC 9110, 14.2), or None for the whole object.
+
+    >>> range_header(0, None), range_header(5, None), range_header(5, 3)
+    (None, 'bytes=5-', 'bytes=5-7')
+    """
+    if start == 0 and length is None:
+        return None
+    return f"bytes={start}-" + ("" if length is None else str(start + length - 1))
+
+
+def retry_after_s(headers: Mapping[str, str] | None) -> float | None:
+    """Seconds that a `Retry-After` header asks to wait, or None. A date in it is left to the caller's own back-off."""
+    for name, value in (headers or {}).items():
+        if name.lower() == "retry-after" and value.strip().isdigit():
+            return float(value)
+    return None

@@ -1,0 +1,324 @@
+"""The S3 dialect: one store over boto3 for every service that speaks it, with their differences as data.
+
+A version is the ETag: unlike a version id it stands in listings and serves as a precondition of reads and writes,
+in versioned buckets and in others. https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html
+
+The client signs and sends; the bodies are pumped by the functions at the end of the module.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import boto3
+from awscrt import checksums
+from botocore.config import Config
+
+from tasks.core.cloud import CloudConfig
+from tasks.core.dataset import CHUNK_BYTES, rechunk
+from tasks.core.errors import Invalid, LintasError, NotFound
+from tasks.core.ports import ObjectInfo
+from tasks.providers._dialects.objects import (
+    READ_BYTES,
+    Place,
+    address_of,
+    check_range,
+    checked_metadata,
+    exactly,
+    part_bytes,
+    range_header,
+)
+from tasks.providers._dialects.s3_errors import WRITE_CODES, translated
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_log = logging.getLogger(__name__)
+
+_MOST_PARTS = 10_000
+_CONNECTIONS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """A checksum that S3 verifies, over parts and over the whole object alike.
+
+    Args:
+        algorithm: Its name in `ChecksumAlgorithm`; `Checksum<algorithm>` is its parameter.
+        width_bytes: Length of the value.
+        over: Computes it, given the bytes and the value of the bytes before them.
+    """
+
+    algorithm: Literal["CRC32C", "CRC64NVME"]
+    width_bytes: int
+    over: Callable[[bytes, int], int]
+
+    def parameter(self, value: int) -> dict[str, Any]:
+        """The value as boto3 takes it: base64 of the big-endian bytes."""
+        return {f"Checksum{self.algorithm}": base64.b64encode(value.to_bytes(self.width_bytes, "big")).decode()}
+
+
+CRC32C = Checksum("CRC32C", 4, checksums.crc32c)
+CRC64NVME = Checksum("CRC64NVME", 8, checksums.crc64nvme)
+
+
+@dataclass(frozen=True, slots=True)
+class S3Dialect:
+    """How one service speaks S3.
+
+    Args:
+        endpoint: Its public endpoint; None leaves it to the SDK and the region.
+        addressing: Where the bucket's name stands in URLs; `options.addressing` of a cloud overrides it.
+        checksum: What the service verifies on arrival.
+        region_of_plain_create: The region in which a bucket is created without naming it, or None.
+        bucket_ready_timeout_s: How long a new bucket may take until it answers; 0 when it answers at once.
+    """
+
+    endpoint: str | None = None
+    addressing: Literal["auto", "virtual", "path"] = "auto"
+    checksum: Checksum = CRC64NVME
+    region_of_plain_create: str | None = None
+    bucket_ready_timeout_s: int = 0
+
+
+def open_s3(config: CloudConfig, bucket: str, dialect: S3Dialect) -> S3Store:
+    """A store for a bucket.
+
+    Args:
+        config: The cloud. `endpoints.objects` is optional; `credentials` are `access_key_id`, `secret_access_key`
+            and, for short-lived ones, `session_token`; without any, the SDK's own chain is asked (environment,
+            profile, instance role). `options.addressing` is `virtual` or `path`.
+        bucket: Its name.
+        dialect: How the service speaks.
+
+    Raises:
+        Invalid: An option is wrong.
+        Denied: A credential's reference leads nowhere.
+    """
+    client = _client(config, dialect)
+    place = Place(config.name, bucket, address_of(client.meta.endpoint_url))
+    return S3Store(client, place, dialect, config.region)
+
+
+def _client(config: CloudConfig, dialect: S3Dialect) -> S3Client:
+    addressing = config.options.get("addressing", dialect.addressing)
+    if addressing not in ("auto", "virtual", "path"):
+        raise Invalid(
+            f"clouds.{config.name}.options.addressing is '{addressing}'", "set it to 'virtual' or 'path', or remove it"
+        )
+    secrets = {name: secret.reveal() for name, secret in config.credentials.items()}
+    settings = Config(
+        signature_version="s3v4",
+        s3={"addressing_style": addressing},
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        max_pool_connections=_CONNECTIONS,
+        # Every upload names its checksum itself; downloads are checked wherever the service knows one.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_supported",
+    )
+    session = boto3.Session(
+        aws_access_key_id=secrets.get("access_key_id"),
+        aws_secret_access_key=secrets.get("secret_access_key"),
+        aws_session_token=secrets.get("session_token"),
+        region_name=config.region or None,
+    )
+    return session.client("s3", endpoint_url=config.endpoints.get("objects") or dialect.endpoint, config=settings)
+
+
+class S3Store:
+    """A bucket; implements `tasks.core.ports.Store`, where the methods are described."""
+
+    def __init__(self, client: S3Client, place: Place, dialect: S3Dialect, region: str) -> None:
+        self._client = client
+        self._place = place
+        self._dialect = dialect
+        self._region = region
+
+    @property
+    def cloud(self) -> str:
+        return self._place.cloud
+
+    @property
+    def bucket(self) -> str:
+        return self._place.bucket
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix, PaginationConfig={"PageSize": 1000}
+        )
+        with self._translated():
+            for page in pages:
+                for item in page.get("Contents", []):
+                    yield _listed(item)
+
+    def head(self, key: str) -> ObjectInfo:
+        try:
+            with self._translated(key):
+                found = self._client.head_object(Bucket=self.bucket, Key=key)
+        except NotFound:
+            self._require_bucket()
+            raise
+        labels = {name.lower(): value for name, value in found["Metadata"].items()}
+        return ObjectInfo(key, found["ContentLength"], _version(found["ETag"]), found["LastModified"], labels)
+
+    def get(
+        self, key: str, *, version: str | None = None, start: int = 0, length: int | None = None
+    ) -> Iterator[bytes]:
+        check_range(key, start, length)
+        asked: dict[str, Any] = {"Bucket": self.bucket, "Key": key}
+        if version is not None:
+            asked["IfMatch"] = _etag(version)
+        span = range_header(start, length)
+        if span is not None:
+            asked["Range"] = span
+        with self._translated(key):
+            answer = self._client.get_object(**asked)
+            try:
+                if length is not None and answer["ContentLength"] < length:
+                    raise self._place.beyond_the_end(key)
+                # Only the read that meets the end compares length and checksum.
+                while piece := answer["Body"].read(READ_BYTES):
+                    yield piece
+            finally:
+                answer["Body"].close()
+
+    def put(
+        self,
+        key: str,
+        body: Iterable[bytes],
+        *,
+        size_bytes: int,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/octet-stream",
+        if_version: str | None = None,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        labels = checked_metadata(metadata)
+        describing: dict[str, Any] = {"Metadata": labels, "ContentType": content_type}
+        condition: dict[str, Any] = {}
+        if if_absent:
+            condition["IfNoneMatch"] = "*"
+        elif if_version is not None:
+            condition["IfMatch"] = _etag(if_version)
+        pieces = rechunk(exactly(body, size_bytes, self._place, key), part_bytes(size_bytes, _MOST_PARTS))
+        if size_bytes <= CHUNK_BYTES:
+            answer = self._put_whole(key, b"".join(pieces), describing, condition)
+        else:
+            answer = self._put_parts(key, pieces, describing, condition)
+        return ObjectInfo(key, size_bytes, _version(answer["ETag"]), _answered(answer), labels)
+
+    def delete(self, key: str) -> None:
+        with self._translated(key):
+            self._client.delete_object(Bucket=self.bucket, Key=key)
+
+    def create_bucket(self) -> None:
+        asked: dict[str, Any] = {"Bucket": self.bucket}
+        if self._region and self._region != self._dialect.region_of_plain_create:
+            asked["CreateBucketConfiguration"] = {"LocationConstraint": self._region}
+        with self._translated():
+            try:
+                self._client.create_bucket(**asked)
+            except self._client.exceptions.BucketAlreadyOwnedByYou:
+                return
+            if self._dialect.bucket_ready_timeout_s:
+                self._client.get_waiter("bucket_exists").wait(
+                    Bucket=self.bucket, WaiterConfig={"Delay": 1, "MaxAttempts": self._dialect.bucket_ready_timeout_s}
+                )
+
+    def _put_whole(self, key: str, data: bytes, describing: dict[str, Any], condition: dict[str, Any]) -> Any:
+        checksum = self._dialect.checksum
+        with translated(self._place, key, WRITE_CODES):
+            return self._client.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=data,
+                **checksum.parameter(checksum.over(data, 0)),
+                **describing,
+                **condition,
+            )
+
+    def _put_parts(
+        self, key: str, pieces: Iterable[bytes], describing: dict[str, Any], condition: dict[str, Any]
+    ) -> Any:
+        checksum = self._dialect.checksum
+        with self._translated(key):
+            started = self._client.create_multipart_upload(
+                Bucket=self.bucket,
+                Key=key,
+                ChecksumAlgorithm=checksum.algorithm,
+                ChecksumType="FULL_OBJECT",
+                **describing,
+            )
+        upload = {"Bucket": self.bucket, "Key": key, "UploadId": started["UploadId"]}
+        try:
+            parts, whole, size_bytes = self._send_parts(upload, pieces)
+            with translated(self._place, key, WRITE_CODES):
+                return self._client.complete_multipart_upload(
+                    **upload,
+                    MultipartUpload={"Parts": parts},
+                    MpuObjectSize=size_bytes,
+                    ChecksumType="FULL_OBJECT",
+                    **checksum.parameter(whole),
+                    **condition,
+                )
+        except BaseException as error:
+            self._abort(upload, error)
+            raise
+
+    def _send_parts(self, upload: dict[str, Any], pieces: Iterable[bytes]) -> tuple[list[Any], int, int]:
+        """Send the pieces as parts; returns the parts, the checksum of the whole and its size in bytes."""
+        checksum = self._dialect.checksum
+        parts: list[Any] = []
+        whole = size_bytes = 0
+        for number, piece in enumerate(pieces, start=1):
+            proof = checksum.parameter(checksum.over(piece, 0))
+            with self._translated(upload["Key"]):
+                sent = self._client.upload_part(**upload, PartNumber=number, Body=piece, **proof)
+            parts.append({"PartNumber": number, "ETag": sent["ETag"], **proof})
+            whole = checksum.over(piece, whole)
+            size_bytes += len(piece)
+        return parts, whole, size_bytes
+
+    def _abort(self, upload: dict[str, Any], reason: BaseException) -> None:
+        """Give the parts back. A failure here is noted beside the reason, which is what the caller must hear of."""
+        try:
+            with self._translated(upload["Key"]), suppress(self._client.exceptions.NoSuchUpload):
+                self._client.abort_multipart_upload(**upload)
+        except LintasError as error:
+            _log.warning("an unfinished upload of '%s' may remain in %s: %s", upload["Key"], self._place, error)
+            reason.add_note(f"an unfinished upload may remain in {self._place}")
+
+    def _require_bucket(self) -> None:
+        """Raises `NotFound` for the bucket: an answer to HEAD does not say whether the bucket or the key is missing."""
+        with self._translated():
+            self._client.head_bucket(Bucket=self.bucket)
+
+    def _translated(self, key: str | None = None) -> AbstractContextManager[None]:
+        return translated(self._place, key)
+
+
+def _listed(item: Mapping[str, Any]) -> ObjectInfo:
+    return ObjectInfo(item["Key"], item["Size"], _version(item["ETag"]), item["LastModified"])
+
+
+def _version(etag: str) -> str:
+    return etag.strip('"')
+
+
+def _etag(version: str) -> str:
+    return f'"{version}"'
+
+
+def _answered(answer: Mapping[str, Any]) -> datetime:
+    """When the service answered, by its own clock."""
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return parsedate_to_datetime(date) if date else datetime.now(UTC)

@@ -1,0 +1,35 @@
+"""Amazon Web Services: S3 for objects, SQS for their events.
+
+`credentials`: `access_key_id`, `secret_access_key`, `session_token`; without any, boto3's own chain is asked.
+`options`: `addressing` (`virtual`, `path`), `queue` (name or URL of the SQS queue that S3 writes to).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.core.cloud import CloudConfig, Provider
+
+if TYPE_CHECKING:
+    from tasks.core.ports import EventSource, Store
+
+
+def _open_store(config: CloudConfig, bucket: str) -> Store:
+    from tasks.providers.aws.store import open_store
+
+    return open_store(config, bucket)
+
+
+def _open_events(config: CloudConfig) -> EventSource:
+    from tasks.providers.aws.events import open_events
+
+    return open_events(config)
+
+
+PROVIDER = Provider(
+    name="aws",
+    open_store=_open_store,
+    open_events=_open_events,
+    catalog=Path(__file__).with_name("catalog.yaml"),
+)

@@ -1,0 +1,18 @@
+"""S3, as AWS itself speaks it."""
+
+from __future__ import annotations
+
+from tasks.core.cloud import CloudConfig
+from tasks.core.ports import Store
+from tasks.providers._dialects.s3 import CRC64NVME, S3Dialect, open_s3
+
+DIALECT = S3Dialect(
+    checksum=CRC64NVME,
+    # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucketConfiguration.html
+    region_of_plain_create="us-east-1",
+)
+
+
+def open_store(config: CloudConfig, bucket: str) -> Store:
+    """The store of a bucket; see `tasks.providers._dialects.s3.open_s3`."""
+    return open_s3(config, bucket, DIALECT)

@@ -1,0 +1,211 @@
+"""Blob Storage over azure-storage-blob.
+
+A version is the ETag. Large objects are block blobs whose blocks stay invisible until their list is committed; the
+service drops blocks that were never committed after a week, or when another list of the same blob is committed.
+https://learn.microsoft.com/rest/api/storageservices/put-block-list
+
+Names of blob metadata must be identifiers, so `-` travels as `_`.
+https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import requests
+from azure.core import MatchConditions
+from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
+from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+from azure.core.pipeline.transport import RequestsTransport
+from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlobServiceClient, ContentSettings
+from requests.adapters import HTTPAdapter
+
+from tasks.core.cloud import CloudConfig
+from tasks.core.dataset import CHUNK_BYTES, rechunk
+from tasks.core.errors import Invalid, NotFound
+from tasks.core.ports import ObjectInfo
+from tasks.providers._dialects.objects import (
+    Place,
+    address_of,
+    check_range,
+    checked_metadata,
+    exactly,
+    part_bytes,
+)
+from tasks.providers.azure.errors import code_of, translated
+
+_MOST_BLOCKS = 50_000
+_CONNECTIONS = 32
+
+
+def open_store(config: CloudConfig, bucket: str) -> AzureStore:
+    """A store for a container; `tasks.providers.azure` says what a cloud's configuration may hold.
+
+    Raises:
+        Invalid: The account is missing, or `azure.identity` is needed and not installed.
+        Denied: A credential's reference leads nowhere.
+    """
+    account = config.option("account")
+    endpoint = config.endpoints.get("objects", f"https://{account}.blob.core.windows.net")
+    session = requests.Session()
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0))
+    client = BlobServiceClient(
+        endpoint,
+        credential=_credential(config, account),
+        transport=RequestsTransport(session=session),
+        connection_timeout=5,
+        read_timeout=60,
+        retry_total=2,
+        initial_backoff=1,
+        increment_base=2,
+        max_single_put_size=CHUNK_BYTES,
+        max_single_get_size=CHUNK_BYTES,
+        max_chunk_get_size=CHUNK_BYTES,
+    )
+    return AzureStore(client, Place(config.name, bucket, address_of(endpoint)))
+
+
+def _credential(config: CloudConfig, account: str) -> AzureNamedKeyCredential | AzureSasCredential | TokenCredential:
+    if "account_key" in config.credentials:
+        return AzureNamedKeyCredential(account, config.credentials["account_key"].reveal().strip())
+    if "sas_token" in config.credentials:
+        return AzureSasCredential(config.credentials["sas_token"].reveal().strip())
+    try:
+        from azure.identity import DefaultAzureCredential  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise Invalid(
+            f"{config.name} has neither an account_key nor a sas_token",
+            f"set one under clouds.{config.name}.credentials, or install azure-identity for the default credential",
+        ) from error
+    return DefaultAzureCredential()
+
+
+class AzureStore:
+    """A container; implements `tasks.core.ports.Store`, where the methods are described."""
+
+    def __init__(self, client: BlobServiceClient, place: Place) -> None:
+        self._container = client.get_container_client(place.bucket)
+        self._place = place
+
+    @property
+    def cloud(self) -> str:
+        return self._place.cloud
+
+    @property
+    def bucket(self) -> str:
+        return self._place.bucket
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        with translated(self._place):
+            for blob in self._container.list_blobs(
+                name_starts_with=prefix or None, include=["metadata"], results_per_page=1000
+            ):
+                # Accounts with a hierarchical namespace list directories as empty blobs.
+                if (blob.metadata or {}).get("hdi_isfolder") != "true":
+                    yield _info(blob)
+
+    def head(self, key: str) -> ObjectInfo:
+        with translated(self._place, key):
+            return _info(self._container.get_blob_client(key).get_blob_properties())
+
+    def get(
+        self, key: str, *, version: str | None = None, start: int = 0, length: int | None = None
+    ) -> Iterator[bytes]:
+        check_range(key, start, length)
+        with translated(self._place, key):
+            # Every further request is pinned to the ETag of the first.
+            download = self._container.get_blob_client(key).download_blob(
+                offset=start if start or length else None, length=length, max_concurrency=1, **_only(version)
+            )
+            if download.size < (length or 0) or (start and not download.size):
+                raise self._place.beyond_the_end(key)
+            seen_bytes = 0
+            for piece in download.chunks():
+                seen_bytes += len(piece)
+                yield piece
+        if seen_bytes != download.size:
+            raise self._place.cut(key)
+
+    def put(
+        self,
+        key: str,
+        body: Iterable[bytes],
+        *,
+        size_bytes: int,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/octet-stream",
+        if_version: str | None = None,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        labels = checked_metadata(metadata)
+        blob = self._container.get_blob_client(key)
+        condition = {"match_condition": MatchConditions.IfMissing} if if_absent else _only(if_version)
+        describing: dict[str, Any] = {
+            "metadata": {name.replace("-", "_"): value for name, value in labels.items()},
+            "content_settings": ContentSettings(content_type=content_type),
+            **condition,
+        }
+        pieces = rechunk(exactly(body, size_bytes, self._place, key), part_bytes(size_bytes, _MOST_BLOCKS))
+        try:
+            if size_bytes <= CHUNK_BYTES:
+                data = b"".join(pieces)
+                with translated(self._place, key):
+                    written = blob.upload_blob(
+                        data, length=size_bytes, overwrite=True, validate_content=True, **describing
+                    )
+            else:
+                written = self._put_blocks(blob, pieces, key, describing)
+        except NotFound as error:
+            # A conditional write that meets no blob answers as a read does.
+            if if_version is not None and error.what == self._place.no_object(key).what:
+                raise self._place.changed(key) from error
+            raise
+        return ObjectInfo(key, size_bytes, _version(written["etag"]), written["last_modified"], labels)
+
+    def delete(self, key: str) -> None:
+        with translated(self._place, key):
+            try:
+                self._container.get_blob_client(key).delete_blob(delete_snapshots="include")
+            except ResourceNotFoundError as error:
+                if code_of(error) != "BlobNotFound":
+                    raise
+
+    def create_bucket(self) -> None:
+        with translated(self._place):
+            try:
+                self._container.create_container()
+            except ResourceExistsError as error:
+                if code_of(error) != "ContainerAlreadyExists":
+                    raise
+
+    def _put_blocks(self, blob: BlobClient, pieces: Iterable[bytes], key: str, describing: dict[str, Any]) -> Any:
+        # Ids of one length, and of this upload alone: writers of one blob must not mix their blocks.
+        upload = uuid.uuid4().hex
+        blocks: list[BlobBlock] = []
+        for number, piece in enumerate(pieces):
+            block_id = base64.b64encode(f"{upload}-{number:06}".encode()).decode()
+            with translated(self._place, key):
+                blob.stage_block(block_id, piece, length=len(piece), validate_content=True)
+            blocks.append(BlobBlock(block_id))
+        with translated(self._place, key):
+            return blob.commit_block_list(blocks, **describing)
+
+
+def _info(blob: BlobProperties) -> ObjectInfo:
+    labels = {name.lower().replace("_", "-"): value for name, value in (blob.metadata or {}).items()}
+    return ObjectInfo(blob.name, blob.size, _version(blob.etag), blob.last_modified, labels)
+
+
+def _only(version: str | None) -> dict[str, Any]:
+    """The condition that the blob is still this version."""
+    if version is None:
+        return {}
+    return {"etag": f'"{version}"', "match_condition": MatchConditions.IfNotModified}
+
+
+def _version(etag: str) -> str:
+    return etag.strip('"')

@@ -1,0 +1,99 @@
+"""What Cloud Storage and its client raise, translated.
+
+https://cloud.google.com/storage/docs/json_api/v1/status-codes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import requests
+import urllib3.exceptions
+from google.api_core import exceptions as api
+from google.auth import exceptions as auth
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+
+from tasks.core.errors import LintasError
+from tasks.providers._dialects.objects import Place, retry_after_s
+
+RAISED = (
+    api.GoogleAPIError,
+    auth.GoogleAuthError,
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    DataCorruption,
+    InvalidResponse,
+    ConnectionError,
+)
+"""Everything that the client library raises when a request fails."""
+
+NO_BUCKET = "bucket does not exist"
+"""What tells a missing bucket from a missing object: both are 404 `notFound`."""
+
+_RATE_LIMITED = ("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded")
+
+
+def translate(error: Exception, place: Place, key: str | None = None) -> LintasError:
+    """The error of `tasks.core.errors` for what the client library raised.
+
+    Args:
+        error: What was raised.
+        place: The bucket it is about.
+        key: The object it is about; None for the bucket itself.
+    """
+    if isinstance(error, api.RetryError) and isinstance(error.cause, Exception):
+        return translate(error.cause, place, key)
+    if isinstance(error, InvalidResponse):
+        return _by_status(error.response, place, key)
+    if isinstance(error, api.GoogleAPICallError) and isinstance(error.response, requests.Response):
+        return _by_status(error.response, place, key)
+    if isinstance(error, DataCorruption):
+        return place.damaged(key)
+    if isinstance(error, auth.DefaultCredentialsError):
+        return place.no_credentials()
+    if isinstance(error, auth.TransportError):
+        return place.unreachable()
+    if isinstance(error, auth.GoogleAuthError):
+        return place.denied()
+    if isinstance(error, (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)):
+        return place.cut(key)
+    if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema)):
+        return place.rejected("the endpoint is not a URL")
+    if isinstance(error, (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError, ConnectionError)):
+        return place.unreachable()
+    return place.not_understood(type(error).__name__)
+
+
+def _by_status(response: requests.Response, place: Place, key: str | None) -> LintasError:
+    status, text = response.status_code, response.text
+    if status in (408, 429) or (status >= 500 and status != 501):
+        return place.busy(retry_after_s(response.headers))
+    if status == 403 and any(reason in text for reason in _RATE_LIMITED):
+        return place.busy(retry_after_s(response.headers))
+    if status in (401, 403):
+        return place.denied()
+    if status == 404:
+        return place.missing(None if NO_BUCKET in text else key)
+    if status == 409 and key is None:
+        return place.name_taken()
+    if status in (409, 410):
+        return place.collided(key)
+    if status in (304, 412):
+        return place.changed(key)
+    if status == 416:
+        return place.beyond_the_end(key)
+    if status == 400 and "doesn't match calculated" in text:
+        return place.damaged(key)
+    if status == 400:
+        return place.rejected("HTTP 400")
+    return place.not_understood(f"HTTP {status}")
+
+
+@contextmanager
+def translated(place: Place, key: str | None = None) -> Iterator[None]:
+    """Raises what the block's error means; see `translate`."""
+    try:
+        yield
+    except RAISED as error:
+        raise translate(error, place, key) from error

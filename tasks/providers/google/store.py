@@ -1,0 +1,344 @@
+"""Cloud Storage over google-cloud-storage.
+
+A version is the object's generation. The client library describes objects, opens upload sessions and signs; bodies
+are pumped here over its authorized session, because its own reader and writer either ask for the size first or
+cannot be cancelled. https://cloud.google.com/storage/docs/performing-resumable-uploads
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import google.auth
+import google_crc32c
+import requests
+from google.api_core import exceptions as api
+from google.auth.credentials import Credentials
+from google.auth.transport.requests import AuthorizedSession
+from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
+from google.oauth2 import credentials as oauth2
+from google.oauth2 import service_account
+from requests.adapters import HTTPAdapter
+
+from tasks.core.cloud import CloudConfig
+from tasks.core.dataset import CHUNK_BYTES, rechunk
+from tasks.core.errors import Invalid, LintasError
+from tasks.core.ports import ObjectInfo
+from tasks.providers._dialects.objects import (
+    READ_BYTES,
+    Place,
+    address_of,
+    check_range,
+    checked_metadata,
+    exactly,
+    range_header,
+)
+from tasks.providers.google.errors import NO_BUCKET, translated
+
+_log = logging.getLogger(__name__)
+
+_ENDPOINT = "https://storage.googleapis.com"
+_SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
+_RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with_timeout(6.0)
+_TIMEOUT: Any = (5.0, 60.0)  # To connect and to read, in seconds.
+_CALL: dict[str, Any] = {"retry": _RETRY, "timeout": _TIMEOUT}
+_CONNECTIONS = 32
+_INCOMPLETE = 308
+_GONE = (404, 410)
+
+
+def open_store(config: CloudConfig, bucket: str) -> GoogleStore:
+    """A store for a bucket; `tasks.providers.google` says what a cloud's configuration may hold.
+
+    Raises:
+        Invalid: The service account's key cannot be read.
+        Denied: There are no credentials.
+    """
+    endpoint = config.endpoints.get("objects", _ENDPOINT).rstrip("/")
+    place = Place(config.name, bucket, address_of(endpoint))
+    with translated(place):
+        session = AuthorizedSession(_credentials(config))
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS))
+        client = storage.Client(
+            project=config.options.get("project"),
+            credentials=session.credentials,
+            client_options={"api_endpoint": endpoint},
+            _http=session,
+        )
+    return GoogleStore(client, session, endpoint, place, config.region)
+
+
+def _credentials(config: CloudConfig) -> Credentials:
+    if "token" in config.credentials:
+        return oauth2.Credentials(token=config.credentials["token"].reveal().strip())
+    if "service_account_file" in config.credentials:
+        key = config.credentials["service_account_file"].reveal().strip()
+        try:
+            if key.startswith("{"):
+                return service_account.Credentials.from_service_account_info(json.loads(key), scopes=_SCOPES)
+            return service_account.Credentials.from_service_account_file(key, scopes=_SCOPES)
+        except (OSError, ValueError) as error:
+            raise Invalid(
+                f"clouds.{config.name}.credentials.service_account_file is not a service account's key",
+                "point it at the key file that Google Cloud made",
+            ) from error
+    credentials, _project = google.auth.default(scopes=_SCOPES)
+    return credentials
+
+
+class GoogleStore:
+    """A bucket; implements `tasks.core.ports.Store`, where the methods are described."""
+
+    def __init__(
+        self, client: storage.Client, session: AuthorizedSession, endpoint: str, place: Place, region: str
+    ) -> None:
+        self._client = client
+        self._session = session
+        self._bucket = client.bucket(place.bucket)
+        self._endpoint = endpoint
+        self._place = place
+        self._region = region
+
+    @property
+    def cloud(self) -> str:
+        return self._place.cloud
+
+    @property
+    def bucket(self) -> str:
+        return self._place.bucket
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        with translated(self._place):
+            for blob in self._client.list_blobs(
+                self._bucket,
+                prefix=prefix,
+                page_size=1000,
+                fields="items(name,size,generation,updated),nextPageToken",
+                **_CALL,
+            ):
+                yield ObjectInfo(blob.name, blob.size or 0, str(blob.generation), blob.updated)
+
+    def head(self, key: str) -> ObjectInfo:
+        blob = self._blob(key)
+        with translated(self._place, key):
+            blob.reload(**_CALL)
+        labels = {name.lower(): value for name, value in (blob.metadata or {}).items()}
+        return ObjectInfo(key, blob.size or 0, str(blob.generation), _written(blob), labels)
+
+    def get(
+        self, key: str, *, version: str | None = None, start: int = 0, length: int | None = None
+    ) -> Iterator[bytes]:
+        check_range(key, start, length)
+        # Asking for gzip keeps an object that is stored compressed as it is stored.
+        headers = {"Accept-Encoding": "gzip"}
+        span = range_header(start, length)
+        if span is not None:
+            headers["Range"] = span
+        query: dict[str, Any] = {"alt": "media"}
+        if version is not None:
+            query["ifGenerationMatch"] = self._generation(version, key)
+        path = f"/download/storage/v1/b/{quote(self.bucket, safe='')}/o/{quote(key, safe='')}"
+        url = f"{self._endpoint}{path}?{urlencode(query)}"
+        with translated(self._place, key):
+            answer = self._request("GET", url, headers=headers, stream=True)
+            with answer:
+                if length is not None and int(answer.headers["Content-Length"]) < length:
+                    raise self._place.beyond_the_end(key)
+                seen = google_crc32c.Checksum()
+                while piece := answer.raw.read(READ_BYTES, decode_content=False):
+                    seen.update(piece)
+                    yield piece
+                stated = _stated_crc32c(answer)
+                if span is None and stated is not None and stated != _text(seen):
+                    raise self._place.damaged(key)
+
+    def put(
+        self,
+        key: str,
+        body: Iterable[bytes],
+        *,
+        size_bytes: int,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/octet-stream",
+        if_version: str | None = None,
+        if_absent: bool = False,
+    ) -> ObjectInfo:
+        labels = checked_metadata(metadata)
+        blob = self._blob(key)
+        blob.metadata = labels
+        generation = None
+        if if_absent:
+            generation = 0
+        elif if_version is not None:
+            generation = self._generation(if_version, key)
+        pieces = rechunk(exactly(body, size_bytes, self._place, key))
+        if size_bytes <= CHUNK_BYTES:
+            data = b"".join(pieces)
+            with translated(self._place, key):
+                blob.upload_from_string(
+                    data,
+                    content_type=content_type,
+                    checksum="crc32c",
+                    if_generation_match=generation,
+                    **_CALL,
+                )
+            return ObjectInfo(key, size_bytes, str(blob.generation), _written(blob), labels)
+        with translated(self._place, key):
+            upload_url = blob.create_resumable_upload_session(
+                content_type=content_type,
+                size=size_bytes,
+                checksum=None,
+                if_generation_match=generation,
+                **_CALL,
+            )
+        written = self._pump(str(upload_url), pieces, size_bytes, key)
+        return ObjectInfo(key, size_bytes, written["generation"], datetime.fromisoformat(written["updated"]), labels)
+
+    def delete(self, key: str) -> None:
+        with translated(self._place, key):
+            try:
+                self._blob(key).delete(**_CALL)
+            except api.NotFound as error:
+                if NO_BUCKET in str(error):
+                    raise
+
+    def create_bucket(self) -> None:
+        with translated(self._place):
+            try:
+                self._client.create_bucket(self._bucket, location=self._region or None, **_CALL)
+            except api.Conflict as error:
+                if "you already own it" not in str(error):
+                    raise
+
+    def _blob(self, key: str) -> Any:
+        """The client library's handle of an object, whose annotations do not say what it takes."""
+        return self._bucket.blob(key)
+
+    def _generation(self, version: str, key: str) -> int:
+        """The version as a generation. Another store's version can never be the current one here."""
+        if not version.isdigit():
+            raise self._place.changed(key)
+        return int(version)
+
+    def _request(self, method: str, url: str, **arguments: Any) -> requests.Response:
+        """One answer of 2xx or 308, after a few tries. Raises what the client library would raise."""
+
+        def send() -> requests.Response:
+            answer = self._session.request(method, url, timeout=_TIMEOUT, allow_redirects=False, **arguments)
+            if answer.status_code >= 400:
+                raise api.from_http_response(answer)
+            return answer
+
+        return _RETRY(send)()
+
+    def _pump(self, upload_url: str, pieces: Iterator[bytes], size_bytes: int, key: str) -> dict[str, Any]:
+        """Send the pieces to an upload session; returns the object's resource.
+
+        The piece that completes the object is sent only when the body has ended, because a body may still refuse
+        itself after its last byte.
+        """
+        checksum = google_crc32c.Checksum()
+        try:
+            offset, held = 0, next(pieces)
+            for piece in pieces:
+                checksum.update(held)
+                self._send(upload_url, held, offset, size_bytes, key, {})
+                offset, held = offset + len(held), piece
+            checksum.update(held)
+            proof = {"X-Goog-Hash": f"crc32c={_text(checksum)}"}
+            answer = self._send(upload_url, held, offset, size_bytes, key, proof)
+            if answer.status_code == _INCOMPLETE:
+                raise self._place.cut(key)
+        except BaseException as error:
+            self._cancel(upload_url, key, error)
+            raise
+        written = answer.json()
+        if written.get("crc32c") != _text(checksum):
+            # A service that ignores the header has made wrong bytes visible: take them back.
+            with translated(self._place, key):
+                self._blob(key).delete(if_generation_match=int(written["generation"]), **_CALL)
+            raise self._place.damaged(key)
+        return written
+
+    def _send(
+        self, upload_url: str, piece: bytes, offset: int, size_bytes: int, key: str, proof: Mapping[str, str]
+    ) -> requests.Response:
+        """Send the piece at `offset`; after a failure ask what has arrived and send the rest."""
+        end, failed_before = offset + len(piece), False
+
+        def attempt() -> requests.Response:
+            nonlocal failed_before
+            have = offset
+            if failed_before:
+                answer = self._exchange(upload_url, b"", f"bytes */{size_bytes}", {}, key)
+                if answer.status_code != _INCOMPLETE or _received(answer) >= end:
+                    return answer
+                have = _received(answer)
+            failed_before = True
+            if have < offset:
+                raise self._place.cut(key)
+            while True:
+                rest = piece[have - offset :]
+                answer = self._exchange(upload_url, rest, f"bytes {have}-{end - 1}/{size_bytes}", proof, key)
+                if answer.status_code != _INCOMPLETE or _received(answer) >= end:
+                    return answer
+                if _received(answer) <= have:
+                    raise self._place.cut(key)
+                have = _received(answer)
+
+        with translated(self._place, key):
+            return _RETRY(attempt)()
+
+    def _exchange(
+        self, upload_url: str, data: bytes, span: str, proof: Mapping[str, str], key: str
+    ) -> requests.Response:
+        answer = self._session.put(
+            upload_url, data=data, headers={"Content-Range": span, **proof}, timeout=_TIMEOUT, allow_redirects=False
+        )
+        if answer.status_code in _GONE:
+            raise self._place.cut(key)
+        if answer.status_code >= 400:
+            raise api.from_http_response(answer)
+        return answer
+
+    def _cancel(self, upload_url: str, key: str, reason: BaseException) -> None:
+        """Give the session up. A failure here is noted beside the reason, which is what the caller must hear of."""
+        try:
+            with translated(self._place, key):
+                # 499 is the answer to a cancelled session.
+                answer = self._session.delete(upload_url, timeout=_TIMEOUT)
+                if answer.status_code not in (204, 499, *_GONE):
+                    raise api.from_http_response(answer)
+        except LintasError as error:
+            _log.warning("an unfinished upload of '%s' may remain in %s: %s", key, self._place, error)
+            reason.add_note(f"an unfinished upload may remain in {self._place}")
+
+
+def _received(answer: requests.Response) -> int:
+    """How many bytes the session has, by its 308; without a `Range` header it has none."""
+    span = answer.headers.get("Range")
+    return int(span.rpartition("-")[2]) + 1 if span else 0
+
+
+def _stated_crc32c(answer: requests.Response) -> str | None:
+    for part in answer.headers.get("X-Goog-Hash", "").split(","):
+        name, _, value = part.strip().partition("=")
+        if name == "crc32c":
+            return value
+    return None
+
+
+def _text(checksum: Any) -> str:
+    return base64.b64encode(checksum.digest()).decode()
+
+
+def _written(blob: Any) -> datetime:
+    return blob.updated or datetime.now(UTC)
