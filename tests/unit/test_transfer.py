@@ -1,0 +1,184 @@
+"""Moving: planning, the guard of the gate, copying, verification, and bringing a dataset here."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tasks.core.dataset import DatasetURI, Manifest, published_manifest, read_manifest
+from tasks.core.errors import IntegrityError, Invalid, NotFound, PolicyViolation, PreconditionFailed, Retryable
+from tasks.core.privacy import Cleared, VerdictKey
+from tasks.core.transfer import Receipt, TransferPlan, TransferPrices, copy, fetch, plan_transfer
+from tests.memory_store import MemoryJournal, MemoryStore
+
+SOURCE, TARGET = DatasetURI("memory", "b", "data"), DatasetURI("far", "c", "lake")
+KEY = VerdictKey("test", b"k" * 32)
+
+
+def cleared(manifest: Manifest, destination: DatasetURI = TARGET) -> Cleared:
+    return KEY.sign(
+        Cleared(manifest.digest, manifest.digest, "p" * 64, destination, "EU", (), 0, len(manifest), datetime.now(UTC))
+    )
+
+
+class World:
+    """Two stores and a journal."""
+
+    def __init__(self, **objects: bytes) -> None:
+        self.near, self.far, self.journal = MemoryStore(), MemoryStore("far", "c"), MemoryJournal()
+        for name, content in objects.items():
+            self.near.write(f"data/{name}", content)
+
+    def plan(self, *, delete: bool = False) -> TransferPlan:
+        manifest = read_manifest(self.near, SOURCE, self.journal)
+        present = read_manifest(self.far, TARGET, self.journal, trust_labels=True)
+        return plan_transfer(SOURCE, manifest, TARGET, present, delete=delete)
+
+    def move(self, *, delete: bool = False) -> Receipt:
+        plan = self.plan(delete=delete)
+        return copy(plan, cleared(plan.manifest), KEY, self.near, self.far, self.journal, in_flight=2)
+
+
+def test_a_move_makes_both_sides_equal_and_publishes_the_manifest() -> None:
+    world = World(a=b"1", b=b"22")
+    receipt = world.move()
+    assert world.far.contents() == {"lake/a": b"1", "lake/b": b"22"}
+    assert receipt.digest == read_manifest(world.near, SOURCE).digest == read_manifest(world.far, TARGET).digest
+    published = published_manifest(world.far, TARGET)
+    assert published is not None
+    assert published.digest == receipt.digest
+
+
+def test_a_second_move_sends_nothing() -> None:
+    world = World(a=b"1", b=b"22")
+    world.move()
+    world.far.sent.clear()
+    receipt = world.move()
+    assert (receipt.copied, receipt.route, world.far.sent) == ((), "nothing", [])
+
+
+def test_a_changed_object_moves_alone() -> None:
+    world = World(a=b"1", b=b"22")
+    world.move()
+    world.near.write("data/b", b"33")
+    assert [item.path for item in world.move().copied] == ["b"]
+    assert world.far.contents()["lake/b"] == b"33"
+
+
+def test_what_only_the_destination_has_needs_an_explicit_choice() -> None:
+    world = World(a=b"1")
+    world.far.write("lake/old", b"x")
+    with pytest.raises(Invalid, match="--delete"):
+        world.move()
+    assert world.move(delete=True).removed == ("old",)
+    assert world.far.contents() == {"lake/a": b"1"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"manifest_digest": "0" * 64},
+        {"destination": DatasetURI("far", "c", "elsewhere")},
+        {"policy_digest": "0" * 64},
+        {"jurisdiction": "US"},
+        {"signature": "0" * 64},
+        {"signature": ""},
+    ],
+)
+def test_copy_takes_nothing_but_a_clearance_for_exactly_this_plan(change: dict[str, object]) -> None:
+    world = World(a=b"1")
+    plan = world.plan()
+    forged = dataclasses.replace(cleared(plan.manifest), **change)  # type: ignore[arg-type]
+    with pytest.raises(PolicyViolation):
+        copy(plan, forged, KEY, world.near, world.far, world.journal)
+    assert world.far.objects == {}
+
+
+def test_a_clearance_signed_with_another_key_is_refused() -> None:
+    world = World(a=b"1")
+    plan = world.plan()
+    with pytest.raises(PolicyViolation):
+        copy(plan, cleared(plan.manifest), VerdictKey("test", b"x" * 32), world.near, world.far, world.journal)
+    assert world.far.objects == {}
+
+
+def test_a_source_that_changes_after_planning_is_noticed_and_never_mixed() -> None:
+    world = World(a=b"1", b=b"22")
+    plan = world.plan()
+    world.near.write("data/b", b"xx")
+    with pytest.raises(PreconditionFailed):
+        copy(plan, cleared(plan.manifest), KEY, world.near, world.far, world.journal)
+    assert b"xx" not in world.far.contents().values()
+    assert published_manifest(world.far, TARGET) is None
+
+
+def test_wrong_bytes_never_become_visible() -> None:
+    world = World(a=b"right")
+    plan = world.plan()
+    _, info = world.near.objects["data/a"]
+    world.near.objects["data/a"] = (b"wrong", info)
+    with pytest.raises(IntegrityError, match="'a'"):
+        copy(plan, cleared(plan.manifest), KEY, world.near, world.far, world.journal)
+    assert world.far.contents() == {}
+
+
+def test_a_stranger_at_the_destination_is_noticed() -> None:
+    world = World(a=b"1")
+    plan = world.plan()
+
+    def stray(call: str, _key: str) -> None:
+        if call == "put":
+            content, info = world.near.objects["data/a"]
+            world.far.objects["lake/stray"] = (content, dataclasses.replace(info, key="lake/stray"))
+
+    world.far.before = stray
+    with pytest.raises(IntegrityError):
+        copy(plan, cleared(plan.manifest), KEY, world.near, world.far, world.journal)
+    assert published_manifest(world.far, TARGET) is None
+
+
+def test_a_store_that_is_busy_is_tried_again() -> None:
+    world = World(a=b"1")
+    failures = iter([True, True])
+
+    def busy(call: str, _key: str) -> None:
+        if call == "put" and next(failures, False):
+            raise Retryable("the store is busy", "wait", retry_after_s=0.0)
+
+    world.far.before = busy
+    assert world.move().objects == 1
+
+
+def test_planning_refuses_overlaps_and_emptiness() -> None:
+    empty = Manifest(())
+    some = read_manifest(World(a=b"1").near, SOURCE)
+    with pytest.raises(Invalid, match="overlap"):
+        plan_transfer(SOURCE, some, SOURCE / "sub", empty)
+    with pytest.raises(Invalid, match="no objects"):
+        plan_transfer(SOURCE, empty, TARGET, empty)
+
+
+def test_the_plan_prices_what_travels() -> None:
+    manifest = read_manifest(World(a=b"x" * 1024).near, SOURCE)
+    plan = plan_transfer(SOURCE, manifest, TARGET, Manifest(()), prices=TransferPrices(0.09))
+    assert plan.cost_usd == pytest.approx(0.09 * 1024 / 1024**3)
+    assert plan_transfer(SOURCE, manifest, TARGET, Manifest(()), prices=TransferPrices(None)).cost_usd is None
+
+
+def test_a_dataset_is_brought_here_verified(tmp_path: Path) -> None:
+    world = World(**{"train": b"t", "holdout": b"h"})
+    manifest = read_manifest(world.near, SOURCE)
+    fetch(world.near, SOURCE, manifest, tmp_path, under="hold")
+    assert [path.name for path in tmp_path.iterdir()] == ["holdout"]
+    with pytest.raises(NotFound, match="nothing under"):
+        fetch(world.near, SOURCE, manifest, tmp_path, under="missing")
+
+
+def test_a_path_that_leads_out_of_the_directory_is_refused(tmp_path: Path) -> None:
+    world = World(**{"../../evil": b"x"})
+    with pytest.raises(Invalid, match="leads out"):
+        fetch(world.near, SOURCE, read_manifest(world.near, SOURCE), tmp_path / "in")
+    assert list(tmp_path.rglob("evil")) == []
