@@ -14,8 +14,17 @@ from pathlib import Path
 from deployments.local.processes import HOST, Process, answers, port_ready
 from tasks.core.errors import Invalid
 
-SEAWEEDFS_PORTS = ("master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc", "s3", "s3_grpc")
-AZURITE_PORTS = ("blob", "queue", "table")
+SEAWEEDFS_PORTS: tuple[str, ...] = (
+    "master",
+    "master_grpc",
+    "volume",
+    "volume_grpc",
+    "filer",
+    "filer_grpc",
+    "s3",
+    "s3_grpc",
+)
+AZURITE_PORTS: tuple[str, ...] = ("blob", "queue", "table")
 MODULES = {"PYTHONPATH": str(Path(__file__).parents[2])}
 _NPM_DIRECTORY = Path(__file__).parent / "npm"
 _SET_UP = "run 'make setup'"

@@ -1,0 +1,34 @@
+"""Runs the double: `python -m deployments.local.cloud_storage --port N --data DIR --token-file FILE`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import uvicorn
+
+from deployments.local.cloud_storage.app import CloudStorage
+from deployments.local.cloud_storage.catalog import Catalog
+
+
+def main() -> None:
+    """Serve until a signal ends it."""
+    parser = argparse.ArgumentParser(prog="cloud_storage", description="A strict local double of Cloud Storage.")
+    parser.add_argument("--port", type=int, required=True, help="TCP port of 127.0.0.1")
+    parser.add_argument("--data", type=Path, required=True, help="directory that keeps buckets and objects")
+    parser.add_argument("--token-file", type=Path, required=True, help="file with the bearer token to accept")
+    chosen = parser.parse_args()
+    application = CloudStorage(Catalog(chosen.data), chosen.token_file.read_text().strip())
+    # A client that keeps its connection open must not keep a stopped server alive.
+    uvicorn.run(
+        application,
+        host="127.0.0.1",
+        port=chosen.port,
+        log_level="warning",
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+    )
+
+
+if __name__ == "__main__":
+    main()
