@@ -170,7 +170,8 @@ def rclone_environment(cloud: CloudConfig) -> Mapping[str, str]:
         settings = {**settings, "endpoint": cloud.endpoint("objects")}
     elif "token" in secrets:
         endpoint = f"{cloud.endpoint('objects')}/storage/v1/"
-        settings = {"type": "gcs", "access_token": secrets["token"], "endpoint": endpoint, "bucket_policy_only": "true"}
+        settings = {"type": "gcs", "access_token": secrets["token"], "endpoint": endpoint}
+        settings = {**settings, "project_number": cloud.option("project"), "bucket_policy_only": "true"}
     elif "account_key" in secrets:
         account = cloud.option("account")
         settings = {"type": "azureblob", "account": account, "key": secrets["account_key"]}
