@@ -1,0 +1,100 @@
+"""The doctor: looks at the configuration, the services and the reach of every cloud, and changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tasks.core.errors import LintasError, NotFound
+from tasks.registry import Installation, installation, providers
+from tasks.settings import load_settings, resolve_secret
+
+_PROBE_BUCKET = "lintas-doctor"
+_LEAST_FREE_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at: what, whether it is well, and what is wrong or was seen."""
+
+    what: str
+    ok: bool
+    detail: str
+
+
+def examine() -> Iterator[Check]:
+    """Look at one thing after another; what cannot be looked at for want of a configuration ends the list."""
+    try:
+        settings = load_settings()
+    except LintasError as error:
+        yield Check("configuration", False, str(error))
+        return
+    yield Check("configuration", True, f"{len(settings.clouds)} clouds")
+    here = installation()
+    for name, cloud in settings.clouds.items():
+        for key, reference in cloud.credentials.items():
+            yield _check(f"clouds.{name}.credentials.{key}", lambda r=reference: resolve_secret(r) and r)
+        yield _check(f"clouds.{name}", lambda n=name: _capabilities(here, n))
+        yield _check(f"{name}: objects", lambda n=name: _reach(here, n))
+        if cloud.endpoints.get("serving") and here.provider(name).open_server is not None:
+            yield _check(f"{name}: serving", lambda n=name: str(here.server(n).describe(_PROBE_BUCKET) or "answers"))
+    for key in ("signing_key", "pseudonym_key"):
+        reference = getattr(settings.gate, key)
+        yield _check(f"gate.{key}", lambda r=reference: resolve_secret(r) and r)
+    yield _check("Prefect", lambda: _answers(f"{settings.services.prefect_api_url}/health"))
+    yield _check("MLflow", lambda: _answers(f"{settings.services.mlflow_url}/health"))
+    yield _check("audit log", lambda: f"head {here.records.audit.head().sequence}")
+    yield _disk(here)
+    for path in sorted(settings.policies_dir.glob("*.yaml")):
+        yield _check(f"policy {path.stem}", lambda p=path: here.policy(str(p)).digest[:16])
+
+
+def _check(what: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(what, True, look())
+    except LintasError as error:
+        return Check(what, False, str(error))
+
+
+def _capabilities(here: Installation, name: str) -> str:
+    provider = providers()[here.cloud(name).provider]
+    able = {
+        "objects": True,
+        "training": provider.open_trainer is not None,
+        "serving": provider.open_server is not None,
+        "events": provider.open_events is not None,
+    }
+    return ", ".join(capability for capability, has in able.items() if has)
+
+
+def _reach(here: Installation, name: str) -> str:
+    """Listing a bucket that need not exist shows reach and credentials and changes nothing."""
+    try:
+        next(iter(here.store(name, _PROBE_BUCKET).list("")), None)
+    except NotFound:
+        return "reachable, credentials accepted"
+    return "reachable"
+
+
+def _answers(url: str) -> str:
+    import httpx
+
+    from tasks.core.errors import Invalid, Retryable
+
+    if not url.startswith("http"):
+        raise Invalid("its URL is not configured", "set it under services in lintas.yaml")
+    try:
+        status = httpx.get(url, timeout=5).status_code
+    except httpx.HTTPError as error:
+        raise Retryable(f"{url} does not answer", "start it, or correct the URL in lintas.yaml") from error
+    if status >= 400:
+        raise Retryable(f"{url} answers {status}", "see its log")
+    return "answers"
+
+
+def _disk(here: Installation) -> Check:
+    folder = here.settings.state_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    return Check("disk", free > _LEAST_FREE_BYTES, f"{free / 1e9:.1f} GB free at the state directory")

@@ -1,0 +1,75 @@
+"""From a cloud's event to a Prefect event."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+
+from deployments.event_bridge import carry
+from tasks.core.errors import Retryable
+from tasks.core.ports import CloudEvent
+from tasks.events import landed_dataset, prefect_event
+
+
+def created(key: str, identity: str = "1", kind: str = "lintas.object.created") -> CloudEvent:
+    return CloudEvent(identity, kind, "aws://raw", key, datetime(2026, 11, 23, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("key", "dataset"),
+    [
+        ("flights/_SUCCESS", "aws://raw/flights"),
+        ("a/b/_SUCCESS", "aws://raw/a/b"),
+        ("_SUCCESS", "aws://raw"),
+        ("flights/.lintas/manifest.jsonl", "aws://raw/flights"),
+        ("flights/part-0.parquet", None),
+        ("flights/not_SUCCESS", None),
+    ],
+)
+def test_only_a_marker_completes_a_dataset(key: str, dataset: str | None) -> None:
+    found = landed_dataset(created(key))
+    assert (None if found is None else str(found)) == dataset
+
+
+def test_other_kinds_of_events_complete_nothing() -> None:
+    assert landed_dataset(created("flights/_SUCCESS", kind="lintas.object.removed")) is None
+
+
+def test_the_same_source_id_gives_the_same_event_and_labels_carry_what_triggers_match() -> None:
+    event = created("flights/_SUCCESS")
+    dataset = landed_dataset(event)
+    assert dataset is not None
+    first, second = prefect_event(event, dataset), prefect_event(event, dataset)
+    assert first == second
+    assert uuid.UUID(first["id"])
+    assert first["resource"]["lintas.bucket"] == first["payload"]["bucket"] == "raw"
+    assert prefect_event(created("flights/_SUCCESS", "2"), dataset)["id"] != first["id"]
+
+
+class Queue:
+    """An event source in memory."""
+
+    def __init__(self, *events: CloudEvent) -> None:
+        self.waiting = {f"r{index}": event for index, event in enumerate(events)}
+
+    def receive(self, *, wait_s: float) -> list[tuple[CloudEvent, str]]:
+        del wait_s
+        return [(event, receipt) for receipt, event in self.waiting.items()]
+
+    def acknowledge(self, receipt: str) -> None:
+        del self.waiting[receipt]
+
+
+def test_nothing_is_acknowledged_when_prefect_does_not_answer() -> None:
+    queue = Queue(created("flights/_SUCCESS"), created("flights/x"))
+    with pytest.raises(Retryable, match="does not take events"):
+        carry(queue, prefect_api_url="http://127.0.0.1:9/api", auth=None, wait_s=0)
+    assert len(queue.waiting) == 2
+
+
+def test_events_that_complete_nothing_are_acknowledged_without_prefect() -> None:
+    queue = Queue(created("flights/x"))
+    assert carry(queue, prefect_api_url="http://127.0.0.1:9/api", auth=None, wait_s=0) == 0
+    assert queue.waiting == {}
