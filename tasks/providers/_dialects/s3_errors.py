@@ -45,7 +45,9 @@ S3_CODES: Mapping[str, Sentence] = MappingProxyType(
         **dict.fromkeys(("PreconditionFailed", "412"), Place.changed),
         # An upload that was aborted by somebody else (a clean-up rule, say) can only be begun anew.
         **dict.fromkeys(("ConditionalRequestConflict", "NoSuchUpload", "OperationAborted"), Place.collided),
-        **dict.fromkeys(("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch"), Place.damaged),
+        **dict.fromkeys(
+            ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"), Place.damaged
+        ),
         **dict.fromkeys(("IncompleteBody", "RequestTimeout"), Place.cut),
         **dict.fromkeys(("InvalidRange", "416"), Place.beyond_the_end),
         "BucketAlreadyExists": _bucket(Place.name_taken),

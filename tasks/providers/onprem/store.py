@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 
 from tasks.core.cloud import CloudConfig
@@ -134,16 +134,18 @@ class DirectoryStore:
 
     def delete(self, key: str) -> None:
         parts = key_parts(self._place, key)
-        with self._opened() as top, translated(self._place, key), self._reserved(top) as partials:
-            with self._locked(partials):
-                try:
-                    with walked(top, parts[:-1]) as directory:
-                        if not stat.S_ISDIR(os.stat(parts[-1], dir_fd=directory, follow_symlinks=False).st_mode):
-                            os.unlink(parts[-1], dir_fd=directory)
-                            os.fsync(directory)
-                    prune(top, parts[:-1])
-                except (FileNotFoundError, NotADirectoryError):
-                    return
+        with (
+            self._opened() as top,
+            translated(self._place, key),
+            self._reserved(top) as partials,
+            self._locked(partials),
+            suppress(FileNotFoundError, NotADirectoryError),
+        ):
+            with walked(top, parts[:-1]) as directory:
+                if not stat.S_ISDIR(os.stat(parts[-1], dir_fd=directory, follow_symlinks=False).st_mode):
+                    os.unlink(parts[-1], dir_fd=directory)
+                    os.fsync(directory)
+            prune(top, parts[:-1])
 
     def create_bucket(self) -> None:
         root = self._place.address
@@ -212,18 +214,17 @@ class DirectoryStore:
     @contextmanager
     def _partial(self, top: int, key: str) -> Iterator[tuple[int, str, int]]:
         """A new file for an upload, gone at the end unless it was published. Its lock says that its writer lives."""
-        with translated(self._place, key), self._reserved(top) as partials:
-            name = uuid.uuid4().hex
-            with self._locked(partials):
-                self._sweep(partials)
-                file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=partials)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            try:
-                yield partials, name, file
-            finally:
-                with suppress(FileNotFoundError):
-                    os.unlink(name, dir_fd=partials)
-                os.close(file)
+        name = uuid.uuid4().hex
+        with ExitStack() as held:
+            with translated(self._place, key):
+                partials = held.enter_context(self._reserved(top))
+                with self._locked(partials):
+                    self._sweep(partials)
+                    file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=partials)
+                    held.callback(os.close, file)
+                    held.callback(_unlink, name, partials)
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            yield partials, name, file
 
     def _sweep(self, partials: int) -> None:
         """Remove, once a store, what killed writers left behind: files that nobody holds a lock on."""
@@ -281,6 +282,11 @@ class DirectoryStore:
             if if_version is None:
                 raise
             raise self._place.changed(key) from error
+
+
+def _unlink(name: str, directory: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
 
 
 def _described(name: str, directory: int) -> os.stat_result | None:

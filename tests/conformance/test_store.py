@@ -1,0 +1,521 @@
+"""What every object store promises: one suite over all providers, against running servers.
+
+What a server of the local twin does not imitate is an expected failure with its reason; docs/twin.md lists them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import threading
+import tracemalloc
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.local.ports import free_ports
+from tasks.core.cloud import CloudConfig, Secret
+from tasks.core.dataset import content_digest
+from tasks.core.errors import (
+    Denied,
+    IntegrityError,
+    Invalid,
+    NotFound,
+    PreconditionFailed,
+    Retryable,
+)
+from tasks.core.ports import Store
+from tasks.registry import providers
+from tests.conformance.wire import Wire
+from tests.servers import OBJECT_CLOUDS, ObjectClouds, rclone_environment
+
+MIB = 1024 * 1024
+NETWORKED = [cloud for cloud in OBJECT_CLOUDS if cloud != "onprem"]
+# A directory has neither credentials nor a connection.
+over_a_network = pytest.mark.parametrize("config", NETWORKED, indirect=True)
+SEAWEEDFS_PATHS = "SeaweedFS keeps objects in a file tree: it reads '\\' as '/' and drops empty parts of a key"
+
+
+def open_store(config: CloudConfig, bucket: str) -> Store:
+    return providers()[config.provider].open_store(config, bucket)
+
+
+@pytest.fixture(scope="module", params=OBJECT_CLOUDS)
+def config(request: pytest.FixtureRequest, object_clouds: ObjectClouds) -> CloudConfig:
+    return object_clouds[request.param]
+
+
+@pytest.fixture(scope="module")
+def store(config: CloudConfig) -> Store:
+    store = open_store(config, f"conformance-{uuid.uuid4().hex[:8]}")
+    store.create_bucket()
+    return store
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"{uuid.uuid4().hex[:12]}/"
+
+
+@pytest.fixture(scope="module")
+def rclone(config: CloudConfig, store: Store) -> Callable[..., bytes]:
+    """Runs rclone on a path of the store's bucket: an independent client at the far side."""
+    environment = rclone_environment(config)
+
+    def run(verb: str, path: str) -> bytes:
+        target = f"{config.name}:{store.bucket}/{path}"
+        command = [Path(sys.executable).with_name("rclone"), verb, target]
+        return subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60).stdout
+
+    return run
+
+
+def random_bytes(size_bytes: int) -> bytes:
+    return os.urandom(size_bytes)
+
+
+def pieces_of(content: bytes, size_bytes: int = 3_000_000) -> Iterator[bytes]:
+    for start in range(0, len(content), size_bytes):
+        yield content[start : start + size_bytes]
+
+
+def put(store: Store, key: str, content: bytes, **conditions: Any) -> str:
+    return store.put(key, pieces_of(content), size_bytes=len(content), **conditions).version
+
+
+def read(store: Store, key: str, **arguments: Any) -> bytes:
+    return b"".join(store.get(key, **arguments))
+
+
+def keys(store: Store, prefix: str) -> list[str]:
+    return sorted(info.key for info in store.list(prefix))
+
+
+def pointed_at(config: CloudConfig, port: int) -> CloudConfig:
+    """The same cloud, reached through another port of this machine."""
+    scheme, _, rest = config.endpoint("objects").partition("://")
+    _, slash, path = rest.partition("/")
+    return dataclasses.replace(config, endpoints={"objects": f"{scheme}://127.0.0.1:{port}{slash}{path}"})
+
+
+# What goes in comes out
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 8 * MIB - 1, 8 * MIB, 8 * MIB + 1, 20 * MIB])
+def test_content_comes_back_byte_for_byte_and_is_described_the_same_everywhere(
+    store: Store, prefix: str, rclone: Callable[..., bytes], size_bytes: int
+) -> None:
+    key, content = f"{prefix}content", random_bytes(size_bytes)
+
+    written = store.put(key, pieces_of(content), size_bytes=size_bytes)
+
+    (listed,) = store.list(prefix)
+    described = store.head(key)
+    assert {info.version for info in (written, listed, described)} == {written.version}
+    assert {info.size_bytes for info in (written, listed, described)} == {size_bytes}
+    assert {info.key for info in (written, listed, described)} == {key}
+    assert all(info.modified.tzinfo is not None for info in (written, listed, described))
+    pieces = list(store.get(key, version=written.version))
+    assert max(map(len, pieces), default=0) <= 8 * MIB
+    assert b"".join(pieces) == content
+    assert rclone("cat", key) == content
+
+
+def test_a_range_is_exactly_the_bytes_that_were_asked_for(store: Store, prefix: str) -> None:
+    key, content = f"{prefix}ranges", random_bytes(9 * MIB)
+    version = put(store, key, content)
+
+    for start, length in [(0, 1), (1, 1), (0, 9 * MIB), (8 * MIB - 1, 2), (9 * MIB - 1, 1), (5, 8 * MIB + 7)]:
+        assert read(store, key, start=start, length=length, version=version) == content[start : start + length]
+    assert read(store, key, start=8 * MIB + 3) == content[8 * MIB + 3 :]
+
+
+@pytest.mark.parametrize(("start", "length"), [(4, 1), (3, 2), (0, 5), (10, None), (-1, None), (0, 0)])
+def test_a_range_beyond_the_end_is_refused_not_shortened(
+    store: Store, prefix: str, start: int, length: int | None
+) -> None:
+    put(store, f"{prefix}four", b"four")
+
+    with pytest.raises(Invalid):
+        read(store, f"{prefix}four", start=start, length=length)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain.txt",
+        "with space+plus",
+        "per%2Fcent%20sign",
+        "question?mark#hash",
+        "ampersand&equals=semicolon;comma,colon:at@",
+        "quote'double\"quote",
+        "tilde~paren(s)[brackets]{braces}|caret^",
+        "größe/日本/данные/😀",
+        "deep/" * 20 + "end",
+        "trailing.dots...",
+        ".hidden/.file",
+        "x" * 200,
+        "back\\slash",
+    ],
+)
+def test_keys_of_any_spelling_are_kept_as_they_are(
+    store: Store, prefix: str, rclone: Callable[..., bytes], request: pytest.FixtureRequest, name: str
+) -> None:
+    if "\\" in name and store.cloud in ("aws", "coreweave"):
+        request.applymarker(pytest.mark.xfail(strict=True, reason=SEAWEEDFS_PATHS))
+    key = prefix + name
+    put(store, key, name.encode())
+
+    assert keys(store, prefix) == [key]
+    assert store.head(key).key == key
+    assert read(store, key) == name.encode()
+    if "\\" not in name:  # rclone has an encoding of its own for backslashes.
+        assert rclone("cat", key) == name.encode()
+    store.delete(key)
+    assert keys(store, prefix) == []
+
+
+def test_metadata_comes_back(store: Store, prefix: str) -> None:
+    labels = {"lintas-digest": "ab" * 32, "origin": "aws://raw/flights; part=1, of 2"}
+    for size_bytes in (3, 8 * MIB + 1):
+        key = f"{prefix}labelled-{size_bytes}"
+        written = store.put(key, [b"x" * size_bytes], size_bytes=size_bytes, metadata=labels)
+
+        assert written.metadata == labels
+        assert store.head(key).metadata == labels
+
+
+@pytest.mark.parametrize("labels", [{"Upper": "x"}, {"under_score": "x"}, {"name": "größe"}, {"name": "two\nlines"}])
+def test_metadata_that_not_every_cloud_can_carry_is_refused_everywhere(
+    store: Store, prefix: str, labels: dict[str, str]
+) -> None:
+    with pytest.raises(Invalid):
+        store.put(f"{prefix}x", [b"x"], size_bytes=1, metadata=labels)
+
+    assert keys(store, prefix) == []
+
+
+def test_more_objects_than_a_page_holds_are_all_listed_once(store: Store, prefix: str) -> None:
+    names = [f"{prefix}{number:05}" for number in range(1_100)]
+    with ThreadPoolExecutor(8) as pool:
+        written = dict(zip(names, pool.map(lambda key: put(store, key, key.encode()), names), strict=True))
+
+    listed = list(store.list(prefix))
+
+    assert {info.key: info.version for info in listed} == written
+    assert len(listed) == len(written)
+
+
+def test_a_prefix_is_a_beginning_not_a_directory(store: Store, prefix: str) -> None:
+    for name in ("fly", "flights/a", "flights/b/c", "flights.csv", "other"):
+        put(store, prefix + name, b"x")
+
+    assert keys(store, f"{prefix}fl") == [f"{prefix}{n}" for n in ("flights.csv", "flights/a", "flights/b/c", "fly")]
+    assert keys(store, f"{prefix}flights/") == [f"{prefix}flights/a", f"{prefix}flights/b/c"]
+    assert keys(store, f"{prefix}nothing/") == []
+
+
+def test_memory_stays_bounded_while_a_large_object_passes(store: Store, prefix: str) -> None:
+    piece, count = random_bytes(4_000_000), 50
+    digest, size_bytes = content_digest(piece for _ in range(count))
+    tracemalloc.start()
+    try:
+        store.put(f"{prefix}large", (piece for _ in range(count)), size_bytes=size_bytes)
+        assert content_digest(store.get(f"{prefix}large")) == (digest, size_bytes)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        store.delete(f"{prefix}large")
+
+    assert peak_bytes < 64 * MIB
+
+
+# Conditions
+
+
+@pytest.mark.parametrize("size_bytes", [10, 8 * MIB + 1], ids=["whole", "in-parts"])
+def test_of_eight_writers_that_ask_for_absence_exactly_one_wins(store: Store, prefix: str, size_bytes: int) -> None:
+    key, start = f"{prefix}contested", threading.Barrier(8)
+
+    def write(number: int) -> str:
+        content = bytes([number]) * size_bytes
+        start.wait()
+        for _ in range(5):
+            try:
+                put(store, key, content, if_absent=True)
+            except Retryable:
+                continue
+            except PreconditionFailed:
+                return "lost"
+            return "won"
+        return "undecided"
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(write, range(8)))
+
+    assert sorted(outcomes) == ["lost"] * 7 + ["won"]
+    assert read(store, key) == bytes([outcomes.index("won")]) * size_bytes
+
+
+@pytest.mark.parametrize("size_bytes", [10, 8 * MIB + 1], ids=["whole", "in-parts"])
+def test_a_write_over_another_version_is_refused_and_the_object_is_intact(
+    store: Store, prefix: str, size_bytes: int
+) -> None:
+    key = f"{prefix}guarded"
+    first = put(store, key, b"1" * size_bytes, if_absent=True)
+    second = put(store, key, b"2" * size_bytes, if_version=first)
+    assert second != first
+
+    with pytest.raises(PreconditionFailed):
+        put(store, key, b"3" * size_bytes, if_version=first)
+    with pytest.raises(PreconditionFailed):
+        put(store, key, b"3" * size_bytes, if_absent=True)
+
+    assert store.head(key).version == second
+    assert read(store, key) == b"2" * size_bytes
+
+
+@pytest.mark.parametrize("size_bytes", [10, 8 * MIB + 1], ids=["whole", "in-parts"])
+def test_a_write_over_a_version_of_an_object_that_is_gone_is_refused(
+    store: Store, prefix: str, size_bytes: int
+) -> None:
+    key = f"{prefix}gone"
+    version = put(store, key, b"1" * size_bytes)
+    store.delete(key)
+
+    with pytest.raises(PreconditionFailed):
+        put(store, key, b"2" * size_bytes, if_version=version)
+
+    assert keys(store, prefix) == []
+
+
+def test_a_read_of_a_version_that_was_overwritten_is_refused(store: Store, prefix: str) -> None:
+    key = f"{prefix}pinned"
+    first = put(store, key, b"first")
+    put(store, key, b"other")
+
+    with pytest.raises(PreconditionFailed):
+        read(store, key, version=first)
+
+
+def test_a_read_that_began_never_mixes_two_versions(store: Store, prefix: str) -> None:
+    key, size_bytes = f"{prefix}mixed", 40 * MIB
+    put(store, key, b"1" * size_bytes)
+    pieces = store.get(key)
+    content = next(pieces)
+    put(store, key, b"2" * size_bytes)
+
+    try:
+        content += b"".join(pieces)
+    except (PreconditionFailed, Retryable):
+        return
+    assert content == b"1" * size_bytes
+
+
+# Refused bodies
+
+
+def failing(content: bytes) -> Iterator[bytes]:
+    yield from pieces_of(content)
+    raise LookupError("the source failed")
+
+
+@pytest.mark.parametrize("sent_bytes", [0, 5, 8 * MIB, 9 * MIB, 16 * MIB])
+@pytest.mark.parametrize("missing_bytes", [0, 7])
+def test_a_body_that_raises_leaves_nothing_even_after_its_last_byte(
+    store: Store, config: CloudConfig, prefix: str, sent_bytes: int, missing_bytes: int
+) -> None:
+    key = f"{prefix}refused"
+
+    with pytest.raises(LookupError):
+        store.put(key, failing(b"x" * sent_bytes), size_bytes=sent_bytes + missing_bytes)
+
+    assert keys(store, prefix) == []
+    assert unfinished_uploads(config, store.bucket, prefix) == []
+
+
+@pytest.mark.parametrize("stated_bytes", [1, 10, 9 * MIB, 16 * MIB])
+@pytest.mark.parametrize("surplus_bytes", [-1, 1])
+def test_a_body_of_another_length_is_refused(
+    store: Store, config: CloudConfig, prefix: str, stated_bytes: int, surplus_bytes: int
+) -> None:
+    with pytest.raises(IntegrityError):
+        store.put(f"{prefix}wrong", pieces_of(b"x" * (stated_bytes + surplus_bytes)), size_bytes=stated_bytes)
+
+    assert keys(store, prefix) == []
+    assert unfinished_uploads(config, store.bucket, prefix) == []
+
+
+def test_a_refused_body_leaves_the_object_that_was_there(store: Store, prefix: str) -> None:
+    key = f"{prefix}kept"
+    version = put(store, key, b"kept")
+
+    with pytest.raises(LookupError):
+        store.put(key, failing(b"x" * 9 * MIB), size_bytes=9 * MIB)
+
+    assert store.head(key).version == version
+    assert read(store, key) == b"kept"
+
+
+def unfinished_uploads(config: CloudConfig, bucket: str, prefix: str) -> list[str]:
+    """The uploads that were begun and neither finished nor given up, by the bare SDK.
+
+    Azure has no way to give up uncommitted blocks (the service drops them after a week), and Cloud Storage does not
+    list its sessions: for these the listing is what can be asked.
+    """
+    if config.name == "onprem":
+        partials = Path(config.option("root")) / bucket / ".lintas-partial"
+        return [path.name for path in partials.iterdir() if path.name != "lock"]
+    if config.name not in ("aws", "coreweave"):
+        return []
+    import boto3
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=config.endpoint("objects"),
+        region_name=config.region,
+        aws_access_key_id=config.credentials["access_key_id"].reveal(),
+        aws_secret_access_key=config.credentials["secret_access_key"].reveal(),
+    )
+    uploads = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix).get("Uploads", [])
+    return [str(upload.get("Key")) for upload in uploads]
+
+
+# What is not there, and who may not
+
+
+def test_deleting_twice_is_silent(store: Store, prefix: str) -> None:
+    key = f"{prefix}gone"
+    put(store, key, b"x")
+
+    store.delete(key)
+    store.delete(key)
+
+    with pytest.raises(NotFound, match="gone"):
+        store.head(key)
+
+
+def test_creating_the_bucket_again_is_silent(store: Store, prefix: str) -> None:
+    put(store, f"{prefix}kept", b"kept")
+
+    store.create_bucket()
+
+    assert read(store, f"{prefix}kept") == b"kept"
+
+
+def test_a_missing_object_is_not_found_and_named(store: Store, prefix: str) -> None:
+    key = f"{prefix}nothing-here"
+    for look in (lambda: store.head(key), lambda: read(store, key)):
+        with pytest.raises(NotFound) as caught:
+            look()
+        assert "nothing-here" in str(caught.value)
+        assert store.bucket in str(caught.value)
+
+
+def test_a_missing_bucket_is_not_found_and_named(config: CloudConfig) -> None:
+    nowhere = open_store(config, "no-such-bucket")
+    for call in (
+        lambda: list(nowhere.list("")),
+        lambda: nowhere.head("x"),
+        lambda: read(nowhere, "x"),
+        lambda: put(nowhere, "x", b"x"),
+        lambda: put(nowhere, "x", b"x" * (8 * MIB + 1)),
+        lambda: nowhere.delete("x"),
+    ):
+        with pytest.raises(NotFound, match="bucket 'no-such-bucket' does not exist"):
+            call()
+
+
+@pytest.mark.parametrize("bucket", ["../elsewhere", "Not A Bucket!"])
+def test_a_bucket_name_that_cannot_be_is_a_clear_error(config: CloudConfig, bucket: str) -> None:
+    with pytest.raises((Invalid, NotFound, Denied)):
+        list(open_store(config, bucket).list(""))
+
+
+@over_a_network
+def test_wrong_credentials_are_denied_and_never_shown(config: CloudConfig, store: Store) -> None:
+    wrong = {
+        name: Secret(f"test:wrong-{name}", lambda _: "d3Jvbmcta2V5LW9mLXRoaXMtdGVzdA==") for name in config.credentials
+    }
+    stranger = open_store(dataclasses.replace(config, credentials=wrong), store.bucket)
+    for call in (
+        lambda: list(stranger.list("")),
+        lambda: stranger.head("x"),
+        lambda: read(stranger, "x"),
+        lambda: put(stranger, "x", b"x"),
+        lambda: stranger.delete("x"),
+    ):
+        with pytest.raises(Denied, match=config.name) as caught:
+            call()
+        assert "d3Jvbmcta2V5" not in str(caught.value)
+
+
+@over_a_network
+def test_a_stopped_server_is_unreachable_and_named(config: CloudConfig) -> None:
+    (port,) = free_ports(1)
+    stopped = open_store(pointed_at(config, port), "raw")
+    for call in (lambda: list(stopped.list("")), lambda: put(stopped, "x", b"x"), lambda: read(stopped, "x")):
+        with pytest.raises(Retryable, match=rf"{config.name} \(127\.0\.0\.1:{port}\) is unreachable"):
+            call()
+
+
+# What happens on the way
+
+
+@over_a_network
+def test_a_body_that_is_cut_is_retryable_never_short(config: CloudConfig, store: Store, prefix: str) -> None:
+    key = f"{prefix}cut"
+    put(store, key, b"x" * 6 * MIB)
+    with Wire(config.endpoint("objects"), cut_after_bytes=3 * MIB) as wire:
+        far = open_store(pointed_at(config, wire.port), store.bucket)
+
+        with pytest.raises(Retryable):
+            read(far, key)
+
+
+@over_a_network
+@pytest.mark.parametrize("size_bytes", [1000, 9 * MIB], ids=["whole", "in-parts"])
+def test_bytes_damaged_on_the_way_in_are_refused_by_the_far_end(
+    config: CloudConfig, store: Store, prefix: str, size_bytes: int
+) -> None:
+    content = b"x" * (size_bytes - 20) + b"damage-this-sentence"
+    with Wire(config.endpoint("objects"), damage_sent=(b"damage-this", b"damage-thus")) as wire:
+        far = open_store(pointed_at(config, wire.port), store.bucket)
+
+        with pytest.raises(IntegrityError):
+            put(far, f"{prefix}damaged", content)
+
+    assert wire.damaged
+    assert keys(store, prefix) == []
+    assert unfinished_uploads(config, store.bucket, prefix) == []
+
+
+@over_a_network
+def test_bytes_damaged_on_the_way_out_are_noticed(
+    config: CloudConfig, store: Store, prefix: str, request: pytest.FixtureRequest
+) -> None:
+    if config.name == "azure":
+        reason = "Blob Storage gives no checksum with a body; the manifest's digest is what notices"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    put(store, f"{prefix}damaged", b"x" * 1000 + b"damage-this-sentence")
+    with Wire(config.endpoint("objects"), damage_received=(b"damage-this", b"damage-thus")) as wire:
+        far = open_store(pointed_at(config, wire.port), store.bucket)
+
+        with pytest.raises(IntegrityError):
+            read(far, f"{prefix}damaged")
+
+
+def test_sixteen_threads_share_a_store(store: Store, prefix: str) -> None:
+    def there_and_back(number: int) -> bool:
+        content = random_bytes(100_000 + number)
+        version = put(store, f"{prefix}{number}", content)
+        return read(store, f"{prefix}{number}", version=version) == content
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(there_and_back, range(64)))
