@@ -124,9 +124,10 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Deploy:
-    """Ask the cloud to serve the release's model."""
+    """Ask the cloud to serve the release's model; `why` is what it said while it does not."""
 
     cloud: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,8 +339,8 @@ def shortfall(steps: Iterable[Step]) -> str:
     words: list[str] = []
     for step in steps:
         match step:
-            case Deploy(cloud):
-                words.append(f"{cloud} does not serve it yet")
+            case Deploy(cloud, why):
+                words.append(f"{cloud}: {why or 'does not serve it yet'}")
             case Wait(cloud, why):
                 words.append(f"{cloud}: {why}")
             case Remove(cloud):
@@ -352,6 +353,8 @@ def shortfall(steps: Iterable[Step]) -> str:
 def _step_on(cloud: str, release: Release, observed: Observation) -> Step | None:
     if isinstance(observed, LintasError):
         return Wait(cloud, observed.what)
-    if observed is None or observed.digest != release.digest or observed.version not in ("", release.version):
+    if observed is None:
         return Deploy(cloud)
+    if observed.digest != release.digest or observed.version not in ("", release.version):
+        return Deploy(cloud, observed.detail)
     return None if observed.healthy else Wait(cloud, observed.detail or "not healthy")

@@ -62,7 +62,7 @@ def test_being_late_does_not_fail_a_release_that_is_healthy_everywhere():
 
 def test_after_the_deadline_it_has_failed_and_says_what_is_missing():
     (failed,) = steps(here=endpoint("here", healthy=False), there=None, after_s=61)
-    assert failed == MarkFailed("not live after 60 s: here: starting, there does not serve it yet")
+    assert failed == MarkFailed("not live after 60 s: here: starting, there: does not serve it yet")
 
 
 def test_an_error_that_waiting_cannot_mend_fails_it_at_once():

@@ -271,7 +271,7 @@ def test_a_cloud_that_is_away_for_a_while_only_delays():
     now = reconcile(
         release, world.servers(), Book(world), fetch=world.fetch, project=world.project, now=world.time, deadline_s=30
     )
-    assert (now.state, now.reason) == (ReleaseState.ROLLING_OUT, "here does not serve it yet, there: there is away")
+    assert (now.state, now.reason) == (ReleaseState.ROLLING_OUT, "here: does not serve it yet, there: there is away")
     world.errors.clear()
     assert world.run(release).state is ReleaseState.LIVE
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tasks.core.cloud import CloudConfig, Provider
 
 if TYPE_CHECKING:
-    from tasks.core.ports import Store
+    from tasks.core.ports import Server, Store
 
 
 def _open_store(config: CloudConfig, bucket: str) -> Store:
@@ -20,8 +20,15 @@ def _open_store(config: CloudConfig, bucket: str) -> Store:
     return open_store(config, bucket)
 
 
+def _open_server(config: CloudConfig) -> Server:
+    from tasks.providers.onprem.server import open_server
+
+    return open_server(config)
+
+
 PROVIDER = Provider(
     name="onprem",
     open_store=_open_store,
+    open_server=_open_server,
     catalog=Path(__file__).with_name("catalog.yaml"),
 )

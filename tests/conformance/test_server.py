@@ -1,0 +1,414 @@
+"""What every server does, whichever provider it belongs to: one suite, run against a real scoring service of each."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.local.ports import free_ports
+from deployments.local.processes import Process, http_ready
+from tasks.core.cloud import CloudConfig, Secret
+from tasks.core.errors import Denied, IntegrityError, Invalid, NotFound, Retryable
+from tasks.core.evaluation import model_digest
+from tasks.core.ports import Server
+from tasks.core.release import Endpoint, EndpointSpec
+
+TOKEN = "token-of-the-scoring-host"
+CANARY = "budi.santoso@example.com"
+ROWS = [[0.1, 0.9], [0.9, 0.1], [0.4, 0.6]]
+
+
+def request_of(rows: list[list[Any]], columns: tuple[str, ...] = ("delay", "distance")) -> bytes:
+    return json.dumps({"dataframe_split": {"columns": list(columns), "data": rows}}).encode()
+
+
+@dataclass
+class Site:
+    """A server, the models to try it with, and what its cloud needs for being reached."""
+
+    server: Server
+    cloud: CloudConfig
+    open_server: Callable[[CloudConfig], Server]
+    specs: dict[str, EndpointSpec]
+    answers: dict[str, list[float]]
+    deployed: set[str] = field(default_factory=set)
+
+    def deploy(self, version: str, name: str = "flights") -> Endpoint:
+        self.deployed.add(name)
+        return self.server.deploy(replace(self.specs[version], name=name))
+
+    def serve(self, version: str, name: str = "flights") -> Endpoint:
+        self.deploy(version, name)
+        digest = self.specs[version].digest
+        return self.wait(lambda seen: seen.healthy and seen.digest == digest, name)
+
+    def wait(self, good: Callable[[Endpoint], bool], name: str = "flights", timeout_s: float = 40) -> Endpoint:
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            seen = self.server.describe(name)
+            if seen is not None and good(seen):
+                return seen
+            time.sleep(0.05)
+        raise AssertionError(f"not so after {timeout_s} s: {seen}")
+
+    def predict(self, name: str = "flights") -> list[float]:
+        return json.loads(self.server.predict(name, request_of(ROWS)))["predictions"]
+
+
+@dataclass
+class Host:
+    """The scoring host of an on-premises site as a process, with its root directory."""
+
+    root: Path
+    log: Path
+    port: int
+    process: Process | None = None
+
+    def start(self, *more: str) -> Process:
+        token_file = self.root.parent / "token"
+        token_file.write_text(TOKEN + "\n")
+        self.process = Process(
+            "scoring-host",
+            [
+                *(sys.executable, "-m", "tasks.providers.onprem.scoring_host", "--port", str(self.port)),
+                *("--root", str(self.root), "--token-file", str(token_file), *more),
+            ],
+            http_ready(f"http://127.0.0.1:{self.port}/ping"),
+            self.log,
+            environment={"PRIVATE_CANARY": CANARY},
+        )
+        return self.process.start().wait_ready()
+
+    def describe(self, name: str = "flights") -> dict[str, Any]:
+        url = f"http://127.0.0.1:{self.port}/endpoints/{name}"
+        return json.load(urllib.request.urlopen(urllib.request.Request(url, headers=bearer())))
+
+    def zygote_pid(self) -> int:
+        return int(status_of(self.describe()["pid"])["PPid"])
+
+
+def bearer() -> dict[str, str]:
+    return {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+def gone(pid: int, within_s: float = 10) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if not Path(f"/proc/{pid}").exists() or status_of(pid)["State"].startswith("Z"):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, EndpointSpec], dict[str, list[float]]]:
+    """Two sound versions, one without a signature, and one that cannot be loaded; and what they predict here."""
+    import mlflow.sklearn
+    import pandas as pd
+    from mlflow.models import infer_signature
+    from sklearn.linear_model import LinearRegression
+
+    home = tmp_path_factory.mktemp("models")
+    frame = pd.DataFrame(ROWS, columns=["delay", "distance"])
+    answers: dict[str, list[float]] = {}
+    for version, slope in (("1", 1.0), ("2", 5.0)):
+        model = LinearRegression().fit(frame, slope * frame["delay"] + frame["distance"])
+        answers[version] = [float(value) for value in model.predict(frame)]
+        signature = infer_signature(frame, model.predict(frame))
+        # Without a list of requirements MLflow would find one out, in ten seconds.
+        more = {"pip_requirements": ["scikit-learn"]}
+        mlflow.sklearn.save_model(model, home / version, signature=signature, input_example=frame.head(1), **more)
+        if version == "1":
+            mlflow.sklearn.save_model(model, home / "unsigned", **more)
+    shutil.copytree(home / "2", home / "broken")
+    for file in (home / "broken").glob("model.*"):
+        file.write_bytes(b"not a model")
+    specs = {
+        place.name: EndpointSpec("flights", "flights", place.name, model_digest(place), str(place))
+        for place in home.iterdir()
+    }
+    return specs, answers
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    directory = tmp_path_factory.mktemp("scoring")
+    running = Host(directory / "root", directory / "host.log", free_ports(1)[0])
+    running.start()
+    yield running
+    assert running.process is not None
+    running.process.stop()
+
+
+def onprem_cloud(port: int, token: str = TOKEN) -> CloudConfig:
+    return CloudConfig(
+        "edge",
+        "onprem",
+        endpoints={"serving": f"http://127.0.0.1:{port}"},
+        credentials={"token": Secret("test:token", lambda _: token)},
+    )
+
+
+@pytest.fixture(params=["onprem"])
+def site(request: pytest.FixtureRequest, models, host: Host) -> Iterator[Site]:
+    from tasks.providers.onprem.server import open_server
+
+    cloud = onprem_cloud(host.port)
+    made = Site(open_server(cloud), cloud, open_server, *models)
+    yield made
+    for name in made.deployed:
+        made.server.delete(name)
+
+
+# What every server does
+
+
+def test_what_is_served_predicts_as_the_model_does_here(site):
+    seen = site.serve("1")
+    assert (seen.cloud, seen.name, seen.digest, seen.version) == ("edge", "flights", site.specs["1"].digest, "1")
+    assert site.predict() == pytest.approx(site.answers["1"])
+
+
+def test_the_endpoints_url_answers_the_scoring_protocol_to_any_client(site):
+    seen = site.serve("1")
+    answer = urllib.request.urlopen(urllib.request.Request(seen.url, request_of(ROWS), bearer()))
+    assert json.load(answer)["predictions"] == pytest.approx(site.answers["1"])
+
+
+def test_deploying_returns_at_once_and_tells_no_health_that_was_not_seen(site):
+    began = time.monotonic()
+    seen = site.deploy("1")
+    assert time.monotonic() - began < 2
+    assert seen.digest in ("", site.specs["1"].digest)
+
+
+def test_the_same_spec_again_changes_nothing(site, host):
+    site.serve("1")
+    before = host.describe()
+    assert site.deploy("1").healthy
+    time.sleep(0.3)
+    assert host.describe() == before
+
+
+def test_an_update_under_load_loses_no_request_and_mixes_no_answers(site):
+    site.serve("1")
+    failed: list[str] = []
+    wrong: list[list[float]] = []
+    counted: list[int] = []
+    stop = threading.Event()
+    good = [pytest.approx(answer) for answer in site.answers.values()]
+
+    def ask() -> None:
+        server, asked = site.open_server(site.cloud), 0
+        while not stop.is_set():
+            try:
+                answer = json.loads(server.predict("flights", request_of(ROWS)))["predictions"]
+                if answer not in good:
+                    wrong.append(answer)
+            except Exception as error:
+                failed.append(repr(error))
+            asked += 1
+        counted.append(asked)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for version in ("2", "1", "2"):
+        site.serve(version)
+        assert site.predict() == pytest.approx(site.answers[version])
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert (failed, wrong) == ([], [])
+    assert sum(counted) > 100
+
+
+def test_a_version_that_does_not_come_up_leaves_the_one_before_serving_and_says_why(site):
+    site.serve("1")
+    site.deploy("broken")
+    seen = site.wait(lambda seen: "does not start" in seen.detail)
+    assert (seen.healthy, seen.version, seen.digest) == (True, "1", site.specs["1"].digest)
+    assert site.predict() == pytest.approx(site.answers["1"])
+    assert site.serve("1").detail == ""
+
+
+def test_a_model_without_a_signature_is_not_served(site):
+    site.deploy("unsigned")
+    seen = site.wait(lambda seen: "no signature" in seen.detail)
+    assert (seen.healthy, seen.digest) == (False, "")
+
+
+def test_two_endpoints_do_not_disturb_each_other(site):
+    site.serve("1")
+    site.serve("2", "other")
+    site.server.delete("flights")
+    assert site.server.describe("flights") is None
+    assert site.predict("other") == pytest.approx(site.answers["2"])
+
+
+def test_deleting_is_idempotent(site):
+    site.serve("1")
+    site.server.delete("flights")
+    site.server.delete("flights")
+    assert site.server.describe("flights") is None
+
+
+def test_an_endpoint_that_does_not_exist_is_not_found(site):
+    assert site.server.describe("nothing") is None
+    with pytest.raises(NotFound, match="there is no endpoint 'nothing'"):
+        site.server.predict("nothing", request_of(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (request_of([[0.1]], ("delay",)), r"Model is missing inputs \['distance'\]"),
+        (request_of([[CANARY, 0.2]]), "Failed to convert column delay to type 'float64'"),
+        (json.dumps({"rows": [CANARY]}).encode(), "exactly one of dataframe_split"),
+        (f"{{ {CANARY}".encode(), "the body is not JSON"),
+        (json.dumps([CANARY]).encode(), "exactly one of dataframe_split"),
+        (json.dumps({"dataframe_split": {"data": CANARY}}).encode(), "does not fit the model's signature"),
+    ],
+)
+def test_a_request_that_does_not_fit_is_refused_in_one_line_without_its_values(site, payload, reason):
+    site.serve("1")
+    with pytest.raises(Invalid, match=reason) as caught:
+        site.server.predict("flights", payload)
+    assert CANARY not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(site.server.describe("flights").url, payload, bearer()))
+    assert CANARY not in refused.value.read().decode()
+
+
+def test_files_that_are_not_what_the_spec_says_are_refused(site):
+    site.deployed.add("flights")
+    with pytest.raises(IntegrityError, match="another digest"):
+        site.server.deploy(replace(site.specs["1"], digest="a" * 64))
+    assert site.server.describe("flights") is None
+
+
+def test_a_directory_without_a_model_is_refused(site, tmp_path):
+    with pytest.raises(Invalid, match="holds no MLflow model"):
+        site.server.deploy(replace(site.specs["1"], digest="b" * 64, model_path=str(tmp_path)))
+
+
+def test_a_wrong_token_is_denied(site):
+    cloud = replace(site.cloud, credentials={"token": Secret("test:wrong", lambda _: "wrong")})
+    with pytest.raises(Denied, match="refuses the token") as caught:
+        site.open_server(cloud).describe("flights")
+    assert "wrong" not in str(caught.value)
+
+
+def test_a_service_that_is_down_is_retryable_and_named(site):
+    (port,) = free_ports(1)
+    cloud = replace(site.cloud, endpoints={"serving": f"http://127.0.0.1:{port}"})
+    with pytest.raises(Retryable, match=f"'edge' at 127.0.0.1:{port} does not answer"):
+        site.open_server(cloud).describe("flights")
+
+
+# What the scoring host of a site does besides
+
+
+def test_a_scoring_process_that_is_killed_is_replaced(site, host):
+    site.serve("1")
+    pid = host.describe()["pid"]
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
+    site.wait(lambda seen: seen.healthy)
+    assert host.describe()["pid"] != pid
+    assert site.predict() == pytest.approx(site.answers["1"])
+
+
+def test_a_zygote_that_is_killed_is_replaced_with_its_processes(site, host):
+    site.serve("1")
+    pid, zygote = host.describe()["pid"], host.zygote_pid()
+    os.kill(zygote, signal.SIGKILL)
+    assert gone(pid)
+    site.wait(lambda seen: seen.healthy)
+    assert host.zygote_pid() != zygote
+
+
+def test_the_zygote_forks_with_one_python_thread_and_a_scoring_process_sees_no_secret(site, host):
+    site.serve("1")
+    pid, zygote = host.describe()["pid"], host.zygote_pid()
+    threads = [Path(f"/proc/{zygote}/task/{task}/comm").read_text() for task in os.listdir(f"/proc/{zygote}/task")]
+    assert [name for name in threads if "jemalloc" not in name] == [f"{status_of(zygote)['Name']}\n"]
+    for process in (pid, zygote):
+        environment = Path(f"/proc/{process}/environ").read_text()
+        assert CANARY not in environment
+        assert TOKEN not in environment
+
+
+def test_models_that_nobody_serves_are_removed(site, host):
+    site.serve("1")
+    site.serve("2")
+    kept = {directory.name for directory in (host.root / "models").iterdir()}
+    assert kept == {site.specs["2"].digest}
+
+
+def test_a_host_that_is_killed_takes_its_processes_along_and_the_next_one_restores_the_endpoints(site, host):
+    site.serve("1")
+    site.serve("2", "other")
+    pids = [host.describe()["pid"], host.describe("other")["pid"], host.zygote_pid()]
+    assert host.process is not None
+    os.kill(host.process.pid, signal.SIGKILL)
+    assert all(gone(pid) for pid in pids)
+    with pytest.raises(Retryable):
+        site.server.describe("flights")
+    host.process.stop()
+    host.start()
+    site.wait(lambda seen: seen.healthy and seen.version == "1")
+    site.wait(lambda seen: seen.healthy and seen.version == "2", "other")
+    assert site.predict() == pytest.approx(site.answers["1"])
+
+
+def test_a_model_that_was_altered_on_the_hosts_disk_is_not_served(site, host):
+    site.serve("1")
+    pid = host.describe()["pid"]
+    with (host.root / "models" / site.specs["1"].digest / "MLmodel").open("a") as file:
+        file.write("# altered\n")
+    os.kill(pid, signal.SIGKILL)
+    seen = site.wait(lambda seen: "were altered" in seen.detail)
+    assert (seen.healthy, seen.digest) == (False, "")
+
+
+def test_a_second_host_on_the_same_root_is_refused(host):
+    second = Host(host.root, host.log.with_name("second.log"), free_ports(1)[0])
+    with pytest.raises(Exception, match="another scoring host uses"):
+        second.start()
+    assert second.process is not None
+    assert not second.process.alive()
+
+
+def test_a_port_in_use_is_named(host, tmp_path):
+    second = Host(tmp_path / "root", tmp_path / "second.log", host.port)
+    second.process = None
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    process = Process(
+        "second",
+        [sys.executable, "-m", "tasks.providers.onprem.scoring_host", "--port", str(host.port), "--root", str(second.root)],
+        lambda: False,
+        second.log,
+    ).start()
+    with pytest.raises(Exception, match=f"ended with code 2: port {host.port} cannot be used"):
+        process.wait_ready()
