@@ -82,12 +82,15 @@ def seaweedfs(
     flags = [f"-{flag}={value}" for flag, value in settings.items()]
     return Process(
         name=name,
-        command=[_console_script("weed"), "-logtostderr=true", "server", "-filer", "-s3", *flags],
+        command=[console_script("weed"), "-logtostderr=true", "server", "-filer", "-s3", *flags],
         ready=answers(f"http://{HOST}:{ports['s3']}/", 403),
         log=log,
         # Asked politely it waits a minute for its own connections; what it has acknowledged is in files either way.
         stop_signal=signal.SIGKILL,
-        working_directory=configuration,
+        working_directory=configuration or data,
+        # It looks for configuration files in the home directory too.
+        environment={"HOME": str(data.resolve())},
+        port=ports["s3"],
     )
 
 
@@ -107,6 +110,7 @@ def cloud_storage(port: int, data: Path, log: Path, token: Path) -> Process:
         ready=answers(f"http://{HOST}:{port}/storage/v1/b", 401),
         log=log,
         environment=MODULES,
+        port=port,
     )
 
 
@@ -149,6 +153,7 @@ def azurite(ports: Mapping[str, int], data: Path, log: Path, account: str, key: 
         ready=lambda: blob() and queue(),
         log=log,
         environment={"AZURITE_ACCOUNTS": f"{account}:{key}"},
+        port=ports["blob"],
     )
 
 
@@ -156,13 +161,38 @@ def sqs(port: int, log: Path) -> Process:
     """Moto's server, for SQS. Its queues are in memory: gone when it ends."""
     return Process(
         name="aws-events",
-        command=[_console_script("moto_server"), "-H", HOST, "-p", str(port)],
+        command=[console_script("moto_server"), "-H", HOST, "-p", str(port)],
         ready=port_ready(port),
         log=log,
+        port=port,
     )
 
 
-def _console_script(name: str) -> str:
+def s3_events(port: int, log: Path, *, sqs_port: int, queue: str, region: str, secrets: Mapping[str, Path]) -> Process:
+    """The process that puts SeaweedFS's changes on the queue, as S3 does; see `deployments.local.s3_events`.
+
+    Args:
+        port: Where it takes the filer's calls.
+        log: File that takes its output.
+        sqs_port: Where SQS is.
+        queue: Name of the queue, which it creates.
+        region: Region of the queue.
+        secrets: Files `access-key-id`, `secret-access-key` (for SQS) and `token` (what the filer sends).
+    """
+    files = [argument for name, path in secrets.items() for argument in (f"--{name}-file", str(path))]
+    command = [sys.executable, "-m", "deployments.local.s3_events", "--port", str(port)]
+    return Process(
+        name="aws-notifications",
+        command=[*command, "--sqs", f"http://{HOST}:{sqs_port}", "--queue", queue, "--region", region, *files],
+        ready=answers(f"http://{HOST}:{port}/ready", 200),
+        log=log,
+        environment=MODULES,
+        needs=("aws-events",),
+        port=port,
+    )
+
+
+def console_script(name: str) -> str:
     """A program that a package of this environment installed; `PATH` may know another version of it or none."""
     path = Path(sysconfig.get_path("scripts")) / name
     if not path.exists():

@@ -73,6 +73,15 @@ def answers(url: str, status: int) -> Callable[[], bool]:
     return check
 
 
+def log_says(log: Path, text: str) -> Callable[[], bool]:
+    """A readiness check: the process has written this text into its log."""
+
+    def check() -> bool:
+        return log.exists() and text in log.read_text(errors="replace")
+
+    return check
+
+
 def port_ready(port: int) -> Callable[[], bool]:
     """A readiness check: something accepts connections on the port of 127.0.0.1."""
 
@@ -97,6 +106,9 @@ class Process:
         start_timeout_s: How long it may take to be ready.
         stop_signal: What asks it to end.
         working_directory: Where it runs; None: where its parent runs.
+        without: Beginnings of the names of inherited variables that it does not get.
+        needs: Names of the processes that must be ready before it starts.
+        port: The port that it is known by.
     """
 
     name: str
@@ -107,8 +119,12 @@ class Process:
     start_timeout_s: float = 90.0
     stop_signal: signal.Signals = signal.SIGTERM
     working_directory: Path | None = None
+    without: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    port: int | None = None
     started_s: float | None = None
-    _child: subprocess.Popen[bytes] | None = None
+    _child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _began: float = field(default=0.0, repr=False)
 
     @property
     def pid(self) -> int | None:
@@ -120,6 +136,7 @@ class Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         parent = os.getpid()
         stop_signal = int(self.stop_signal)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(self.without)}
 
         def die_with_parent() -> None:
             _LIBC.prctl(_PR_SET_PDEATHSIG, stop_signal)
@@ -127,46 +144,57 @@ class Process:
                 os._exit(1)
 
         self._began = time.monotonic()
+        self.started_s = None
         with self.log.open("wb") as output:
             self._child = subprocess.Popen(
                 list(self.command),
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **self.environment},
+                env={**inherited, **self.environment},
                 cwd=self.working_directory,
                 preexec_fn=die_with_parent,
             )
         return self
 
-    def wait_ready(self) -> Process:
-        """Wait until it serves. Raises `Terminal` with the log's tail when it ends or takes too long."""
+    def poll_ready(self) -> bool:
+        """Whether it serves. Raises `Terminal` with the log's tail when it has ended or takes too long."""
         if self._child is None:
             raise Terminal(f"{self.name} was not started", "call start first")
-        deadline = self._began + self.start_timeout_s
-        while not self.ready():
-            if self._child.poll() is not None:
-                raise Terminal(
-                    f"{self.name} ended with code {self._child.returncode}: {self.tail()}", f"see {self.log}"
-                )
-            if time.monotonic() > deadline:
-                self.stop()
-                raise Terminal(
-                    f"{self.name} was not ready in {self.start_timeout_s:.0f} s: {self.tail()}", f"see {self.log}"
-                )
+        if self.started_s is not None:
+            return True
+        if self.ready():
+            self.started_s = time.monotonic() - self._began
+            return True
+        if self._child.poll() is not None:
+            code = self._child.returncode
+            raise Terminal(f"{self.name} ended with code {code}: {self.tail()}", f"see {self.log}")
+        if time.monotonic() - self._began > self.start_timeout_s:
+            self.stop()
+            late = f"{self.name} was not ready in {self.start_timeout_s:.0f} s"
+            raise Terminal(f"{late}: {self.tail()}", f"see {self.log}")
+        return False
+
+    def wait_ready(self) -> Process:
+        """Wait until it serves. Raises `Terminal` as `poll_ready` does."""
+        while not self.poll_ready():
             time.sleep(0.05)
-        self.started_s = time.monotonic() - self._began
         return self
 
     def alive(self) -> bool:
         """Whether it still runs."""
         return self._child is not None and self._child.poll() is None
 
+    def ask_to_stop(self) -> None:
+        """Send it the signal that ends it, without waiting; silent if it is gone."""
+        if self.alive() and self._child is not None:
+            self._child.send_signal(self.stop_signal)
+
     def stop(self, timeout_s: float = 10.0) -> None:
         """Ask it to end and kill it when it does not within `timeout_s` seconds; silent if it is gone."""
-        if self._child is None or self._child.poll() is not None:
+        self.ask_to_stop()
+        if self._child is None:
             return
-        self._child.send_signal(self.stop_signal)
         try:
             self._child.wait(timeout_s)
         except subprocess.TimeoutExpired:
