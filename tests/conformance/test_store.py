@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import threading
-import tracemalloc
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +38,9 @@ MIB = 1024 * 1024
 NETWORKED = [cloud for cloud in OBJECT_CLOUDS if cloud != "onprem"]
 # A directory has neither credentials nor a connection.
 over_a_network = pytest.mark.parametrize("config", NETWORKED, indirect=True)
+SEAWEEDFS = ("aws", "coreweave")
 SEAWEEDFS_PATHS = "SeaweedFS keeps objects in a file tree: it reads '\\' as '/' and drops empty parts of a key"
+SEAWEEDFS_RACE = "SeaweedFS checks If-None-Match of CompleteMultipartUpload before, not while, it makes the object"
 
 
 def open_store(config: CloudConfig, bucket: str) -> Store:
@@ -66,7 +67,8 @@ def prefix() -> str:
 @pytest.fixture(scope="module")
 def rclone(config: CloudConfig, store: Store) -> Callable[..., bytes]:
     """Runs rclone on a path of the store's bucket: an independent client at the far side."""
-    environment = rclone_environment(config)
+    # Keys as they are: rclone has spellings of its own for what some clouds cannot keep.
+    environment = {**rclone_environment(config), f"RCLONE_CONFIG_{config.name.upper()}_ENCODING": "None"}
 
     def run(verb: str, path: str) -> bytes:
         target = f"{config.name}:{store.bucket}/{path}"
@@ -158,25 +160,28 @@ def test_a_range_beyond_the_end_is_refused_not_shortened(
         "tilde~paren(s)[brackets]{braces}|caret^",
         "größe/日本/данные/😀",
         "deep/" * 20 + "end",
-        "trailing.dots...",
         ".hidden/.file",
         "x" * 200,
+        "trailing.dots...",
         "back\\slash",
     ],
 )
 def test_keys_of_any_spelling_are_kept_as_they_are(
     store: Store, prefix: str, rclone: Callable[..., bytes], request: pytest.FixtureRequest, name: str
 ) -> None:
-    if "\\" in name and store.cloud in ("aws", "coreweave"):
+    if "\\" in name and store.cloud in SEAWEEDFS:
         request.applymarker(pytest.mark.xfail(strict=True, reason=SEAWEEDFS_PATHS))
     key = prefix + name
+    if store.cloud == "azure" and name in ("trailing.dots...", "back\\slash"):
+        with pytest.raises(Invalid, match="cannot keep"):
+            put(store, key, b"x")
+        return
     put(store, key, name.encode())
 
     assert keys(store, prefix) == [key]
     assert store.head(key).key == key
     assert read(store, key) == name.encode()
-    if "\\" not in name:  # rclone has an encoding of its own for backslashes.
-        assert rclone("cat", key) == name.encode()
+    assert rclone("cat", key) == name.encode()
     store.delete(key)
     assert keys(store, prefix) == []
 
@@ -224,23 +229,34 @@ def test_a_prefix_is_a_beginning_not_a_directory(store: Store, prefix: str) -> N
 def test_memory_stays_bounded_while_a_large_object_passes(store: Store, prefix: str) -> None:
     piece, count = random_bytes(4_000_000), 50
     digest, size_bytes = content_digest(piece for _ in range(count))
-    tracemalloc.start()
-    try:
-        store.put(f"{prefix}large", (piece for _ in range(count)), size_bytes=size_bytes)
-        assert content_digest(store.get(f"{prefix}large")) == (digest, size_bytes)
-        _, peak_bytes = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-        store.delete(f"{prefix}large")
+    put(store, f"{prefix}warm", piece)
+    read(store, f"{prefix}warm")
+    before_bytes = peak_memory_bytes(begin_anew=True)
 
-    assert peak_bytes < 64 * MIB
+    store.put(f"{prefix}large", (piece for _ in range(count)), size_bytes=size_bytes)
+    assert content_digest(store.get(f"{prefix}large")) == (digest, size_bytes)
+
+    assert peak_memory_bytes() - before_bytes < 80 * MIB
+
+
+def peak_memory_bytes(*, begin_anew: bool = False) -> int:
+    """The most memory this process has had resident, since its beginning or since it was begun anew (proc(5))."""
+    if begin_anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) * 1024
 
 
 # Conditions
 
 
 @pytest.mark.parametrize("size_bytes", [10, 8 * MIB + 1], ids=["whole", "in-parts"])
-def test_of_eight_writers_that_ask_for_absence_exactly_one_wins(store: Store, prefix: str, size_bytes: int) -> None:
+def test_of_eight_writers_that_ask_for_absence_exactly_one_wins(
+    store: Store, prefix: str, request: pytest.FixtureRequest, size_bytes: int
+) -> None:
+    if size_bytes > 8 * MIB and store.cloud in SEAWEEDFS:
+        # Not strict: a race that often has one winner.
+        request.applymarker(pytest.mark.xfail(strict=False, reason=SEAWEEDFS_RACE))
     key, start = f"{prefix}contested", threading.Barrier(8)
 
     def write(number: int) -> str:

@@ -20,7 +20,7 @@ from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
-from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlobServiceClient, ContentSettings
+from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlobServiceClient, ContentSettings, LinearRetry
 from requests.adapters import HTTPAdapter
 
 from tasks.core.cloud import CloudConfig
@@ -59,9 +59,7 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
         transport=RequestsTransport(session=session),
         connection_timeout=5,
         read_timeout=60,
-        retry_total=2,
-        initial_backoff=1,
-        increment_base=2,
+        retry_policy=LinearRetry(backoff=1, retry_total=2, random_jitter_range=1),
         max_single_put_size=CHUNK_BYTES,
         max_single_get_size=CHUNK_BYTES,
         max_chunk_get_size=CHUNK_BYTES,
@@ -117,11 +115,11 @@ class AzureStore:
     ) -> Iterator[bytes]:
         check_range(key, start, length)
         with translated(self._place, key):
-            # Every further request is pinned to the ETag of the first.
+            # One request a piece; each further one is pinned to the ETag of the first.
             download = self._container.get_blob_client(key).download_blob(
                 offset=start if start or length else None, length=length, max_concurrency=1, **_only(version)
             )
-            if download.size < (length or 0) or (start and not download.size):
+            if download.size < (length or 0):
                 raise self._place.beyond_the_end(key)
             seen_bytes = 0
             for piece in download.chunks():
@@ -141,6 +139,7 @@ class AzureStore:
         if_version: str | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
+        self._require_kept(key)
         labels = checked_metadata(metadata)
         blob = self._container.get_blob_client(key)
         condition = {"match_condition": MatchConditions.IfMissing} if if_absent else _only(if_version)
@@ -181,6 +180,17 @@ class AzureStore:
             except ResourceExistsError as error:
                 if code_of(error) != "ContainerAlreadyExists":
                     raise
+
+    def _require_kept(self, key: str) -> None:
+        r"""Raises `Invalid` for a key that the service would store under another name.
+
+        It turns `\` into `/` and may lose a dot at the end of a part.
+        """
+        if "\\" in key or any(part.endswith(".") for part in key.split("/")):
+            raise Invalid(
+                f"{self.cloud} cannot keep '{key}' as it is spelt",
+                "choose a key without '\\' and without a dot at the end of a part",
+            )
 
     def _put_blocks(self, blob: BlobClient, pieces: Iterable[bytes], key: str, describing: dict[str, Any]) -> Any:
         # Ids of one length, and of this upload alone: writers of one blob must not mix their blocks.

@@ -46,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 _ENDPOINT = "https://storage.googleapis.com"
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
-_RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with_timeout(6.0)
+_RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with_timeout(3.0)
 _TIMEOUT: Any = (5.0, 60.0)  # To connect and to read, in seconds.
 _CALL: dict[str, Any] = {"retry": _RETRY, "timeout": _TIMEOUT}
 _CONNECTIONS = 32
@@ -58,7 +58,7 @@ def open_store(config: CloudConfig, bucket: str) -> GoogleStore:
     """A store for a bucket; `tasks.providers.google` says what a cloud's configuration may hold.
 
     Raises:
-        Invalid: The service account's key cannot be read.
+        Invalid: The service account's key cannot be read, or the bucket's name cannot be one.
         Denied: There are no credentials.
     """
     endpoint = config.endpoints.get("objects", _ENDPOINT).rstrip("/")
@@ -102,7 +102,10 @@ class GoogleStore:
     ) -> None:
         self._client = client
         self._session = session
-        self._bucket = client.bucket(place.bucket)
+        try:
+            self._bucket = client.bucket(place.bucket)
+        except ValueError as error:
+            raise place.rejected("the bucket's name") from error
         self._endpoint = endpoint
         self._place = place
         self._region = region
