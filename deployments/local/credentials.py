@@ -21,6 +21,11 @@ def token() -> str:
     return secrets.token_urlsafe(32)
 
 
+def fernet_key() -> str:
+    """A key of Fernet: 32 random bytes in URL-safe base64."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+
+
 def account_key() -> str:
     """A storage account key of Azure: 64 random bytes in base64."""
     return base64.b64encode(secrets.token_bytes(64)).decode()
@@ -29,6 +34,9 @@ def account_key() -> str:
 def account_name() -> str:
     """A storage account name of Azure: lower-case letters and digits, at most 24."""
     return "lintas" + secrets.token_hex(4)
+
+
+Make = Callable[[], str]
 
 
 class SecretFiles:
@@ -42,14 +50,14 @@ class SecretFiles:
         self.directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def path(self, name: str, make: Callable[[], str]) -> Path:
+    def path(self, name: str, make: Make) -> Path:
         """The file that holds the secret; `make` supplies it the first time."""
         path = self.directory / name
         if not path.exists():
             self.write(name, make())
         return path
 
-    def text(self, name: str, make: Callable[[], str]) -> str:
+    def text(self, name: str, make: Make) -> str:
         """The secret itself."""
         return self.path(name, make).read_text()
 

@@ -1,0 +1,118 @@
+"""The `lintas.yaml` of the local twin: real ports, secrets by reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deployments.local import credentials
+from deployments.local.credentials import SecretFiles
+from deployments.local.processes import HOST
+
+CLOUDS = ("aws", "google", "azure", "coreweave", "onprem", "edge")
+QUEUE = "lintas-events"
+AWS_REGION = "us-east-1"
+_REPOSITORY = Path(__file__).parents[2]
+
+
+def write_config(state: Path, ports: Mapping[str, int], secrets: SecretFiles, clouds: Sequence[str]) -> Path:
+    """Write `<state>/lintas.yaml` and the secrets that it refers to.
+
+    Args:
+        state: The twin's directory.
+        ports: Port by name, as `deployments.local.twin` names them.
+        secrets: Where the secrets are kept.
+        clouds: Which clouds it names.
+
+    Returns:
+        Its path.
+    """
+    services: dict[str, str] = {}
+    if "prefect" in ports:
+        prefect = f"http://{HOST}:{ports['prefect']}"
+        services = {
+            "prefect_api_url": f"{prefect}/api",
+            "prefect_ui_url": prefect,
+            "mlflow_url": f"http://{HOST}:{ports['mlflow']}",
+        }
+    described = _clouds(state, ports, secrets)
+    whole: dict[str, Any] = {
+        "clouds": {name: described[name] for name in clouds},
+        "services": services,
+        "gate": {
+            name: _reference(secrets, f"gate-{name.replace('_', '-')}", credentials.token)
+            for name in ("signing_key", "pseudonym_key")
+        },
+        "state_dir": str(state),
+        "policies_dir": str(_REPOSITORY / "examples" / "policies"),
+    }
+    path = state / "lintas.yaml"
+    path.write_text(yaml.safe_dump(whole, sort_keys=False))
+    return path
+
+
+def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict[str, dict[str, Any]]:
+    account = secrets.text("azure-account-name", credentials.account_name)
+
+    def url(port: str) -> str:
+        return f"http://{HOST}:{ports[port]}" if port in ports else ""
+
+    def s3(cloud: str) -> dict[str, str]:
+        return {
+            "access_key_id": _reference(secrets, f"{cloud}-access-key-id", credentials.access_key_id),
+            "secret_access_key": _reference(secrets, f"{cloud}-secret-access-key", credentials.token),
+        }
+
+    def site(cloud: str, region: str) -> dict[str, Any]:
+        serving = url(f"{cloud}-serving")
+        return {
+            "provider": "onprem",
+            "region": region,
+            "jurisdiction": "ID",
+            "endpoints": {"serving": serving} if serving else {},
+            "credentials": {"token": _reference(secrets, f"{cloud}-serving-token", credentials.token)},
+            "options": {"root": str(state / cloud)},
+        }
+
+    return {
+        "aws": {
+            "provider": "aws",
+            "region": AWS_REGION,
+            "jurisdiction": "US",
+            "endpoints": {"objects": url("aws-s3"), "events": url("aws-events")},
+            "credentials": s3("aws"),
+            "options": {"queue": QUEUE},
+        },
+        "google": {
+            "provider": "google",
+            "region": "europe-west4",
+            "jurisdiction": "EU",
+            "endpoints": {"objects": url("google-objects")},
+            "credentials": {"token": _reference(secrets, "google-token", credentials.token)},
+            "options": {"project": "lintas-local"},
+        },
+        "azure": {
+            "provider": "azure",
+            "region": "southeastasia",
+            "jurisdiction": "SG",
+            "endpoints": {"objects": f"{url('azure-blob')}/{account}"},
+            "credentials": {"account_key": _reference(secrets, "azure-account-key", credentials.account_key)},
+            "options": {"account": account},
+        },
+        "coreweave": {
+            "provider": "coreweave",
+            "region": "US-EAST-04A",
+            "jurisdiction": "US",
+            "endpoints": {"objects": url("coreweave-s3")},
+            "credentials": s3("coreweave"),
+        },
+        "onprem": site("onprem", "jakarta"),
+        "edge": site("edge", "surabaya"),
+    }
+
+
+def _reference(secrets: SecretFiles, name: str, make: credentials.Make) -> str:
+    return f"file:{secrets.path(name, make)}"

@@ -1,0 +1,237 @@
+"""Which processes the local twin is made of, where each keeps its data, and how they find each other.
+
+| under the state directory | |
+| --- | --- |
+| `lintas.yaml` | the configuration that points at the twin |
+| `secrets/` | one file a secret, mode 0600 |
+| `data/NAME/` | what a server keeps; survives `down` |
+| `onprem/`, `edge/` | the buckets of the two sites |
+| `logs/NAME.log` | what a process printed since it was last started |
+| `ports.json` | the ports of the last start |
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deployments.local import credentials, object_stores, services
+from deployments.local.configuration import AWS_REGION, CLOUDS, QUEUE, write_config
+from deployments.local.credentials import SecretFiles
+from deployments.local.object_stores import AZURITE_PORTS, SEAWEEDFS_PORTS
+from deployments.local.ports import choose_ports
+from deployments.local.processes import HOST, Process
+from deployments.local.s3_events import notification_settings
+from tasks.core.errors import Invalid, Terminal
+
+LEVELS = ("objects", "all")
+_PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000}
+_SITES = ("onprem", "edge")
+_SMALLEST_FREE_BYTES = 512 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of the twin is to run.
+
+    Args:
+        level: `objects` for object stores and queues, `all` with Prefect, MLflow, the worker, the event bridge and
+            the scoring hosts.
+        clouds: Whose servers run and stand in `lintas.yaml`.
+        ports: Ports that the user insists on, by name: `prefect`, `mlflow`, ...
+        worker_limit: Flow runs at a time.
+    """
+
+    level: str = "all"
+    clouds: Sequence[str] = CLOUDS
+    ports: Mapping[str, int] = field(default_factory=dict[str, int])
+    worker_limit: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """The processes to start, in no order, and what they are reached by.
+
+    Args:
+        processes: Each names what it needs.
+        config: The `lintas.yaml`.
+        ports: Port by name.
+    """
+
+    processes: tuple[Process, ...]
+    config: Path
+    ports: Mapping[str, int]
+
+
+def prepare(state: Path, wanted: Wanted) -> Twin:
+    """Choose ports, make secrets and directories, write the configuration; starts nothing.
+
+    Raises:
+        Invalid: A level, a cloud or a port's name is none, a demanded port is in use, or a server is not installed.
+        Terminal: The disk is nearly full.
+    """
+    state = state.resolve()
+    _check(wanted)
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(state).free
+        if free < _SMALLEST_FREE_BYTES:
+            raise Terminal(f"the disk of {state} has {free // 1024**2} MiB left", "free some space and start again")
+        return _prepare(state, wanted)
+    except OSError as error:
+        raise Terminal(f"{state} cannot be written ({error.strerror})", "free some space or mend its rights") from error
+
+
+def _check(wanted: Wanted) -> None:
+    if wanted.level not in LEVELS:
+        raise Invalid(f"'{wanted.level}' is no level of the twin", f"use one of {', '.join(LEVELS)}")
+    for cloud in wanted.clouds:
+        if cloud not in CLOUDS:
+            raise Invalid(f"'{cloud}' is no cloud of the twin", f"use one of {', '.join(CLOUDS)}")
+    names = _port_names(wanted)
+    for name in wanted.ports:
+        if name not in names:
+            raise Invalid(f"'{name}' is no port of the twin", f"use one of {', '.join(names)}")
+
+
+def _port_names(wanted: Wanted) -> list[str]:
+    of_cloud: dict[str, list[str]] = {
+        "aws": [*_seaweedfs_names("aws"), "aws-events", "aws-notifications"],
+        "coreweave": _seaweedfs_names("coreweave"),
+        "google": ["google-objects"],
+        "azure": [f"azure-{port}" for port in AZURITE_PORTS],
+    }
+    names = [name for cloud in wanted.clouds for name in of_cloud.get(cloud, [])]
+    if wanted.level == "all":
+        names += ["prefect", "mlflow"]
+        names += [f"{site}-serving" for site in _SITES if site in wanted.clouds]
+    return names
+
+
+def _seaweedfs_names(cloud: str) -> list[str]:
+    return [f"{cloud}-{port}" for port in SEAWEEDFS_PORTS]
+
+
+def _prepare(state: Path, wanted: Wanted) -> Twin:
+    ports = choose_ports(state / "ports.json", _port_names(wanted), preferred=_PREFERRED_PORTS, demanded=wanted.ports)
+    secrets = SecretFiles(state / "secrets")
+    config = write_config(state, ports, secrets, wanted.clouds)
+    builders = {"aws": _aws, "coreweave": _coreweave, "google": _google, "azure": _azure}
+    processes: list[Process] = []
+    for cloud in wanted.clouds:
+        if cloud in builders:
+            processes += builders[cloud](state, ports, secrets)
+        else:
+            (state / cloud).mkdir(exist_ok=True)
+    if wanted.level == "all":
+        processes += _upper_floor(state, ports, secrets, config, wanted)
+    return Twin(tuple(processes), config, ports)
+
+
+def _aws(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Process]:
+    token = secrets.path("aws-notification-token", credentials.token)
+    # The filer looks for this file in its working directory.
+    settings = SecretFiles(state / "data" / "aws-settings")
+    webhook = f"http://{HOST}:{ports['aws-notifications']}/changes"
+    settings.write("notification.toml", notification_settings(webhook, token.read_text()))
+    keys = {
+        "access-key-id": secrets.path("aws-access-key-id", credentials.access_key_id),
+        "secret-access-key": secrets.path("aws-secret-access-key", credentials.token),
+    }
+    return [
+        _seaweedfs("aws", state, ports, secrets, settings.directory),
+        object_stores.sqs(ports["aws-events"], state / "logs" / "aws-events.log"),
+        object_stores.s3_events(
+            ports["aws-notifications"],
+            state / "logs" / "aws-notifications.log",
+            sqs_port=ports["aws-events"],
+            queue=QUEUE,
+            region=AWS_REGION,
+            secrets={**keys, "token": token},
+        ),
+    ]
+
+
+def _coreweave(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Process]:
+    return [_seaweedfs("coreweave", state, ports, secrets, None)]
+
+
+def _seaweedfs(
+    cloud: str, state: Path, ports: Mapping[str, int], secrets: SecretFiles, settings: Path | None
+) -> Process:
+    access_key = secrets.text(f"{cloud}-access-key-id", credentials.access_key_id)
+    secret_key = secrets.text(f"{cloud}-secret-access-key", credentials.token)
+    return object_stores.seaweedfs(
+        f"{cloud}-objects",
+        {port: ports[f"{cloud}-{port}"] for port in SEAWEEDFS_PORTS},
+        state / "data" / f"{cloud}-objects",
+        state / "logs" / f"{cloud}-objects.log",
+        secrets.s3_identities(cloud, access_key, secret_key),
+        configuration=settings,
+    )
+
+
+def _google(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Process]:
+    return [
+        object_stores.cloud_storage(
+            ports["google-objects"],
+            state / "data" / "google-objects",
+            state / "logs" / "google-objects.log",
+            secrets.path("google-token", credentials.token),
+        )
+    ]
+
+
+def _azure(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Process]:
+    return [
+        object_stores.azurite(
+            {port: ports[f"azure-{port}"] for port in AZURITE_PORTS},
+            state / "data" / "azure-objects",
+            state / "logs" / "azure-objects.log",
+            secrets.text("azure-account-name", credentials.account_name),
+            secrets.text("azure-account-key", credentials.account_key),
+        )
+    ]
+
+
+def _upper_floor(
+    state: Path, ports: Mapping[str, int], secrets: SecretFiles, config: Path, wanted: Wanted
+) -> list[Process]:
+    logs, home = state / "logs", state / "data" / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
+    queues = ("aws-notifications",) if "aws" in wanted.clouds else ()
+    return [
+        services.prefect_server(ports["prefect"], home, logs / "prefect.log"),
+        services.mlflow_server(
+            ports["mlflow"],
+            state / "data" / "mlflow",
+            logs / "mlflow.log",
+            secrets.text("mlflow-webhook-key", credentials.fernet_key),
+        ),
+        services.prefect_worker(
+            home,
+            logs / "worker.log",
+            prefect_port=ports["prefect"],
+            configuration=config,
+            limit=wanted.worker_limit,
+        ),
+        services.event_bridge(
+            logs / "event-bridge.log",
+            configuration=config,
+            prefect=services.prefect_environment(home, ports["prefect"]),
+            needs=queues,
+        ),
+        *(
+            services.scoring_host(
+                site,
+                ports[f"{site}-serving"],
+                state / "data" / f"{site}-serving",
+                logs / f"{site}-serving.log",
+                secrets.path(f"{site}-serving-token", credentials.token),
+            )
+            for site in _SITES
+            if site in wanted.clouds
+        ),
+    ]
