@@ -11,13 +11,19 @@ from typing import TYPE_CHECKING
 from tasks.core.cloud import CloudConfig, Provider
 
 if TYPE_CHECKING:
-    from tasks.core.ports import Server, Store
+    from tasks.core.ports import Server, Store, Trainer
 
 
 def _open_store(config: CloudConfig, bucket: str) -> Store:
     from tasks.providers.onprem.store import open_store
 
     return open_store(config, bucket)
+
+
+def _open_trainer(config: CloudConfig) -> Trainer:
+    from tasks.providers.onprem.trainer import open_trainer
+
+    return open_trainer(config)
 
 
 def _open_server(config: CloudConfig) -> Server:
@@ -29,6 +35,7 @@ def _open_server(config: CloudConfig) -> Server:
 PROVIDER = Provider(
     name="onprem",
     open_store=_open_store,
+    open_trainer=_open_trainer,
     open_server=_open_server,
     catalog=Path(__file__).with_name("catalog.yaml"),
 )
