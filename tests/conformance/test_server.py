@@ -77,20 +77,23 @@ class Host:
     port: int
     process: Process | None = None
 
-    def start(self, *more: str) -> Process:
+    def start(self) -> Process:
+        return self.launch(http_ready(f"http://127.0.0.1:{self.port}/ping")).wait_ready()
+
+    def launch(self, ready: Callable[[], bool]) -> Process:
         token_file = self.root.parent / "token"
         token_file.write_text(TOKEN + "\n")
         self.process = Process(
             "scoring-host",
             [
                 *(sys.executable, "-m", "tasks.providers.onprem.scoring_host", "--port", str(self.port)),
-                *("--root", str(self.root), "--token-file", str(token_file), *more),
+                *("--root", str(self.root), "--token-file", str(token_file)),
             ],
-            http_ready(f"http://127.0.0.1:{self.port}/ping"),
+            ready,
             self.log,
             environment={"PRIVATE_CANARY": CANARY},
         )
-        return self.process.start().wait_ready()
+        return self.process.start()
 
     def describe(self, name: str = "flights") -> dict[str, Any]:
         url = f"http://127.0.0.1:{self.port}/endpoints/{name}"
@@ -401,14 +404,7 @@ def test_a_second_host_on_the_same_root_is_refused(host):
 
 def test_a_port_in_use_is_named(host, tmp_path):
     second = Host(tmp_path / "root", tmp_path / "second.log", host.port)
-    second.process = None
-    token = tmp_path / "token"
-    token.write_text(TOKEN)
-    process = Process(
-        "second",
-        [sys.executable, "-m", "tasks.providers.onprem.scoring_host", "--port", str(host.port), "--root", str(second.root)],
-        lambda: False,
-        second.log,
-    ).start()
+    # The first host answers on the port, so only the process itself can tell.
+    process = second.launch(ready=lambda: False)
     with pytest.raises(Exception, match=f"ended with code 2: port {host.port} cannot be used"):
         process.wait_ready()

@@ -62,7 +62,8 @@ def serve(definition: Definition, directory: Path, listener: socket.socket) -> N
 
     if model_digest(directory) != definition.digest:
         raise IntegrityError(f"the files of '{definition.model}' {definition.version} were altered", "deploy it again")
-    model = mlflow.pyfunc.load_model(str(directory))
+    # With its warnings MLflow reads the metadata of every installed package, for 0.5 s.
+    model = mlflow.pyfunc.load_model(str(directory), suppress_warnings=True)
     if model.metadata.signature is None:
         raise Invalid(
             f"'{definition.model}' {definition.version} has no signature",
@@ -75,6 +76,7 @@ def serve(definition: Definition, directory: Path, listener: socket.socket) -> N
         log_level="warning",
         access_log=False,
         lifespan="off",
+        ws="none",
         # The host keeps its connections: one that this side closed could meet a request on its way.
         timeout_keep_alive=24 * 3600,
         timeout_graceful_shutdown=_DRAIN_S,

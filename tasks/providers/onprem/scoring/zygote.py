@@ -51,6 +51,7 @@ _IMPORTED = (
     "sklearn.preprocessing",
     "skops.io",
     "uvicorn",
+    "uvicorn.protocols.http.auto",
 )
 
 
@@ -129,7 +130,8 @@ class Zygote:
             os.kill(order["stop"], order["signal"])
 
     def _spawn(self, definition: dict[str, str], directory: str, log: str) -> tuple[int, int]:
-        listener = socket.socket()
+        # asyncio switches Nagle's delay (40 ms an answer) off only where the protocol is named.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
         listener.listen(_BACKLOG)
         reason, last_words = os.pipe()
