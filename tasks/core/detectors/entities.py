@@ -187,7 +187,7 @@ _ALL = (
         "an Indonesian identity number (NIK)",
         ("nik", "ktp", "no ktp", "nomor ktp", "national id", "nationalid", "identity", "identitas", "kependudukan"),
         chance=0.12,
-        prior=0.25,
+        prior=0.2,
     ),
     Entity(
         "ID_NPWP",

@@ -1,0 +1,171 @@
+"""Candidates of a column, and what their bytes say: counted in numpy over the Arrow buffer, never one by one."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Ints = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+DIGIT, LETTER, SPACE, DASH, DOT, PAREN, COLON = range(1, 8)
+_CLASSES = np.zeros(256, np.uint8)
+for _bytes, _class in (
+    (b"0123456789", DIGIT),
+    (b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", LETTER),
+    (b" \t", SPACE),
+    (b"-", DASH),
+    (b".", DOT),
+    (b"()", PAREN),
+    (b":", COLON),
+):
+    _CLASSES[np.frombuffer(_bytes, np.uint8)] = _class
+
+
+def buffers(text: pl.Series) -> tuple[Ints, Bytes]:
+    """Offsets (one more than there are strings) and bytes of a string series without nulls."""
+    array = cast("Any", text).to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, offsets, data = array.buffers()
+    first = array.offset
+    starts = np.frombuffer(offsets, np.int64)[first : first + len(array) + 1]
+    return starts, np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Pieces of a column's cells that may be something.
+
+    Args:
+        rows: For each candidate the index of its cell.
+        text: The candidates.
+    """
+
+    rows: Ints
+    text: pl.Series
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def found(cls, cells: pl.Series, pattern: str) -> Candidates:
+        """All matches of an alternation in the cells."""
+        hit = cells.str.contains(pattern).fill_null(False).arg_true()
+        if not len(hit):
+            return cls(np.zeros(0, np.int64), pl.Series([], dtype=pl.String))
+        matches = pl.DataFrame({"row": hit.cast(pl.Int64), "text": cells.gather(hit).str.extract_all(pattern)})
+        flat = matches.explode("text")
+        return cls(flat["row"].to_numpy(), flat["text"])
+
+    def where(self, mask: Mask) -> Candidates:
+        """Those that the mask selects."""
+        return Candidates(self.rows[mask], self.text.filter(pl.Series(mask)))
+
+    @cached_property
+    def _buffers(self) -> tuple[Ints, Bytes]:
+        return buffers(self.text)
+
+    def contains(self, pattern: str, *, literal: bool = False) -> Mask:
+        """Which of them a regular expression matches."""
+        return self.text.str.contains(pattern, literal=literal).to_numpy()
+
+    def contains_where(self, mask: Mask, pattern: str) -> Mask:
+        """Which of the candidates of a mask a regular expression matches; the others are not looked at."""
+        which = np.flatnonzero(mask)
+        result = np.zeros(len(self), bool)
+        if len(which):
+            result[which] = self.text.gather(which).str.contains(pattern).to_numpy()
+        return result
+
+    @cached_property
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """A hash of each, equal for equal ones."""
+        return self.text.hash().to_numpy()
+
+    @cached_property
+    def prefixes(self) -> pl.Series:
+        """The letters that each begins with, in lower case."""
+        return self.text.str.extract("^([A-Za-z]*)", 1).str.to_lowercase()
+
+    @cached_property
+    def lengths(self) -> Ints:
+        """Length of each in bytes."""
+        return np.diff(self._buffers[0])
+
+    @cached_property
+    def _counts(self) -> npt.NDArray[np.int64]:
+        offsets, data = self._buffers
+        used = data[offsets[0] : offsets[-1]]
+        owner = np.repeat(np.arange(len(self), dtype=np.int64) * 8, self.lengths)
+        return np.bincount(owner + _CLASSES[used], minlength=len(self) * 8).reshape(-1, 8)
+
+    def count(self, byte_class: int) -> Ints:
+        """How many bytes of a class (`DIGIT`, `LETTER` ...) each has."""
+        return self._counts[:, byte_class]
+
+    @cached_property
+    def first_byte(self) -> Bytes:
+        """The first byte of each; matches are never empty."""
+        offsets, data = self._buffers
+        return data[offsets[:-1]]
+
+    @cached_property
+    def _digits(self) -> tuple[Ints, Bytes]:
+        offsets, data = self._buffers
+        used = data[offsets[0] : offsets[-1]]
+        starts = np.zeros(len(self) + 1, np.int64)
+        np.cumsum(self.count(DIGIT), out=starts[1:])
+        return starts, used[_CLASSES[used] == DIGIT] - np.uint8(48)
+
+    def digits(self, which: Ints, width: int) -> Bytes:
+        """The digits of the candidates numbered in `which`, each of which has exactly `width`: one a line."""
+        starts, flat = self._digits
+        return flat[starts[which][:, None] + np.arange(width)]
+
+    def has_bytes_at(self, which: Ints, places: tuple[int, ...], allowed: bytes) -> Mask:
+        """Whether candidates, each long enough, have one of the allowed bytes at each of the places."""
+        offsets, data = self._buffers
+        at = data[offsets[which][:, None] + np.array(places, np.int64)]
+        return cast("Mask", np.isin(at, np.frombuffer(allowed, np.uint8)).all(axis=1))
+
+
+class Evidence(enum.StrEnum):
+    """What speaks for a candidate besides its check digits."""
+
+    SHAPED = "its written form"
+    CONTEXT = "words beside it"
+    BARE = "its digits alone"
+    CODED = "digits behind a prefix"
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Candidates of one entity and one kind of evidence, and which of them pass the entity's checks.
+
+    Args:
+        entity: The entity.
+        evidence: What speaks for them.
+        found: The candidates they are among.
+        which: The numbers of those that have the entity's shape.
+        valid: Which of these pass its checks.
+    """
+
+    entity: str
+    evidence: Evidence
+    found: Candidates
+    which: Ints
+    valid: Mask
+
+
+def all_valid(entity: str, found: Candidates, mask: Mask, evidence: Evidence = Evidence.SHAPED) -> Iterator[Hits]:
+    """Hits of candidates whose shape leaves nothing to check; none when the mask selects none."""
+    which = np.flatnonzero(mask)
+    if len(which):
+        yield Hits(entity, evidence, found, which, np.ones(len(which), bool))

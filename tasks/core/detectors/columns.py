@@ -1,0 +1,357 @@
+"""A column's hits, counted over all of a table, and the verdict on what the column holds.
+
+One hit of sixteen digits proves little: a tenth of all numbers pass the Luhn check by chance. So a column is judged
+as a whole. For each entity and kind of evidence the different candidates are sampled (`sketch`), and the rate at which
+they pass the checks is weighed against chance: `likelihood_ratio` compares "they pass at some rate above chance" with
+"they pass by chance". The odds before that come from the written form and from the words in the column's name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tasks.core.detectors.candidates import Candidates, Evidence, Hits, Ints, Mask
+from tasks.core.detectors.classify import classify
+from tasks.core.detectors.entities import ENTITIES
+from tasks.core.detectors.patterns import ALL
+from tasks.core.detectors.sketch import Sketch
+from tasks.core.detectors.words import context_pattern, speaks_against, speaks_for
+from tasks.core.findings import ColumnKind, Finding, Number
+
+NAME, GIVEN, ADDRESS, DATE, COORDINATE, FULL_NAME = 1, 2, 4, 8, 16, 32
+LEAST_CONFIDENCE = 0.2
+"""Weaker findings are not listed."""
+
+_WHOLE = 0.8
+_SAMPLE = 512
+_UNIQUE_FROM = 2000
+
+
+@dataclass
+class Tally:
+    """Hits of one entity and one kind of evidence in a column."""
+
+    cells: int = 0
+    whole: int = 0
+    candidates: Sketch = field(default_factory=lambda: Sketch(_SAMPLE))
+
+    @property
+    def pass_rate(self) -> float:
+        """The share of different candidates that pass the checks."""
+        return self.candidates.share(1)
+
+
+class ColumnState:
+    """Everything that is remembered of one column while a table is read: counts and hashes, never values."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.kinds: set[ColumnKind] = set()
+        self.filled = 0
+        self.cells = Sketch()
+        self.minimum: Number | None = None
+        self.maximum: Number | None = None
+        self.tallies: dict[tuple[str, Evidence], Tally] = {}
+
+    def merge(self, other: ColumnState) -> None:
+        """Add what another state saw of the same column, as if this one had seen it."""
+        self.kinds |= other.kinds
+        self.filled += other.filled
+        self.cells.add(other.cells.hashes, other.cells.marks)
+        self.minimum = min((v for v in (self.minimum, other.minimum) if v is not None), default=None)
+        self.maximum = max((v for v in (self.maximum, other.maximum) if v is not None), default=None)
+        for key, theirs in other.tallies.items():
+            ours = self.tallies.setdefault(key, Tally())
+            ours.cells += theirs.cells
+            ours.whole += theirs.whole
+            ours.candidates.add(theirs.candidates.hashes, theirs.candidates.marks)
+
+    @property
+    def kind(self) -> ColumnKind:
+        """What the column holds; `other` when objects of one table disagree."""
+        kinds = self.kinds - {"other"} or self.kinds
+        return next(iter(kinds)) if len(kinds) == 1 else "other"
+
+    def add(self, values: pl.Series, parents: Ints | None = None) -> None:
+        """Count one batch of the column's leaves.
+
+        Args:
+            values: The values.
+            parents: For each value the row it belongs to; None when every value is a row of its own.
+        """
+        present = values.drop_nulls()
+        if parents is not None and len(present) < len(values):
+            parents = parents[values.is_not_null().to_numpy()]
+        self.filled += len(present) if parents is None else len(np.unique(parents))
+        if present.dtype == pl.String:
+            self._add_text(present, parents)
+        elif present.dtype.is_numeric():
+            self._add_numbers(present, parents)
+        elif present.dtype == pl.Boolean:
+            self._note("flag", present, np.zeros(len(present), np.uint8))
+        elif present.dtype.is_temporal():
+            marks = np.zeros(len(present), np.uint8)
+            if isinstance(present.dtype, (pl.Date, pl.Datetime)):
+                marks[:] = DATE
+            self._note("date", present, marks)
+        elif len(present):
+            self._note("other", present, np.zeros(len(present), np.uint8))
+
+    def _note(self, kind: ColumnKind, values: pl.Series, marks: npt.NDArray[np.uint8]) -> None:
+        self.kinds.add(kind)
+        if len(values):
+            self.cells.add(values.hash().to_numpy(), marks)
+
+    def _add_text(self, cells: pl.Series, parents: Ints | None) -> None:
+        self.kinds.add("text")
+        if not len(cells):
+            return
+        hashes = cells.hash().to_numpy()
+        admitted = np.flatnonzero(self.cells.admits(hashes))
+        if len(admitted):
+            first = np.unique(hashes[admitted], return_index=True)[1]
+            new = admitted[first]
+            self.cells.add(hashes[new], text_marks(cells.gather(new)))
+        weights = None
+        if parents is None and len(cells) >= _UNIQUE_FROM and cells.head(_UNIQUE_FROM).n_unique() < _UNIQUE_FROM // 2:
+            counted = cells.value_counts(name="count")
+            cells, weights = counted[cells.name], counted["count"].cast(pl.Int64).to_numpy()
+        self._tally(cells, parents, weights)
+
+    def _add_numbers(self, values: pl.Series, parents: Ints | None) -> None:
+        self.kinds.add("number")
+        if values.dtype.is_float():
+            finite = values.is_finite()
+            values, parents = values.filter(finite), _filtered(parents, finite)
+        if not len(values):
+            return
+        low, high = values.min(), values.max()
+        if isinstance(low, (int, float)) and isinstance(high, (int, float)):
+            self.minimum = low if self.minimum is None else min(low, self.minimum)
+            self.maximum = high if self.maximum is None else max(high, self.maximum)
+        hashes = values.hash().to_numpy()
+        admitted = np.flatnonzero(self.cells.admits(hashes))
+        if len(admitted):
+            self.cells.add(hashes[admitted], number_marks(values.gather(admitted)))
+        # Numbers of nine digits and more may be ids; floats hold them where a table has gaps.
+        numbers = values.to_numpy()
+        id_like = (numbers >= 1e8) & (numbers < 1e19)
+        if values.dtype.is_float():
+            id_like &= numbers == np.floor(numbers)
+        if id_like.any():
+            long = values.filter(pl.Series(id_like))
+            texts = (long.cast(pl.UInt64) if long.dtype.is_float() else long).cast(pl.String)
+            self._tally(texts, None if parents is None else parents[id_like], None)
+
+    def _tally(self, cells: pl.Series, parents: Ints | None, weights: Ints | None) -> None:
+        lengths = cells.str.len_bytes().cast(pl.Int64).to_numpy()
+        for each in with_context(classify(Candidates.found(cells, ALL)), cells, lengths):
+            hashes = each.found.hashes[each.which]
+            tally = self.tallies.setdefault((each.entity, each.evidence), Tally())
+            tally.candidates.add(hashes, each.valid.astype(np.uint8))
+            hit = each.found.rows[each.which][each.valid]
+            whole = hit[each.found.lengths[each.which][each.valid] >= _WHOLE * lengths[hit]]
+            tally.cells += _rows(hit, parents, weights)
+            tally.whole += _rows(whole, parents, weights)
+
+
+def _filtered(parents: Ints | None, keep: pl.Series) -> Ints | None:
+    return None if parents is None else parents[keep.to_numpy()]
+
+
+def _rows(cells: Ints, parents: Ints | None, weights: Ints | None) -> int:
+    """How many rows the cells, which come in order, stand for."""
+    in_order = cells if parents is None else parents[cells]
+    if not len(in_order):
+        return 0
+    changes = np.flatnonzero(np.diff(in_order))
+    return len(changes) + 1 if weights is None else int(weights[in_order[np.append(changes, -1)]].sum())
+
+
+def with_context(found: Iterator[Hits], cells: pl.Series, lengths: Ints) -> Iterator[Hits]:
+    """Hits with those set apart that have a word of their entity in the same cell or as their prefix.
+
+    Args:
+        found: The hits.
+        cells: The cells they were found in.
+        lengths: The cells' lengths in bytes.
+    """
+    for each in found:
+        if each.evidence is Evidence.SHAPED or not ENTITIES[each.entity].headers:
+            yield each
+            continue
+        rows = each.found.rows[each.which]
+        beside: Mask = np.zeros(len(rows), bool)
+        longer = np.flatnonzero(lengths[rows] > each.found.lengths[each.which] + 1)
+        if len(longer):
+            beside[longer] = cells.gather(rows[longer]).str.contains(context_pattern(each.entity)).to_numpy()
+        if each.evidence is Evidence.CODED:
+            words = pl.Series(ENTITIES[each.entity].headers).implode()
+            beside |= each.found.prefixes.gather(each.which).is_in(words).to_numpy()
+        if beside.any():
+            yield Hits(each.entity, Evidence.CONTEXT, each.found, each.which[beside], each.valid[beside])
+        if not beside.all():
+            yield Hits(each.entity, each.evidence, each.found, each.which[~beside], each.valid[~beside])
+
+
+_NAME = r"^\pL[\pL\pM'’.-]*(?:,? \pL[\pL\pM'’.-]*){0,5}$"
+_FULL_NAME = r"^\p{Lu}[\pL\pM'’.-]+(?:,? \p{Lu}[\pL\pM'’.-]*){1,4}$"
+_NO_NAME = r"(?i)^(?:redacted|removed|unknown|anonymous|none|null|nan|n\.?a\.?|test|true|false)$"
+_ADDRESS = r"\pL.*[ ,].*[0-9]|[0-9].* .*\pL|\pL+.*,.*\pL"
+_DATE = (
+    r"^(?:(?:18|19|20)[0-9]{2}[-/.]?[0-9]{2}[-/.]?[0-9]{2}(?:$|[T ])|[0-9]{1,2}[-/.][0-9]{1,2}[-/.](?:19|20)[0-9]{2}$)"
+)
+_COORDINATE = r"^-?[0-9]{1,3}\.[0-9]{3,}$"
+
+
+def text_marks(cells: pl.Series) -> npt.NDArray[np.uint8]:
+    """What short texts look like that has no check digit: names, addresses, dates, coordinates."""
+    from tasks.core.detectors.names import GIVEN_NAMES
+
+    def mark(pattern: str, bit: int) -> npt.NDArray[np.uint8]:
+        return cells.str.contains(pattern).to_numpy().astype(np.uint8) * np.uint8(bit)
+
+    first = cells.str.extract(r"(\pL+)(?:[^\pL]|$)", 1).str.to_lowercase()
+    after_comma = cells.str.extract(r", *(\pL+)", 1).str.to_lowercase()
+    names = pl.Series(sorted(GIVEN_NAMES))
+    given = (first.is_in(names.implode()) | after_comma.is_in(names.implode())).fill_null(False).to_numpy()
+    name = mark(_NAME, NAME) & ~mark(_NO_NAME, NAME)
+    marks = name | mark(_FULL_NAME, FULL_NAME) | mark(_ADDRESS, ADDRESS) | mark(_DATE, DATE)
+    return marks | mark(_COORDINATE, COORDINATE) | (given.astype(np.uint8) * np.uint8(GIVEN) & (name * np.uint8(GIVEN)))
+
+
+def number_marks(values: pl.Series) -> npt.NDArray[np.uint8]:
+    """What numbers look like that have no check digit: coordinates, and dates written as one number."""
+    numbers = values.cast(pl.Float64).to_numpy()
+    fine = (np.abs(numbers) <= 180) & (np.abs(numbers * 100 - np.round(numbers * 100)) > 1e-6)
+    year, month, day = numbers // 10000, numbers // 100 % 100, numbers % 100
+    date = (year >= 1880) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    return fine.astype(np.uint8) * np.uint8(COORDINATE) | date.astype(np.uint8) * np.uint8(DATE)
+
+
+def likelihood_ratio(candidates: int, valid: float, chance: float) -> float:
+    """How much better "they pass at some rate above chance" explains the passes than "they pass by chance".
+
+    The first is an even mixture of all rates from `chance` to 1, the second the best rate up to `chance`.
+    """
+    chance = max(chance, 1e-3)
+    rates = np.linspace(chance, 1 - 1e-6, 400)
+    failed = candidates - valid
+    above = valid * np.log(rates) + failed * np.log1p(-rates)
+    null_rate = min(max(valid / candidates, 1e-9), chance)
+    by_chance = valid * math.log(null_rate) + failed * math.log1p(-null_rate)
+    peak = float(above.max())
+    log_ratio = peak + math.log(float(np.mean(np.exp(above - peak)))) - by_chance
+    return math.exp(min(max(log_ratio, -50.0), 50.0))
+
+
+_PRIOR_SHAPED = 4.0
+_PRIOR_CONTEXT = 20.0
+_HEADER_FACTOR = 30.0
+_PATH_FACTOR = 3.0
+_AGAINST_FACTOR = 0.05
+_CODED_FACTOR = 0.05
+_NO_CHECK = 0.5
+"""From this chance on the checks say so little that they may not outweigh the other evidence."""
+_SHAPED_CHANCE = 0.3
+
+
+def judge(state: ColumnState, path: str, rows: int) -> Iterator[Finding]:
+    """The findings of a column of a table with so many rows, after all of it was read."""
+    by_entity: dict[str, list[tuple[Evidence, Tally, float]]] = {}
+    for (entity, evidence), tally in state.tallies.items():
+        if tally.cells:
+            by_entity.setdefault(entity, []).append(
+                (evidence, tally, _confidence(state, path, entity, evidence, tally))
+            )
+    listed: set[str] = set()
+    for entity, parts in sorted(by_entity.items()):
+        strong = [part for part in parts if part[2] >= LEAST_CONFIDENCE]
+        if strong:
+            listed.add(entity)
+            cells = min(sum(tally.cells for _, tally, _ in strong), state.filled)
+            whole = sum(tally.whole for _, tally, _ in strong) / sum(tally.cells for _, tally, _ in strong)
+            best = max(strong, key=lambda part: (part[2], part[0]))
+            why = _why(state, entity, best[0], best[1])
+            yield _finding(state, entity, path, cells, rows, best[2], why, whole)
+    yield from _by_header(state, path, rows, listed)
+
+
+def _confidence(state: ColumnState, path: str, entity: str, evidence: Evidence, tally: Tally) -> float:
+    known = ENTITIES[entity]
+    header = bool(speaks_for(entity, state.name))
+    chance = known.chance
+    if evidence is Evidence.SHAPED:
+        chance = min(chance, _SHAPED_CHANCE)
+    n = len(tally.candidates)
+    ratio = likelihood_ratio(n, tally.pass_rate * n, chance)
+    if known.chance >= _NO_CHECK and evidence in (Evidence.BARE, Evidence.CODED):
+        ratio = min(ratio, 5.0)
+    if header and tally.pass_rate >= 0.2:
+        ratio = max(ratio, 1.0)
+    odds = {
+        Evidence.SHAPED: max(_PRIOR_SHAPED, known.prior),
+        Evidence.CONTEXT: _PRIOR_CONTEXT,
+        Evidence.BARE: known.prior,
+        Evidence.CODED: known.prior * _CODED_FACTOR,
+    }[evidence]
+    if entity == "DATE_OF_BIRTH" and evidence is Evidence.BARE:
+        return 0.0  # Any date is a date; `_by_header` judges those that are of birth.
+    in_path = bool(speaks_for(entity, path))
+    odds *= ratio * (_HEADER_FACTOR if header else _PATH_FACTOR if in_path else 1.0)
+    if not header and known.chance > 0 and speaks_against(state.name):
+        odds *= _AGAINST_FACTOR
+    return odds / (1 + odds)
+
+
+def _why(state: ColumnState, entity: str, evidence: Evidence, tally: Tally) -> str:
+    known = ENTITIES[entity]
+    parts = [str(evidence)]
+    if known.chance:
+        n = len(tally.candidates)
+        parts.append(
+            f"{round(tally.pass_rate * n)} of {n} different candidates pass the checks "
+            f"(by chance at most {known.chance:.0%})"
+        )
+    header = speaks_for(entity, state.name)
+    if header:
+        parts.append(f"the column's name says '{header}'")
+    return ", ".join(parts)
+
+
+def _by_header(state: ColumnState, path: str, rows: int, found: set[str]) -> Iterator[Finding]:
+    """Entities without check digits: the column's name speaks, and the values must look the part."""
+    cells = state.cells
+    if not len(cells):
+        return
+    person = speaks_for("PERSON", state.name)
+    names, given, full = cells.share(NAME), cells.share(GIVEN), cells.share(FULL_NAME)
+    if person and names >= 0.5:
+        confidence = 0.95 if person not in ("name", "nama") or given >= 0.05 else 0.4
+        why = f"the column's name says '{person}', and {names:.0%} of the values look like names"
+        yield _finding(state, "PERSON", path, round(names * state.filled), rows, confidence, why)
+    elif full >= 0.8 and given >= 0.2 and len(cells) >= 20:
+        why = f"{full:.0%} of the values look like full names, {given:.0%} begin with a common given name"
+        yield _finding(state, "PERSON", path, round(full * state.filled), rows, 0.8, why)
+    for entity, mark, least, looks in (
+        ("LOCATION", ADDRESS, 0.3, "addresses"),
+        ("DATE_OF_BIRTH", DATE, 0.5, "dates to the day"),
+        ("COORDINATES", COORDINATE, 0.5, "coordinates to a kilometre or less"),
+    ):
+        header, share = speaks_for(entity, state.name), cells.share(mark)
+        if header and share >= least and entity not in found:
+            why = f"the column's name says '{header}', and {share:.0%} of the values look like {looks}"
+            yield _finding(state, entity, path, round(share * state.filled), rows, 0.9, why)
+
+
+def _finding(
+    state: ColumnState, entity: str, path: str, count: int, rows: int, confidence: float, why: str, whole: float = 1.0
+) -> Finding:
+    share = min(1.0, count / rows) if rows else 1.0
+    return Finding(entity, path, state.name, count, round(share, 6), round(confidence, 4), why, round(whole, 4))

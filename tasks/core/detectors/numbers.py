@@ -1,0 +1,125 @@
+"""Numbers: which entities a string of digits may be by its length, and how grouping speaks for one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tasks.core.detectors import checks
+from tasks.core.detectors.candidates import DASH, DIGIT, DOT, PAREN, SPACE, Candidates, Evidence, Hits, Mask
+
+Check = Callable[[checks.Digits], Mask]
+
+
+def _any_but_zero(digits: checks.Digits) -> Mask:
+    return digits.max(axis=1) > 0
+
+
+def _plausible_phone(digits: checks.Digits) -> Mask:
+    at_home = checks.north_american_phone(digits) | checks.national_phone(digits) | checks.indonesian_mobile(digits)
+    return at_home | checks.international_phone(digits)
+
+
+_BY_WIDTH: dict[str, tuple[tuple[int, ...], Check]] = {
+    "US_SSN": ((9,), checks.us_ssn),
+    "US_ITIN": ((9,), checks.us_itin),
+    "AU_TFN": ((9,), checks.au_tfn),
+    "UK_NHS": ((10,), checks.uk_nhs),
+    "AU_MEDICARE": ((10,), checks.au_medicare),
+    "AU_ABN": ((11,), checks.au_abn),
+    "PL_PESEL": ((11,), checks.pl_pesel),
+    "BR_CPF": ((11,), checks.br_cpf),
+    "IN_AADHAAR": ((12,), checks.aadhaar),
+    "ID_NPWP": ((15,), checks.npwp),
+    "ID_NIK": ((16,), checks.nik),
+    "PHONE_NUMBER": ((9, 10, 11, 12, 13), _plausible_phone),
+}
+
+# Positions of separators and how many digits: the written form that speaks for an entity.
+_FORMS: tuple[tuple[str, int, tuple[int, ...], bytes, Check], ...] = (
+    ("CREDIT_CARD", 16, (4, 9, 14), b" -", checks.luhn),
+    ("CREDIT_CARD", 15, (4, 11), b" -", checks.luhn),
+    ("US_SSN", 9, (3, 6), b"-", checks.us_ssn),
+    ("US_ITIN", 9, (3, 6), b"-", checks.us_itin),
+    ("ID_NPWP", 15, (2, 6, 10, 12, 16), b".-", _any_but_zero),
+    ("BR_CPF", 11, (3, 7, 11), b".-", checks.br_cpf),
+    ("IN_AADHAAR", 12, (4, 9), b" -", checks.aadhaar),
+    ("UK_NHS", 10, (3, 7), b" -", checks.uk_nhs),
+    ("AU_TFN", 9, (3, 7), b" ", checks.au_tfn),
+    ("AU_ABN", 11, (2, 6, 10), b" ", checks.au_abn),
+    ("AU_MEDICARE", 10, (4, 10), b" ", checks.au_medicare),
+    ("PHONE_NUMBER", 10, (3, 7), b" -.", checks.north_american_phone),
+    ("PHONE_NUMBER", 10, (3,), b" -", checks.north_american_phone),
+    ("PHONE_NUMBER", 11, (1, 5, 9), b" -.", checks.north_american_phone),
+)
+
+
+def digit_strings(found: Candidates, mask: Mask, evidence: Evidence) -> Iterator[Hits]:
+    """What the digits of the selected candidates may be, whatever stands between them."""
+    widths = np.where(mask, found.count(DIGIT), 0)
+    present = [int(width) for width in np.unique(widths) if width >= 9]
+    for width in present:
+        which = np.flatnonzero(widths == width)
+        digits = found.digits(which, width)
+        if 12 <= width <= 19:
+            card = checks.card_network(digits)
+            if card.any():
+                yield Hits("CREDIT_CARD", evidence, found, which[card], checks.luhn(digits[card]))
+        for entity, (entity_widths, check) in _BY_WIDTH.items():
+            if width in entity_widths:
+                yield Hits(entity, evidence, found, which, check(digits))
+
+
+def phrases(found: Candidates, mask: Mask) -> Iterator[Hits]:
+    """What the selected candidates, made of digits and of what may stand between digits, may be."""
+    digits = found.count(DIGIT)
+    separators = found.lengths - digits
+    plus = found.first_byte == ord("+")
+    yield from digit_strings(found, mask & (separators == 0), Evidence.BARE)
+    spaced = mask & (separators > 0)
+    if not spaced.any():
+        return
+    taken = np.zeros(len(found), bool)
+    for entity, width, places, allowed, check in _FORMS:
+        which = np.flatnonzero(spaced & (digits == width) & (separators == len(places)) & ~plus)
+        which = which[found.has_bytes_at(which, places, allowed)] if len(which) else which
+        if len(which):
+            valid = check(found.digits(which, width))
+            yield Hits(entity, Evidence.SHAPED, found, which, valid)
+            taken[which[valid]] = True
+    long = spaced & ~taken & ~plus & (digits >= 13) & (digits <= 19)
+    for each in digit_strings(found, long, Evidence.BARE):
+        if each.entity == "CREDIT_CARD":
+            yield each
+    yield from _phones(found, spaced & ~taken, plus)
+
+
+def _phones(found: Candidates, mask: Mask, plus: Mask) -> Iterator[Hits]:
+    """Telephone numbers by a plus sign, by brackets, or by a leading zero and grouping."""
+    digits = found.count(DIGIT)
+    bracketed = found.count(PAREN) == 2
+    grouped = (found.count(SPACE) + found.count(DASH) + found.count(DOT)) > 0
+    zero = found.first_byte == ord("0")
+    forms: tuple[tuple[Mask, Check], ...] = (
+        (plus, checks.international_phone),
+        (~plus & bracketed, _in_brackets),
+        (~plus & ~bracketed & grouped & zero, _after_zero),
+    )
+    for form, check in forms:
+        widths = np.where(mask & form, digits, 0)
+        for width in range(8, 17):
+            which = np.flatnonzero(widths == width)
+            if len(which):
+                yield Hits("PHONE_NUMBER", Evidence.SHAPED, found, which, check(found.digits(which, width)))
+
+
+def _in_brackets(digits: checks.Digits) -> Mask:
+    if digits.shape[1] == 10:
+        return checks.north_american_phone(digits) | checks.national_phone(digits)
+    return np.full(len(digits), 9 <= digits.shape[1] <= 13)
+
+
+def _after_zero(digits: checks.Digits) -> Mask:
+    abroad = (digits[:, 1] == 0) & checks.international_phone(digits[:, 2:])
+    return checks.national_phone(digits) | abroad

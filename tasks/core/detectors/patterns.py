@@ -1,0 +1,114 @@
+"""What a candidate looks like: one alternation for everything, so that a column is searched once.
+
+The syntax is Rust's regex as polars speaks it: linear time whatever the input, no look-around. A match is only a
+candidate; `candidates` sorts it by its bytes and `checks` verifies it. Alternatives that find nothing personal
+(UUIDs, dates, long fractions) stand here so that the digits inside them are not taken for something else.
+"""
+
+from __future__ import annotations
+
+_B = r"(?-u:\b)"
+
+_SECRETS = (
+    r"-----BEGIN [A-Z ]{0,24}PRIVATE KEY",
+    r"(?:AccountKey|SharedAccessKey|SharedAccessSignature)=[A-Za-z0-9+/=%]{20,}",
+    r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
+    rf"{_B}(?:AKIA|ASIA)[A-Z2-7]{{16}}{_B}",
+    rf"{_B}gh[pousr]_[A-Za-z0-9]{{36,}}",
+    rf"{_B}github_pat_[A-Za-z0-9_]{{22,}}",
+    rf"{_B}xox[abeoprs]-[A-Za-z0-9-]{{10,}}",
+    rf"{_B}AIza[A-Za-z0-9_-]{{35}}",
+)
+
+# Anchored and unbounded: a bounded run that may begin anywhere makes the automaton explode on random letters.
+_URL = rf"""{_B}[A-Za-z][A-Za-z0-9+.-]+://[^\s"'<>]+|{_B}www\.[A-Za-z0-9-]+\.[^\s"'<>]+"""
+_EMAIL = r"[\pL\pN._%+'-]+@[\pL\pN-]+(?:\.[\pL\pN-]+)+"
+
+_NETWORK = (
+    rf"{_B}[0-9A-Fa-f]{{8}}-[0-9A-Fa-f]{{4}}-[0-9A-Fa-f]{{4}}-[0-9A-Fa-f]{{4}}-[0-9A-Fa-f]{{12}}{_B}",
+    rf"{_B}[0-9A-Fa-f]{{2}}(?:[:-][0-9A-Fa-f]{{2}}){{5}}{_B}",
+    rf"{_B}(?:[0-9A-Fa-f]{{1,4}}:){{7}}[0-9A-Fa-f]{{1,4}}{_B}",
+    rf"{_B}(?:[0-9A-Fa-f]{{1,4}}:){{1,6}}(?::[0-9A-Fa-f]{{1,4}}){{1,6}}{_B}",
+)
+
+_DATE = (
+    rf"{_B}(?:18|19|20)[0-9]{{2}}[-/.][0-9]{{1,2}}[-/.][0-9]{{1,2}}"
+    rf"(?:[T ][0-9]{{1,2}}:[0-9]{{2}}(?::[0-9]{{2}}(?:[.,][0-9]+)?)?)?(?:Z|[+-][0-9]{{2}}:?[0-9]{{2}})?{_B}",
+    rf"{_B}[0-9]{{1,2}}[-/.][0-9]{{1,2}}[-/.](?:19|20)[0-9]{{2}}{_B}",
+)
+
+_CODES = (
+    rf"{_B}[A-Za-z]{{2}}[0-9]{{2}}(?:[ -]?[A-Za-z0-9]{{4}}){{2,7}}(?:[ -]?[A-Za-z0-9]{{1,3}})?{_B}",
+    rf"{_B}[STFGMstfgm][0-9]{{7}}[A-Za-z]{_B}",
+    rf"{_B}[A-Za-z]{{5}}[0-9]{{4}}[A-Za-z]{_B}",
+    rf"{_B}[A-Za-z]{{2}} ?[0-9]{{2}} ?[0-9]{{2}} ?[0-9]{{2}} ?[A-Da-d]{_B}",
+    rf"{_B}[A-Za-z]{{6}}[0-9]{{2}}[A-Za-z][0-9]{{2}}[A-Za-z][0-9]{{3}}[A-Za-z]{_B}",
+    rf"{_B}[0-9]{{8}}-?[A-Za-z]{_B}",
+    rf"{_B}[XYZxyz]-?[0-9]{{7}}-?[A-Za-z]{_B}",
+    rf"{_B}0x[0-9A-Fa-f]{{40}}{_B}",
+    rf"{_B}bc1[02-9ac-hj-np-z]{{25,60}}{_B}",
+    rf"{_B}[13][1-9A-HJ-NP-Za-km-z]{{25,34}}{_B}",
+)
+
+_NUMBERS = (
+    rf"-?{_B}[0-9]{{1,3}}\.[0-9]{{4,}}\s*,\s*-?[0-9]{{1,3}}\.[0-9]{{4,}}{_B}",
+    rf"{_B}[0-9]{{2}}\.[0-9]{{3}}\.[0-9]{{3}}\.[0-9]-?[0-9]{{3}}\.[0-9]{{3}}{_B}",
+    rf"{_B}[0-9]{{1,3}}(?:\.[0-9]{{1,3}}){{3}}{_B}",
+    rf"{_B}[0-9]+\.[0-9]{{5,}}{_B}",
+    rf"(?:{_B}[A-Za-z][A-Za-z0-9]{{0,11}}[-_#:]?)?[+(]?{_B}[0-9](?:[ ./()-]{{0,2}}[0-9]){{6,}}"
+    rf"(?: ?(?:x|ext\.?) ?[0-9]{{1,6}})?{_B}",
+    rf"{_B}[A-Za-z]{{1,12}}[0-9]{{9,19}}{_B}",
+)
+
+ALL = "|".join(f"(?:{part})" for part in (*_SECRETS, _URL, _EMAIL, *_NETWORK, *_DATE, *_CODES, *_NUMBERS))
+"""Everything that may be something, as one alternation; the first alternative that matches at a place wins."""
+
+INSIDE_URL = "|".join(f"(?:{part})" for part in (*_SECRETS, _EMAIL, *_CODES, *_NUMBERS))
+"""What is looked for again inside a web address."""
+
+EXTENSION = r" ?(?:x|ext\.?) ?[0-9]{1,6}$"
+"""The extension behind a telephone number."""
+
+INSIDE_PHRASE = "|".join((
+    rf"{_B}[0-9]{{4}}[ -][0-9]{{4}}[ -][0-9]{{4}}[ -][0-9]{{4}}{_B}",
+    rf"{_B}[0-9]{{4}}[ -][0-9]{{6}}[ -][0-9]{{5}}{_B}",
+    rf"{_B}[0-9]{{3}}-[0-9]{{2}}-[0-9]{{4}}{_B}",
+    rf"\([0-9]{{2,4}}\) ?[0-9]{{3,4}}[ -]?[0-9]{{3,4}}{_B}",
+    rf"{_B}[0-9]{{9,19}}{_B}",
+))  # fmt: skip
+"""What is looked for again inside a phrase of digits that is nothing as a whole, such as "qty 5 4111 1111 ..."."""
+
+SECRET_KINDS = {
+    "PRIVATE_KEY": r"^-----BEGIN ",
+    "CONNECTION_STRING": r"^(?:AccountKey|SharedAccessKey|SharedAccessSignature)=",
+    "JWT": r"^eyJ[A-Za-z0-9_-]{8,}\.eyJ",
+    "AWS_ACCESS_KEY": r"^(?:AKIA|ASIA)[A-Z2-7]{16}$",
+    "GITHUB_TOKEN": r"^(?:gh[pousr]_|github_pat_)",
+    "SLACK_TOKEN": r"^xox[abeoprs]-",
+    "GOOGLE_API_KEY": r"^AIza[A-Za-z0-9_-]{35}$",
+}
+"""How a secret's candidate is told from the others: its beginning is its mark, so no further check is needed."""
+
+ANY_SECRET = "|".join(f"(?:{pattern})" for pattern in SECRET_KINDS.values())
+"""Any of them at once."""
+
+CODE_KINDS = {
+    "IBAN_CODE": r"^[A-Z]{2}[0-9]{2}[0-9A-Z]{8,30}$",
+    "SG_NRIC_FIN": r"^[STFGM][0-9]{7}[A-Z]$",
+    "IN_PAN": r"^[A-Z]{5}[0-9]{4}[A-Z]$",
+    "UK_NINO": r"^[A-Z]{2}[0-9]{6}[A-D]$",
+    "IT_FISCAL_CODE": r"^[A-Z]{6}[0-9]{2}[ABCDEHLMPRST][0-7][0-9][A-Z][0-9]{3}[A-Z]$",
+    "ES_NIF": r"^(?:[0-9]{8}|[XYZ][0-9]{7})[A-Z]$",
+}
+"""Codes of letters and digits, after spaces and dashes are taken out and letters made capitals."""
+
+MAC_ADDRESS = r"^[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}$|^[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}$"
+IPV6 = r"^[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:]*$"
+CRYPTO = r"^(?:0x[0-9A-Fa-f]{40}|bc1[02-9ac-hj-np-z]{25,60}|[13][1-9A-HJ-NP-Za-km-z]{25,34})$"
+URL_CREDENTIALS = r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@"
+DATE = (
+    r"^(?:(?:18|19|20)[0-9]{2}[-/.][0-9]{1,2}[-/.][0-9]{1,2}(?:$|[T ])"
+    r"|[0-9]{1,2}[-/.][0-9]{1,2}[-/.](?:19|20)[0-9]{2}$)"
+)
+"""A date to the day; a month or a year alone is what generalising leaves."""
+COORDINATE_PAIR = r"^-?[0-9]{1,3}\.[0-9]{4,}\s*,\s*-?[0-9]{1,3}\.[0-9]{4,}$"

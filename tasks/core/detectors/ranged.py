@@ -1,0 +1,102 @@
+"""An object of a store as a seekable file: small ones as a whole, large ones by ranges with a small cache."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tasks.core.ports import Store
+
+_WHOLE_BYTES = 32 * 1024 * 1024
+_BLOCK_BYTES = 4 * 1024 * 1024
+_CACHED_BLOCKS = 8
+
+
+class RangedFile(io.RawIOBase):
+    """Reads an object of a store in ranges, for readers that seek (Parquet). Holds at most 32 MiB.
+
+    Args:
+        store: The store.
+        key: The object's key.
+        version: The version that every range must be of.
+        size_bytes: The object's size.
+
+    Reading raises what `Store.get` raises.
+    """
+
+    def __init__(self, store: Store, key: str, version: str | None, size_bytes: int) -> None:
+        super().__init__()
+        self._store, self._key, self._version = store, key, version
+        self.size_bytes = size_bytes
+        self._at = 0
+        self._block_bytes = max(size_bytes, 1) if size_bytes <= _WHOLE_BYTES else _BLOCK_BYTES
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size_bytes}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        end = self.size_bytes if size < 0 else min(self.size_bytes, self._at + size)
+        pieces: list[bytes] = []
+        while self._at < end:
+            number, inside = divmod(self._at, self._block_bytes)
+            piece = self._block(number)[inside : inside + end - self._at]
+            pieces.append(piece)
+            self._at += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def readall(self) -> bytes:
+        return self.read()
+
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        piece = self.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def _block(self, number: int) -> bytes:
+        if number in self._blocks:
+            self._blocks.move_to_end(number)
+            return self._blocks[number]
+        start = number * self._block_bytes
+        length = min(self._block_bytes, self.size_bytes - start)
+        block = b"".join(self._store.get(self._key, version=self._version, start=start, length=length))
+        self._blocks[number] = block
+        while len(self._blocks) > _CACHED_BLOCKS:
+            self._blocks.popitem(last=False)
+        return block
+
+
+class StreamedFile(io.RawIOBase):
+    """Pieces of bytes as a file that is read once from the beginning."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while size < 0 or len(self._left) < size:
+            piece = next(self._pieces, None)
+            if piece is None:
+                break
+            self._left = self._left + piece if self._left else piece
+        taken = self._left if size < 0 else self._left[:size]
+        self._left = self._left[len(taken) :]
+        return taken

@@ -1,0 +1,267 @@
+"""One reader a format. Each yields batches and, for what its format does not allow, `Unread`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+
+from tasks.core.arrow import csv as arrow_csv
+from tasks.core.arrow import json as arrow_json
+from tasks.core.arrow import pa
+from tasks.core.arrow import parquet as arrow_parquet
+from tasks.core.detectors.leaves import leaves, unique_names
+from tasks.core.detectors.tables import BATCH_ROWS, METADATA, TEXT, Batch, Leaf, Source, Unread
+
+BLOCK_BYTES = 8 * 1024 * 1024
+"""How much text is parsed at a time; a line that is longer is not read."""
+
+_MAX_COLUMNS = 4096
+_MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+_MAX_NESTING = 200
+_ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+
+
+def parquet(source: Source) -> Iterator[Batch | Unread]:
+    """A Parquet file, column chunk by column chunk, and its own metadata as text."""
+    row = 0
+    try:
+        file = arrow_parquet.ParquetFile(source.ranged(), buffer_size=1024 * 1024, pre_buffer=False)
+        metadata: dict[bytes, bytes] = file.schema_arrow.metadata or {}
+        if metadata:
+            notes = [f"{_text(key)}: {_text(value)}" for key, value in sorted(metadata.items())]
+            yield Batch(0, 0, (Leaf(METADATA, pl.Series(METADATA, notes)),))
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+            found = list(leaves(batch))
+            yield from (each for each in found if isinstance(each, Unread))
+            yield Batch(batch.num_rows, row, tuple(each for each in found if isinstance(each, Leaf)))
+            row += batch.num_rows
+    except _ARROW_ERRORS as error:
+        yield Unread(f"Parquet that cannot be decoded after {row} rows ({_kind(error)})")
+
+
+def csv(source: Source) -> Iterator[Batch | Unread]:
+    """Separated values with a header, everything as text."""
+    ragged = 0
+
+    def skip(_row: Any) -> str:
+        nonlocal ragged
+        ragged += 1
+        return "skip"
+
+    delimiter = delimiter_of(source)
+    row = 0
+    names: list[str] = []
+    try:
+        reader = arrow_csv.open_csv(
+            source.streamed(),
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False, block_size=BLOCK_BYTES, autogenerate_column_names=True
+            ),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip, ignore_empty_lines=True
+            ),
+            convert_options=arrow_csv.ConvertOptions(
+                column_types={f"f{at}": pa.binary() for at in range(_MAX_COLUMNS)},
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+        for batch in reader:
+            if not names:
+                if batch.num_columns > _MAX_COLUMNS:
+                    yield Unread(f"more than {_MAX_COLUMNS} columns")
+                    return
+                names = unique_names([_text(column[0].as_py()) for column in batch.columns])
+                batch = batch.slice(1)
+            renamed = pa.RecordBatch.from_arrays(batch.columns, names=names)
+            found = list(leaves(renamed))
+            yield from (each for each in found if isinstance(each, Unread))
+            yield Batch(batch.num_rows, row, tuple(each for each in found if isinstance(each, Leaf)))
+            row += batch.num_rows
+    except _ARROW_ERRORS as error:
+        yield Unread(f"CSV that cannot be parsed after {row} rows ({_kind(error)})")
+    if ragged:
+        yield Unread("rows with another number of fields than the first", count=ragged)
+
+
+def delimiter_of(source: Source) -> str:
+    """The separator: a tab for .tsv, otherwise the most frequent of comma, semicolon, tab and bar in the header."""
+    if PurePosixPath(source.entry.path).suffix.lower() == ".tsv":
+        return "\t"
+    header = source.head.split(b"\n", 1)[0]
+    return max(",;\t|", key=lambda mark: (header.count(mark.encode()), mark == ","))
+
+
+def lines(source: Source) -> Iterator[bytes | Unread]:
+    """Blocks of whole lines; a line longer than a block is left out and said so."""
+    left = b""
+    too_long = 0
+    skipping = False
+    for arrived in source.pieces():
+        piece = arrived
+        if skipping:
+            end = piece.find(b"\n") + 1
+            if not end:
+                continue
+            piece, skipping = piece[end:], False
+        left += piece
+        end = left.rfind(b"\n") + 1
+        if end:
+            yield left[:end]
+            left = left[end:]
+        if len(left) > BLOCK_BYTES:
+            left, skipping = b"", True
+            too_long += 1
+    if left:
+        yield left
+    if too_long:
+        yield Unread(f"lines longer than {BLOCK_BYTES // 1024**2} MiB", count=too_long)
+
+
+def text(source: Source) -> Iterator[Batch | Unread]:
+    """Plain text, a line a row."""
+    row = 0
+    broken = 0
+    for block in lines(source):
+        if isinstance(block, Unread):
+            yield block
+            continue
+        content, wrong = _decoded(block)
+        broken += wrong
+        cells = pl.Series(TEXT, [content.removesuffix("\n")]).str.split("\n").explode()
+        yield Batch(len(cells), row, (Leaf(TEXT, cells),))
+        row += len(cells)
+    if broken:
+        yield Unread("text that is not UTF-8", TEXT, broken)
+
+
+def _decoded(block: bytes) -> tuple[str, int]:
+    try:
+        return block.decode("utf-8-sig"), 0
+    except UnicodeDecodeError:
+        return block.decode(errors="replace"), 1
+
+
+def json_lines(source: Source) -> Iterator[Batch | Unread]:
+    """JSON values, one a line; objects are flattened. Arrow's parser goes first, Python's takes what it refuses."""
+    row = 0
+    unread: dict[str, int] = {}
+    for block in lines(source):
+        if isinstance(block, Unread):
+            yield block
+            continue
+        fast = None if _may_be_deep(block) else _parse_block(block)
+        if fast is not None:
+            found = list(leaves(fast))
+            yield from (each for each in found if isinstance(each, Unread))
+            yield Batch(fast.num_rows, row, tuple(each for each in found if isinstance(each, Leaf)))
+            row += fast.num_rows
+            continue
+        values: list[Any] = []
+        for line in block.splitlines():
+            if line.strip():
+                value, why = _parse(line)
+                values.append(value)
+                if why:
+                    unread[why] = unread.get(why, 0) + 1
+        yield _flattened(values, row)
+        row += len(values)
+    for why, count in unread.items():
+        yield Unread(why, count=count)
+
+
+def json_document(source: Source) -> Iterator[Batch | Unread]:
+    """One JSON value; the items of a list are rows. What is none is tried as JSON lines."""
+    if source.entry.size_bytes > _MAX_DOCUMENT_BYTES:
+        yield from json_lines(source)
+        return
+    content = b"".join(source.pieces())
+    value, why = _parse(content)
+    if why == _NOT_JSON:
+        yield from json_lines(source)
+    elif why:
+        yield Unread(why)
+    else:
+        rows = cast("list[Any]", value) if isinstance(value, list) else [value]
+        for start in range(0, len(rows), BATCH_ROWS):
+            yield _flattened(rows[start : start + BATCH_ROWS], start)
+
+
+_NOT_JSON = "text that is not JSON"
+
+
+def _may_be_deep(block: bytes) -> bool:
+    """Whether a line may nest deeper than a parser's stack is safe with; brackets inside strings count too."""
+    data = np.frombuffer(block, np.uint8)
+    opened = ((data == ord("{")) | (data == ord("["))).astype(np.int32)
+    closed = ((data == ord("}")) | (data == ord("]"))).astype(np.int32)
+    depth = np.cumsum(opened - closed)
+    at_line_start = np.maximum.accumulate(np.where(data == ord("\n"), depth, np.iinfo(np.int32).min))
+    return bool((depth - np.maximum(at_line_start, 0)).max() > _MAX_NESTING)
+
+
+def _parse_block(block: bytes) -> Any:
+    try:
+        table = arrow_json.read_json(
+            pa.BufferReader(block),
+            read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
+        )
+        batches = table.combine_chunks().to_batches()
+    except _ARROW_ERRORS:
+        return None
+    return batches[0] if len(batches) == 1 else None
+
+
+def _parse(content: bytes) -> tuple[Any, str]:
+    """A JSON value, or the reason why it cannot be had."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise _RepeatedKeyError
+        return made
+
+    try:
+        return json.loads(content, object_pairs_hook=once), ""
+    except _RepeatedKeyError:
+        return None, "JSON with the same key twice in one object"
+    except RecursionError:
+        return None, "JSON that is nested too deep"
+    except ValueError:
+        return None, _NOT_JSON
+
+
+class _RepeatedKeyError(Exception):
+    """An object names a key twice, so that a reader would see only one of the values."""
+
+
+def _flattened(values: list[Any], first_row: int) -> Batch:
+    texts: dict[str, list[str]] = {}
+    rows: dict[str, list[int]] = {}
+    for row, value in enumerate(values):
+        waiting: list[tuple[str, Any]] = [("", value)]
+        while waiting:
+            path, item = waiting.pop()
+            if isinstance(item, dict):
+                fields = cast("dict[str, Any]", item).items()
+                waiting += [(f"{path}.{key}" if path else key, child) for key, child in fields]
+            elif isinstance(item, list):
+                waiting += [(f"{path}[]", child) for child in cast("list[Any]", item)]
+            elif item is not None and not isinstance(item, bool):
+                texts.setdefault(path or TEXT, []).append(item if isinstance(item, str) else json.dumps(item))
+                rows.setdefault(path or TEXT, []).append(row)
+    found = tuple(Leaf(path, pl.Series(path, of), np.array(rows[path], np.int64)) for path, of in texts.items())
+    return Batch(len(values), first_row, found)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else bytes(value).decode(errors="replace").strip()
+
+
+def _kind(error: BaseException) -> str:
+    return type(error).__name__

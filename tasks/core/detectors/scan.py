@@ -1,0 +1,261 @@
+"""Scanning a dataset: every object is read once, every column judged over all objects that form a table together.
+
+Objects of one directory (partition values and numbers in its name aside), one format and the same columns are one
+table, so that a table may be split into files in any way without a change of its findings.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from tasks.core.dataset import DatasetURI, Entry, Manifest
+from tasks.core.detectors.candidates import Candidates, Evidence
+from tasks.core.detectors.classify import classify
+from tasks.core.detectors.columns import FULL_NAME, GIVEN, ColumnState, judge, text_marks
+from tasks.core.detectors.entities import UNREADABLE
+from tasks.core.detectors.patterns import ALL
+from tasks.core.detectors.tables import METADATA, Batch, Source, Unread, format_of, read
+from tasks.core.errors import Invalid
+from tasks.core.findings import ColumnProfile, Finding, ScanReport
+
+if TYPE_CHECKING:
+    from tasks.core.ports import Store
+
+LANGUAGES = ("en", "id")
+"""The languages whose words count as evidence."""
+
+NAME_COLUMN = "(name)"
+"""The column of findings in the names of objects."""
+
+_LISTED_UNREAD = 50
+_LONGEST_NAME = 80
+_SEARCH_ERRORS = (pl.exceptions.PolarsError, ArithmeticError, ValueError, TypeError, LookupError)
+"""Whatever a batch makes the detectors stumble over is a finding that does not pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableKey:
+    """What objects must share to be one table."""
+
+    directory: str
+    format: str
+    columns: tuple[str, ...]
+
+
+@dataclass
+class ObjectScan:
+    """What was seen of one object: counts and hashes, never values."""
+
+    path: str
+    key: TableKey
+    rows: int = 0
+    columns: dict[str, ColumnState] = field(default_factory=dict[str, ColumnState])
+    unread: list[Unread] = field(default_factory=list[Unread])
+    personal_names: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass
+class _Table:
+    paths: list[str] = field(default_factory=list[str])
+    rows: int = 0
+    columns: dict[str, ColumnState] = field(default_factory=dict[str, ColumnState])
+    personal_names: dict[str, str] = field(default_factory=dict[str, str])
+
+    def label(self) -> str:
+        if len(self.paths) == 1:
+            return safe_path(self.paths[0])
+        first = PurePosixPath(safe_path(self.paths[0]))
+        directory = _directory(str(first))
+        suffixes = {PurePosixPath(path).suffix for path in self.paths}
+        name = f"*{next(iter(suffixes))}" if len(suffixes) == 1 else "*"
+        return f"{directory}/{name}" if directory else name
+
+
+def scan(
+    store: Store, uri: DatasetURI, manifest: Manifest, *, languages: tuple[str, ...] = LANGUAGES, in_flight: int = 2
+) -> ScanReport:
+    """Search a whole dataset for personal data and secrets, and count its columns.
+
+    Args:
+        store: The store that holds the bucket of `uri`.
+        uri: The dataset.
+        manifest: Its objects; each is read at the version given there.
+        languages: Languages whose words may speak for an entity, of `LANGUAGES`.
+        in_flight: How many objects are read at the same time; memory is bounded by that many batches.
+
+    Raises:
+        Invalid: A language is not known.
+        PreconditionFailed: An object changed since the manifest was made; read the manifest again.
+        Retryable: The store is throttled or away; scan again later.
+    """
+    started = time.monotonic()
+    for language in languages:
+        if language not in LANGUAGES:
+            raise Invalid(f"'{language}' is not a language of the detectors", f"use {' or '.join(LANGUAGES)}")
+    tables: dict[TableKey, _Table] = {}
+    unread: list[Finding] = []
+    with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="scan") as pool:
+        for seen in pool.map(partial(scan_object, store, uri), manifest):
+            table = tables.setdefault(seen.key, _Table())
+            _merge(table, seen)
+            unread += [_unread_finding(safe_path(seen.path), each, seen.rows) for each in seen.unread]
+    findings = [*_shortened(unread), *_name_findings(manifest)]
+    profile: list[ColumnProfile] = []
+    for table in tables.values():
+        found = _table_findings(table)
+        findings += found
+        profile += _profile(table, {each.column for each in found})
+    return ScanReport(
+        uri=uri,
+        manifest_digest=manifest.digest,
+        rows=sum(table.rows for table in tables.values()),
+        objects=len(manifest),
+        size_bytes=manifest.size_bytes,
+        findings=tuple(sorted(findings)),
+        profile=tuple(sorted(profile, key=lambda column: (column.path, column.column))),
+        elapsed_s=time.monotonic() - started,
+    )
+
+
+def scan_object(store: Store, uri: DatasetURI, entry: Entry) -> ObjectScan:
+    """Read one object of a manifest and count what is in it."""
+    source = Source.open(store, uri, entry)
+    kind, _ = format_of(source)
+    seen = ObjectScan(entry.path, TableKey(_directory(entry.path), kind, ()))
+    for part in read(source):
+        if isinstance(part, Unread):
+            seen.unread.append(part)
+        else:
+            _add(seen, part)
+    if kind in ("parquet", "csv"):
+        seen.key = replace(seen.key, columns=tuple(name for name in seen.columns if name != METADATA))
+    return seen
+
+
+def _add(seen: ObjectScan, batch: Batch) -> None:
+    seen.rows += batch.rows
+    for leaf in batch.leaves:
+        if leaf.name not in seen.columns:
+            seen.columns[leaf.name] = ColumnState(leaf.name)
+            personal = personal_name(leaf.name)
+            if personal:
+                seen.personal_names[leaf.name] = personal
+        try:
+            seen.columns[leaf.name].add(leaf.values, leaf.rows)
+        except _SEARCH_ERRORS as error:
+            seen.unread.append(
+                Unread(f"values that cannot be searched ({type(error).__name__})", leaf.name, batch.rows)
+            )
+
+
+def _merge(table: _Table, seen: ObjectScan) -> None:
+    table.paths.append(seen.path)
+    table.rows += seen.rows
+    table.personal_names |= seen.personal_names
+    for name, state in seen.columns.items():
+        if name in table.columns:
+            table.columns[name].merge(state)
+        else:
+            table.columns[name] = state
+
+
+def _table_findings(table: _Table) -> list[Finding]:
+    label = table.label()
+    found: list[Finding] = []
+    for shown, state in _shown(table):
+        found += [replace(each, column=shown) for each in judge(state, label, table.rows)]
+        if state.name in table.personal_names:
+            entity = table.personal_names[state.name]
+            found.append(Finding(entity, label, shown, 1, 1.0, 0.9, "the column's name itself; is a header missing?"))
+    return found
+
+
+def _profile(table: _Table, personal: set[str]) -> Iterator[ColumnProfile]:
+    label = table.label()
+    for shown, state in _shown(table):
+        if state.name == METADATA:
+            continue
+        numeric = state.kind == "number" and shown not in personal
+        yield ColumnProfile(
+            path=label,
+            column=shown,
+            kind=state.kind if state.kinds else "other",
+            rows=table.rows,
+            nulls=max(0, table.rows - state.filled),
+            distinct=state.cells.distinct,
+            minimum=state.minimum if numeric else None,
+            maximum=state.maximum if numeric else None,
+        )
+
+
+def _shown(table: _Table) -> Iterator[tuple[str, ColumnState]]:
+    """The columns with the names that may be shown: a name that is a value itself gives way to its position."""
+    for at, (name, state) in enumerate(table.columns.items(), 1):
+        hidden = name in table.personal_names or len(name) > _LONGEST_NAME
+        yield (f"#{at}" if hidden else name), state
+
+
+def personal_name(name: str) -> str:
+    """The entity that a name (of a column, of a part of a path) is itself an instance of, or nothing.
+
+    >>> personal_name("contact_email"), personal_name("jane@example.org")
+    ('', 'EMAIL_ADDRESS')
+    """
+    for each in classify(Candidates.found(pl.Series([name]), ALL)):
+        strong = each.evidence is Evidence.SHAPED or each.entity in ("CREDIT_CARD", "ID_NIK")
+        if strong and each.valid.any() and each.entity != "URL":
+            return each.entity
+    marks = int(text_marks(pl.Series([name]))[0])
+    return "PERSON" if marks & FULL_NAME and marks & GIVEN else ""
+
+
+def safe_path(path: str) -> str:
+    """The path with a star for every part that is itself a value."""
+    return "/".join("*" if personal_name(part) else part for part in path.split("/"))
+
+
+def _name_findings(manifest: Manifest) -> Iterator[Finding]:
+    paths = pl.Series([entry.path for entry in manifest], dtype=pl.String)
+    if not len(paths):
+        return
+    suspects: set[int] = set(np.unique(Candidates.found(paths, ALL).rows).tolist())
+    for at in sorted(suspects):
+        for part in manifest.entries[at].path.split("/"):
+            entity = personal_name(part)
+            if entity:
+                path = safe_path(manifest.entries[at].path)
+                yield Finding(entity, path, NAME_COLUMN, 1, 1.0, 0.9, "the name of an object")
+
+
+def _unread_finding(path: str, unread: Unread, rows: int) -> Finding:
+    share = min(1.0, unread.count / (rows + unread.count)) if rows else 1.0
+    shown = "#?" if unread.column and personal_name(unread.column) else unread.column
+    return Finding(UNREADABLE, path, shown, unread.count, round(share, 6), 1.0, unread.why)
+
+
+def _shortened(unread: list[Finding]) -> list[Finding]:
+    """The findings, with those beyond a number that anyone reads summed up by their reason."""
+    listed, rest = unread[:_LISTED_UNREAD], unread[_LISTED_UNREAD:]
+    by_reason: Mapping[str, int] = {why: sum(each.why == why for each in rest) for why in {each.why for each in rest}}
+    return listed + [
+        Finding(UNREADABLE, "*", "", count, 1.0, 1.0, f"{why} (in {count} more places)")
+        for why, count in by_reason.items()
+    ]
+
+
+def _directory(path: str) -> str:
+    """The directory with stars for partition values and numbers: what all parts of a table share."""
+    parent = str(PurePosixPath(path).parent)
+    if parent == ".":
+        return ""
+    return re.sub(r"[0-9]+", "*", re.sub(r"=[^/]*", "=*", parent))

@@ -1,0 +1,157 @@
+"""Objects as tables: Parquet, CSV, JSON lines and plain text as batches of flat columns, in bounded memory.
+
+What cannot be read is an `Unread` with the reason, never a crash and never left out silently. Reasons carry no text
+of a parser's message, which may quote the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+import polars as pl
+
+from tasks.core.dataset import DatasetURI, Entry
+from tasks.core.detectors.ranged import RangedFile, StreamedFile
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from tasks.core.ports import Store
+
+Format = Literal["parquet", "csv", "jsonl", "json", "text", "unknown"]
+TEXT = "(text)"
+"""The column of plain text: one line a row."""
+
+METADATA = "(metadata)"
+"""The column of notes that a file carries beside its rows."""
+
+BATCH_ROWS = 65_536
+_SNIFF_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One flat column of a batch.
+
+    Args:
+        name: With dots into nested values and `[]` for the items of a list.
+        values: The leaf values.
+        rows: For each value the row of the batch it belongs to; None when it is simply the row.
+    """
+
+    name: str
+    values: pl.Series
+    rows: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of an object: how many, the number of the first one, and its columns."""
+
+    rows: int
+    first_row: int
+    leaves: tuple[Leaf, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Something that could not be read: of which column (empty: of the object), how many rows of it, and why."""
+
+    why: str
+    column: str = ""
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """One object to be read.
+
+    Args:
+        store: The store that holds it.
+        uri: The dataset.
+        entry: The object.
+    """
+
+    store: Store
+    uri: DatasetURI
+    entry: Entry
+    head: bytes = field(default=b"", repr=False)
+
+    @classmethod
+    def open(cls, store: Store, uri: DatasetURI, entry: Entry) -> Source:
+        """Look at the object's first bytes. Raises what `Store.get` raises."""
+        length = min(_SNIFF_BYTES, entry.size_bytes)
+        head = b"".join(store.get(uri.key(entry.path), version=entry.version or None, length=length)) if length else b""
+        return cls(store, uri, entry, head)
+
+    def ranged(self) -> RangedFile:
+        """The object as a seekable file."""
+        return RangedFile(self.store, self.uri.key(self.entry.path), self.entry.version or None, self.entry.size_bytes)
+
+    def pieces(self) -> Iterator[bytes]:
+        """The object from its beginning."""
+        if self.entry.size_bytes <= len(self.head):
+            return iter([self.head])
+        return self.store.get(self.uri.key(self.entry.path), version=self.entry.version or None)
+
+    def streamed(self) -> StreamedFile:
+        """The object as a file that is read once."""
+        return StreamedFile(self.pieces())
+
+
+_FORMATS: dict[str, Format] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+}
+
+_KNOWN_BINARY = (
+    (b"\x1f\x8b", "a gzip archive, which is not looked into"),
+    (b"PK\x03\x04", "a zip archive, which is not looked into"),
+    (b"\x28\xb5\x2f\xfd", "zstd-compressed, which is not looked into"),
+    (b"BZh", "bzip2-compressed, which is not looked into"),
+    (b"Obj\x01", "an Avro file, which is not looked into"),
+    (b"ORC", "an ORC file, which is not looked into"),
+    (b"\xff\xfe", "UTF-16 text; re-encode it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text; re-encode it as UTF-8"),
+)
+
+
+def format_of(source: Source) -> tuple[Format, str]:
+    """What an object holds by its first bytes and its name; for `unknown` also the reason."""
+    if source.head.startswith(b"PAR1"):
+        return "parquet", ""
+    for magic, why in _KNOWN_BINARY:
+        if source.head.startswith(magic):
+            return "unknown", why
+    if b"\0" in source.head:
+        return "unknown", "an unknown binary format"
+    return _FORMATS.get(PurePosixPath(source.entry.path).suffix.lower(), "text"), ""
+
+
+def read(source: Source) -> Iterator[Batch | Unread]:
+    """All of an object, batch by batch. Raises what `Store.get` raises, and nothing for what the bytes hold."""
+    if source.entry.size_bytes == 0:
+        return
+    kind, why = format_of(source)
+    if kind == "unknown":
+        yield Unread(why)
+        return
+    from tasks.core.detectors import readers
+
+    by_format: dict[str, Callable[[Source], Iterator[Batch | Unread]]] = {
+        "parquet": readers.parquet,
+        "csv": readers.csv,
+        "jsonl": readers.json_lines,
+        "json": readers.json_document,
+        "text": readers.text,
+    }
+    yield from by_format[kind](source)

@@ -1,0 +1,75 @@
+"""Words as evidence: in the names of columns and paths, and beside a candidate inside a text."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+from tasks.core.detectors.entities import ENTITIES
+
+_PARTS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
+_MIN_INSIDE = 5
+"""Words of at least so many letters count inside a longer one too ("contactemail")."""
+
+_OTHER_IDS = frozenset(
+    """
+    order invoice sku tracking transaction txn reference ref serial product item batch lot isbn ean upc barcode gtin
+    shipment parcel ticket flight tail version build commit sequence seq event request trace span session timestamp
+    epoch pesanan faktur resi
+    """.split()  # noqa: SIM905
+)
+"""Words of columns with long numbers that are nobody's."""
+
+_NO_PERSON = frozenset(
+    """
+    file host user column table field brand model product city country state province company organisation organization
+    airline airport carrier station street event school domain display app application service job queue topic branch
+    repo package class function method font color colour category region currency dataset bucket cluster node
+    """.split()  # noqa: SIM905
+)
+"""Words that make "name" the name of a thing."""
+
+_NO_ADDRESS = frozenset("email mail ip mac web url memory wallet host".split())  # noqa: SIM905
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """The words of a column's name in lower case.
+
+    >>> words_of("customer.contactEmail_1")
+    ('customer', 'contact', 'email')
+    """
+    return tuple(part.lower() for part in _PARTS.findall(name))
+
+
+@functools.cache
+def speaks_for(entity: str, name: str) -> str:
+    """The header word of an entity that a column's name or path holds, or nothing.
+
+    >>> speaks_for("EMAIL_ADDRESS", "contact_email"), speaks_for("PERSON", "airport_name")
+    ('email', '')
+    """
+    words = words_of(name)
+    if entity == "PERSON" and _NO_PERSON.intersection(words):
+        return ""
+    if entity == "LOCATION" and _NO_ADDRESS.intersection(words):
+        return ""
+    joined = f" {' '.join(words)} "
+    for header in sorted(ENTITIES[entity].headers, key=len, reverse=True):
+        joined_up = header.replace(" ", "")
+        inside = len(joined_up) >= _MIN_INSIDE and joined_up in joined
+        if f" {header} " in joined or inside:
+            return header
+    return ""
+
+
+@functools.cache
+def speaks_against(name: str) -> str:
+    """A word of a column's name that tells of numbers that are nobody's, or nothing."""
+    return next((word for word in words_of(name) if word in _OTHER_IDS), "")
+
+
+@functools.cache
+def context_pattern(entity: str) -> str:
+    """A regular expression for the entity's words anywhere in a text, as whole words."""
+    headers = "|".join(header.replace(" ", "[ _-]?") for header in ENTITIES[entity].headers)
+    return rf"(?i)(?:^|[^a-z])(?:{headers})(?:[^a-z]|$)"

@@ -1,0 +1,307 @@
+"""What the detectors take for which entity: examples of every kind, wrong check digits included."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tasks.core.detectors.candidates import Candidates
+from tasks.core.detectors.classify import classify
+from tasks.core.detectors.columns import ColumnState, judge
+from tasks.core.detectors.entities import ENTITIES
+from tasks.core.detectors.patterns import ALL
+from tasks.core.detectors.sketch import Sketch
+from tasks.core.detectors.words import speaks_for, words_of
+
+VALID = [
+    ("EMAIL_ADDRESS", "write to jane.o'neil+news@mail.example.co.uk today"),
+    ("EMAIL_ADDRESS", "jürgen@exämple.de"),
+    ("EMAIL_ADDRESS", "https://example.org/?to=jane@example.org"),
+    ("PHONE_NUMBER", "+62 812-3456-7890"),
+    ("PHONE_NUMBER", "+6281234567890"),
+    ("PHONE_NUMBER", "081234567890"),
+    ("PHONE_NUMBER", "(415) 555-2671"),
+    ("PHONE_NUMBER", "415.555.2671"),
+    ("PHONE_NUMBER", "001-415-555-2671x123"),
+    ("PHONE_NUMBER", "+44 20 7946 0958"),
+    ("PHONE_NUMBER", "020 7946 0958"),
+    ("CREDIT_CARD", "4111111111111111"),
+    ("CREDIT_CARD", "paid with 4111 1111 1111 1111."),
+    ("CREDIT_CARD", "qty 5 4111111111111111"),
+    ("CREDIT_CARD", "5555-5555-5555-4444"),
+    ("CREDIT_CARD", "3782 822463 10005"),
+    ("CREDIT_CARD", "6011111111111117"),
+    ("CREDIT_CARD", "3530111333300000"),
+    ("CREDIT_CARD", "2223003122003222"),
+    ("CREDIT_CARD", "https://pay.example.org/?card=4111111111111111"),
+    ("IBAN_CODE", "DE89370400440532013000"),
+    ("IBAN_CODE", "to GB29 NWBK 6016 1331 9268 19 please"),
+    ("IBAN_CODE", "gb29nwbk60161331926819"),
+    ("IBAN_CODE", "NO9386011117947"),
+    ("CRYPTO", "0x52908400098527886E0F7030069857D2E4169EE7"),
+    ("CRYPTO", "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq"),
+    ("CRYPTO", "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2"),
+    ("IP_ADDRESS", "from 192.168.10.254 blocked"),
+    ("IP_ADDRESS", "2001:0db8:85a3:0000:0000:8a2e:0370:7334"),
+    ("IP_ADDRESS", "fe80::1ff:fe23:4567:890a"),
+    ("MAC_ADDRESS", "00:1A:2b:3c:4D:5e"),
+    ("MAC_ADDRESS", "00-11-22-33-44-55"),
+    ("URL", "see https://example.org/a?b=1"),
+    ("URL", "www.example.org/page"),
+    ("URL_CREDENTIALS", "postgresql://app:pass@db.example.org:5432/x"),
+    ("COORDINATES", "-6.200000, 106.816666"),
+    ("US_SSN", "536-90-4399"),
+    ("US_ITIN", "912-70-1234"),
+    ("UK_NHS", "943 476 5919"),
+    ("UK_NHS", "9434765919"),
+    ("UK_NINO", "AB 12 34 56 C"),
+    ("ID_NIK", "3273014507900001"),
+    ("ID_NIK", "NIK3273014507900001"),
+    ("ID_NPWP", "01.234.567.8-901.000"),
+    ("IN_AADHAAR", "2345 6789 0124"),
+    ("IN_PAN", "ABCPE1234F"),
+    ("SG_NRIC_FIN", "S1234567D"),
+    ("SG_NRIC_FIN", "F1234567N"),
+    ("AU_TFN", "123 456 782"),
+    ("AU_ABN", "51 824 753 556"),
+    ("AU_MEDICARE", "2123 45670 1"),
+    ("ES_NIF", "12345678Z"),
+    ("ES_NIF", "X1234567L"),
+    ("IT_FISCAL_CODE", "RSSMRA85T10A562S"),
+    ("PL_PESEL", "44051401359"),
+    ("BR_CPF", "529.982.247-25"),
+    ("AWS_ACCESS_KEY", "key AKIAIOSFODNN7EXAMPLE end"),
+    ("GITHUB_TOKEN", "ghp_" + "a1B2" * 9),
+    ("GOOGLE_API_KEY", "AIza" + "Sy0_-" * 7),
+    ("SLACK_TOKEN", "xoxb-123456789012-abcdefGHIJ"),
+    ("JWT", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"),
+    ("PRIVATE_KEY", "-----BEGIN RSA PRIVATE KEY-----"),
+    ("CONNECTION_STRING", "AccountName=x;AccountKey=" + "Zm9vYmFy" * 6 + "=="),
+]
+
+INVALID = [
+    ("EMAIL_ADDRESS", "jane@home and @handle"),
+    ("CREDIT_CARD", "4111111111111112"),
+    ("CREDIT_CARD", "4111 1111 1111 1112"),
+    ("CREDIT_CARD", "9111111111111111"),
+    ("IBAN_CODE", "DE89370400440532013001"),
+    ("IBAN_CODE", "DE8937040044053201300"),
+    ("IP_ADDRESS", "192.168.10.256"),
+    ("IP_ADDRESS", "10:30:45"),
+    ("MAC_ADDRESS", "00:1A:2b:3c:4D"),
+    ("US_SSN", "666-12-3456"),
+    ("US_SSN", "000-12-3456"),
+    ("US_SSN", "536-00-4399"),
+    ("US_SSN", "536-90-0000"),
+    ("US_ITIN", "912-93-1234"),
+    ("UK_NHS", "943 476 5918"),
+    ("UK_NINO", "DA123456C"),
+    ("ID_NIK", "9973014507900001"),
+    ("ID_NIK", "3273013213900001"),
+    ("ID_NIK", "3273013002900001"),
+    ("ID_NIK", "3273014507900000"),
+    ("IN_AADHAAR", "2345 6789 0123"),
+    ("IN_AADHAAR", "1345 6789 0124"),
+    ("IN_PAN", "ABCZE1234F"),
+    ("SG_NRIC_FIN", "S1234567A"),
+    ("AU_TFN", "123 456 789"),
+    ("AU_ABN", "51 824 753 557"),
+    ("AU_MEDICARE", "2123 45671 1"),
+    ("ES_NIF", "12345678A"),
+    ("IT_FISCAL_CODE", "RSSMRA85T10A562T"),
+    ("PL_PESEL", "44051401358"),
+    ("BR_CPF", "529.982.247-26"),
+    ("BR_CPF", "111.111.111-11"),
+    ("PHONE_NUMBER", "+999 1234 5678"),
+    ("PHONE_NUMBER", "115-555-2671"),
+    ("PHONE_NUMBER", "2013-01-01 10:00:00"),
+    ("COORDINATES", "1.5, 2.5"),
+    ("AWS_ACCESS_KEY", "AKIA1234"),
+    ("JWT", "eyJhbGciOiJIUzI1NiJ9"),
+    ("URL_CREDENTIALS", "https://example.org/a:b@c"),
+]
+
+
+def entities_in(text: str) -> set[str]:
+    found = classify(Candidates.found(pl.Series([text]), ALL))
+    return {each.entity for each in found if each.valid.any()}
+
+
+@pytest.mark.parametrize(("entity", "text"), VALID)
+def test_a_valid_example_is_found(entity: str, text: str) -> None:
+    assert entity in entities_in(text)
+
+
+@pytest.mark.parametrize(("entity", "text"), INVALID)
+def test_an_example_with_a_wrong_check_digit_or_shape_is_not_found(entity: str, text: str) -> None:
+    assert entity not in entities_in(text)
+
+
+def test_every_entity_of_the_vocabulary_can_be_found() -> None:
+    by_header = {"PERSON", "LOCATION", "DATE_OF_BIRTH", "UNREADABLE"}
+    assert {entity for entity, _ in VALID} | by_header == set(ENTITIES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "550e8400-e29b-41d4-a716-446655440000",
+        "1Z999AA10123456784",
+        "3.14159265358979",
+        "tok_mfrggzdfmztwq2lkmfrggzdfmz",
+    ],
+)
+def test_ids_fractions_and_our_own_tokens_are_nobody_s(text: str) -> None:
+    assert entities_in(text) == set()
+
+
+def test_a_number_may_be_several_things_at_once() -> None:
+    assert {"UK_NHS", "PHONE_NUMBER"} <= entities_in("943 476 5919")
+
+
+# Columns
+
+
+def judged(name: str, values: list[object], *, least: float = 0.5) -> dict[str, float]:
+    state = ColumnState(name)
+    series = pl.Series(name, values)
+    state.add(series)
+    return {each.entity: each.confidence for each in judge(state, "t.csv", len(values)) if each.confidence >= least}
+
+
+def random_numbers(digits: int, count: int = 3000, seed: int = 7) -> list[str]:
+    matrix = np.random.default_rng(seed).integers(0, 10, (count, digits))
+    matrix[:, 0] = np.maximum(matrix[:, 0], 1)
+    return ["".join(map(str, row)) for row in matrix]
+
+
+def with_luhn(numbers: list[str]) -> list[str]:
+    done: list[str] = []
+    for text in numbers:
+        doubled = [int(d) * 2 if at % 2 == 0 else int(d) for at, d in enumerate(text[::-1])]
+        total = sum(value - 9 if value > 9 else value for value in doubled)
+        done.append(text + str(-total % 10))
+    return done
+
+
+@pytest.mark.parametrize("digits", [9, 10, 11, 12, 15, 16])
+@pytest.mark.parametrize("name", ["order_no", "code", "id"])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_numbers_are_nobody_s(name: str, digits: int, seed: int) -> None:
+    assert judged(name, [*random_numbers(digits, 1000, seed)]) == {}
+    assert judged(name, [int(text) for text in random_numbers(digits, 1000, seed)]) == {}
+
+
+def test_a_column_of_cards_is_found_whatever_it_is_called() -> None:
+    cards = with_luhn(["4" + text for text in random_numbers(14)])
+    for name in ("payment_card", "code", "order_no"):
+        assert "CREDIT_CARD" in judged(name, [*cards])
+        assert "CREDIT_CARD" in judged(name, [int(card) for card in cards])
+        assert "CREDIT_CARD" in judged(name, [float(card) for card in cards])
+
+
+def test_cards_among_order_numbers_are_found() -> None:
+    mixed = with_luhn(["4" + text for text in random_numbers(14, 900)]) + random_numbers(16, 2100)
+    assert set(judged("number", [*mixed])) == {"CREDIT_CARD"}
+
+
+def test_a_column_of_niks_is_not_taken_for_cards() -> None:
+    niks = [f"32730{at % 9 + 1}{at % 28 + 1:02d}{at % 12 + 1:02d}90{at:04d}" for at in range(1, 2000)]
+    found = judged("nomor", [*niks])
+    assert "ID_NIK" in found
+    assert "CREDIT_CARD" not in found
+
+
+def test_one_bare_number_needs_a_word_beside_it() -> None:
+    assert judged("note", ["3273014507900001"]) == {}
+    assert "ID_NIK" in judged("note", ["NIK: 3273014507900001 sudah diverifikasi"])
+    assert "ID_NIK" in judged("national_id", ["3273014507900001"])
+
+
+def test_prefixed_order_numbers_are_no_phones() -> None:
+    assert judged("order", [f"ORD-{text}" for text in random_numbers(10)]) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "entity"),
+    [
+        ("lead_passenger", ["Siti Nurhaliza", "John Smith", "Ayu Lestari"], "PERSON"),
+        ("nama lengkap", ["Budi Santoso", "Dewi Anggraini"], "PERSON"),
+        ("name", ["Mary Jones", "Agus Salim", "Ann Lee"], "PERSON"),
+        ("home_address", ["12 Main Street, Springfield", "Jl. Sudirman No. 5, Jakarta"], "LOCATION"),
+        ("date_of_birth", ["1980-02-03", "1991-12-31"], "DATE_OF_BIRTH"),
+        ("tanggal_lahir", ["03/02/1980", "31-12-1991"], "DATE_OF_BIRTH"),
+        ("dob", [19800203, 19911231], "DATE_OF_BIRTH"),
+        ("latitude", [-6.200001, 3.595196], "COORDINATES"),
+    ],
+)
+def test_a_header_speaks_when_the_values_look_the_part(name: str, values: list[object], entity: str) -> None:
+    assert entity in judged(name, values)
+    assert judged("x9", values[:1]) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("airport_name", ["John F Kennedy Intl", "La Guardia"]),
+        ("name", ["United Air Lines Inc.", "Delta Air Lines Inc."]),
+        ("email_address", ["<EMAIL_ADDRESS>", "<EMAIL_ADDRESS>"]),
+        ("lead_passenger", ["<PERSON>", "tok_mfrggzdfmztwq2lkmfrggzdfmz"]),
+        ("lead_passenger", ["********rhaliza", "***** mith"]),
+        ("date_of_birth", ["1980-02", "1991"]),
+        ("latitude", [-6.2, 3.6]),
+        ("dep_time", [517, 533, 542]),
+    ],
+)
+def test_a_header_alone_is_no_finding(name: str, values: list[object]) -> None:
+    assert judged(name, values) == {}
+
+
+def test_people_are_found_in_a_column_without_a_telling_name() -> None:
+    names = [
+        f"{a} {b}" for a in ("Mary", "John", "Siti", "Budi", "Ann") for b in ("Smith", "Wijaya", "Lee", "Hall", "Ono")
+    ]
+    assert "PERSON" in judged("f3", [*names])
+
+
+def test_a_finding_says_why_and_never_what() -> None:
+    state = ColumnState("payment_card")
+    state.add(pl.Series(["4111111111111111", "5555555555554444"]))
+    finding = next(iter(judge(state, "t.csv", 2)))
+    assert (finding.entity, finding.count, finding.share, finding.whole) == ("CREDIT_CARD", 2, 1.0, 1.0)
+    assert "the column's name says 'payment card'" in finding.why
+    assert "4111" not in repr(finding)
+
+
+def test_hits_inside_longer_text_are_told_from_hits_that_fill_their_cell() -> None:
+    state = ColumnState("notes")
+    state.add(pl.Series(["please write to jane@example.org about the refund", "nothing here"]))
+    (finding,) = judge(state, "t.csv", 2)
+    assert (finding.count, finding.share, finding.whole) == (1, 0.5, 0.0)
+
+
+# Words and sketches
+
+
+def test_words_of_a_header_are_told_apart() -> None:
+    assert words_of("customerEmail_Address2") == ("customer", "email", "address")
+    assert speaks_for("PHONE_NUMBER", "no_hp") == "no hp"
+    assert speaks_for("EMAIL_ADDRESS", "contactemail")
+    assert speaks_for("LOCATION", "email_address") == ""
+    assert speaks_for("PERSON", "file_name") == ""
+    assert speaks_for("COORDINATES", "platform") == ""
+
+
+def test_a_sketch_samples_different_values_in_any_order() -> None:
+    values = np.random.default_rng(1).integers(0, 2**64, 20_000, dtype=np.uint64)
+    marks = (values % 10 == 0).astype(np.uint8)
+    forwards, in_pieces = Sketch(512), Sketch(512)
+    forwards.add(values, marks)
+    for piece in np.array_split(np.random.default_rng(2).permutation(len(values)), 7):
+        in_pieces.add(values[piece], marks[piece])
+        in_pieces.add(values[piece], marks[piece])
+    assert (forwards.hashes == in_pieces.hashes).all()
+    assert (forwards.marks == in_pieces.marks).all()
+    assert 0.05 < forwards.share(1) < 0.15
+    assert 14_000 < forwards.distinct < 28_000
