@@ -147,5 +147,7 @@ def scoring_host(cloud: str, port: int, root: Path, log: Path, token: Path) -> P
         log=log,
         environment={**MODULES, **_QUIET},
         without=_OTHERS,
+        # It answers early and then imports for seconds: not while the servers that all wait for are starting.
+        needs=("prefect", "mlflow"),
         port=port,
     )
