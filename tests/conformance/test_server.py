@@ -234,14 +234,14 @@ def test_an_update_under_load_loses_no_request_and_mixes_no_answers(site):
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for version in ("2", "1", "2"):
+    for version in ("2", "1") * 4:
         site.serve(version)
         assert site.predict() == pytest.approx(site.answers[version])
     stop.set()
     for thread in threads:
         thread.join()
     assert (failed, wrong) == ([], [])
-    assert sum(counted) > 100
+    assert min(counted) > 20
 
 
 def test_a_version_that_does_not_come_up_leaves_the_one_before_serving_and_says_why(site):
@@ -384,7 +384,7 @@ def test_a_host_that_is_killed_takes_its_processes_along_and_the_next_one_restor
     assert site.predict() == pytest.approx(site.answers["1"])
 
 
-def test_a_model_that_was_altered_on_the_hosts_disk_is_not_served(site, host):
+def test_a_model_that_was_altered_on_the_hosts_disk_is_not_served_and_mended_by_deploying_again(site, host):
     site.serve("1")
     pid = host.describe()["pid"]
     with (host.root / "models" / site.specs["1"].digest / "MLmodel").open("a") as file:
@@ -392,6 +392,8 @@ def test_a_model_that_was_altered_on_the_hosts_disk_is_not_served(site, host):
     os.kill(pid, signal.SIGKILL)
     seen = site.wait(lambda seen: "were altered" in seen.detail)
     assert (seen.healthy, seen.digest) == (False, "")
+    site.serve("1")
+    assert site.predict() == pytest.approx(site.answers["1"])
 
 
 def test_a_second_host_on_the_same_root_is_refused(host):

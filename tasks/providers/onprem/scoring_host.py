@@ -129,6 +129,9 @@ class ScoringHost:
                 await self.models.receive(digest, request.stream())
             except ClientDisconnect as error:
                 raise Invalid("the model's archive was cut off", "send it again") from error
+            for endpoint in self._endpoints.values():
+                if digest in endpoint.digests():
+                    endpoint.try_again()
         return JSONResponse({"digest": digest})
 
     async def put_endpoint(self, request: Request) -> Response:
@@ -144,9 +147,9 @@ class ScoringHost:
         endpoint = self._endpoints.get(name)
         if endpoint is not None and endpoint.wanted == definition:
             return JSONResponse(await self._describe(endpoint), status_code=200)
-        if endpoint is None:
-            endpoint = self._endpoints[name] = self._endpoint(name)
+        endpoint = endpoint or self._endpoint(name)
         endpoint.want(definition)
+        self._endpoints[name] = endpoint
         return JSONResponse(await self._describe(endpoint), status_code=202)
 
     async def get_endpoint(self, request: Request) -> Response:

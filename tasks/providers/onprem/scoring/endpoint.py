@@ -21,7 +21,7 @@ import httpx
 
 from tasks.core.errors import LintasError
 from tasks.providers.onprem.scoring.fork_server import ForkServer, ScoringProcess
-from tasks.providers.onprem.scoring.models import Models
+from tasks.providers.onprem.scoring.models import Models, disk_error
 from tasks.providers.onprem.scoring.process import Definition
 
 _START_TIMEOUT_S = 60.0
@@ -94,15 +94,24 @@ class ServedEndpoint:
         self._begin()
 
     def want(self, definition: Definition) -> None:
-        """Serve this from now on; the same wish again changes nothing."""
+        """Serve this from now on; the same wish again changes nothing.
+
+        Raises:
+            Terminal: The wish cannot be kept on the disk; nothing has changed.
+        """
         if definition == self.wanted:
             return
         before = self.digests()
-        self.wanted, self._failures, self._trouble = definition, 0, ""
-        self._keep()
+        self._keep(definition, self._proven)
+        self.wanted, self._trouble = definition, ""
         self._begin()
-        self._wish.set()
+        self.try_again()
         self._release_models(before)
+
+    def try_again(self) -> None:
+        """Do not wait any longer before the next attempt: something has changed."""
+        self._failures = 0
+        self._wish.set()
 
     async def observe(self) -> Observed:
         """Ask the process itself what it serves, and whether it answers its example request now."""
@@ -141,14 +150,16 @@ class ServedEndpoint:
         if self._task is None:
             self._task = asyncio.create_task(self._keep_up(), name=f"endpoint {self.name}")
 
-    def _keep(self) -> None:
-        kept = {"wanted": _facts(self.wanted), "proven": _facts(self._proven)}
+    def _keep(self, wanted: Definition | None, proven: Definition | None) -> None:
         unfinished = self._file.with_suffix(".tmp")
-        with unfinished.open("w") as file:
-            json.dump(kept, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self._file)
+        try:
+            with unfinished.open("w") as file:
+                json.dump({"wanted": _facts(wanted), "proven": _facts(proven)}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(self._file)
+        except OSError as error:
+            raise disk_error(error) from error
 
     async def _keep_up(self) -> None:
         while True:
@@ -208,6 +219,9 @@ class ServedEndpoint:
                 process = None
                 return True
             self._trouble = f"version {target.version} does not start: {trouble}"
+            if process.damaged:
+                # Whoever deploys it again is asked for the model anew.
+                self._models.forget(target.digest)
         except LintasError as error:
             self._trouble = error.what
         finally:
@@ -222,7 +236,11 @@ class ServedEndpoint:
             self._trouble = ""
         if self._proven != process.definition:
             self._proven = process.definition
-            self._keep()
+            try:
+                self._keep(self.wanted, self._proven)
+            except LintasError as error:
+                # It serves all the same; only the next host would begin with an older version.
+                self._trouble = error.what
         self._release_models(before)
         if old is not None and not old.ended.is_set():
             task = asyncio.create_task(self._drain(old))

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from tasks.core.errors import Retryable
+from tasks.core.errors import IntegrityError, Retryable
 from tasks.providers.onprem.scoring.process import Definition
 
 _RESTART_PAUSE_S = 1.0
+_READY_TIMEOUT_S = 120.0
 _KEPT_VARIABLES = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "PYTHONPATH",
 )  # fmt: skip
@@ -42,6 +43,7 @@ class ScoringProcess:
         pid: Its process id.
         port: Where it serves on 127.0.0.1.
         requests: How many requests it has now.
+        damaged: Whether it ended because the model's files are not those of the definition.
         idle: Set while it has none.
         ended: Set when it has ended; `reason` says why then.
     """
@@ -51,6 +53,7 @@ class ScoringProcess:
     port: int
     requests: int = 0
     reason: str = ""
+    damaged: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -108,9 +111,14 @@ class ForkServer:
         """Fork a process; its port takes connections at once and answers them when the model is loaded.
 
         Raises:
-            Retryable: The zygote ended before it could.
+            Retryable: The zygote ended before it could, or does not come up.
         """
-        await self._ready.wait()
+        try:
+            await asyncio.wait_for(self._ready.wait(), _READY_TIMEOUT_S)
+        except TimeoutError as error:
+            raise Retryable(
+                f"the fork server does not come up (see {self._log})", "mend it; it is tried again"
+            ) from error
         self._orders += 1
         order, answered = self._orders, asyncio.get_running_loop().create_future()
 
@@ -165,7 +173,7 @@ class ForkServer:
         elif "id" in news:
             self._answers.pop(news["id"])(news)
         elif (process := self._living.pop(news["exited"], None)) is not None:
-            process.reason = news["reason"]
+            process.reason, process.damaged = news["reason"], news["code"] == IntegrityError.exit_code
             process.ended.set()
 
     def _send(self, order: dict[str, Any]) -> None:

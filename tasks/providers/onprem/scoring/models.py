@@ -58,7 +58,7 @@ class Models:
             if not place.is_dir():  # Another upload of the same model may have come first; the two are equal.
                 (incoming / "model").rename(place)
         except OSError as error:
-            raise _disk_error(error) from error
+            raise disk_error(error) from error
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
 
@@ -110,7 +110,8 @@ class Models:
         )
 
 
-def _disk_error(error: OSError) -> LintasError:
+def disk_error(error: OSError) -> LintasError:
+    """What a failed write under the host's root means."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Terminal("the disk of the scoring host is full", "free some space there")
-    return Terminal(f"the scoring host cannot write its models ({error.strerror})", "check its --root directory")
+    return Terminal(f"the scoring host cannot write to its disk ({error.strerror})", "check its --root directory")

@@ -11,7 +11,7 @@ It speaks lines of JSON over the socket that it inherits:
 | --- | --- |
 | `{"ready": seconds}` | everything is imported |
 | `{"id", "pid", "port"}` | it was forked; connections to the port wait until it serves |
-| `{"exited": pid, "reason"}` | it has ended |
+| `{"exited": pid, "code", "reason"}` | it has ended |
 
 It ends, and every scoring process with it, when the socket is closed.
 """
@@ -149,19 +149,19 @@ class Zygote:
         for pid in list(self._children):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                self._tell({"exited": pid, "reason": _reason(self._children.pop(pid), status)})
+                code = os.waitstatus_to_exitcode(status)
+                self._tell({"exited": pid, "code": code, "reason": _reason(self._children.pop(pid), code)})
 
     def _tell(self, news: dict[str, Any]) -> None:
         self.control.sendall(json.dumps(news).encode() + b"\n")
 
 
-def _reason(words: int, status: int) -> str:
+def _reason(words: int, code: int) -> str:
     try:
         said = os.read(words, _REASON_LIMIT_BYTES).decode(errors="replace")
     except BlockingIOError:
         said = ""
     os.close(words)
-    code = os.waitstatus_to_exitcode(status)
     if said:
         return said
     return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
@@ -181,7 +181,9 @@ def _be_scoring_process(
         serve(definition, directory, listener)
         code = 0
     except BaseException as error:  # noqa: BLE001 - the process ends here, and its last words say why
-        words = str(error) if isinstance(error, LintasError) else f"{type(error).__name__}: {error}"
+        words = f"{type(error).__name__}: {error}"
+        if isinstance(error, LintasError):
+            words, code = error.what, error.exit_code
         os.write(last_words, " ".join(words.split())[:_REASON_LIMIT_BYTES].encode())
     finally:
         os._exit(code)
