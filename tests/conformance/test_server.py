@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from tasks.core.cloud import CloudConfig, Secret
 from tasks.core.errors import Denied, IntegrityError, Invalid, NotFound, Retryable
 from tasks.core.evaluation import model_digest
 from tasks.core.ports import Server
-from tasks.core.release import Endpoint, EndpointSpec
+from tasks.core.reconcile import reconcile_until
+from tasks.core.release import Endpoint, EndpointSpec, Release, ReleaseState, request_release, roll_back
+from tasks.records import Records
 
 TOKEN = "token-of-the-scoring-host"
 CANARY = "budi.santoso@example.com"
@@ -410,3 +413,47 @@ def test_a_port_in_use_is_named(host, tmp_path):
     process = second.launch(ready=lambda: False)
     with pytest.raises(Exception, match=f"ended with code 2: port {host.port} cannot be used"):
         process.wait_ready()
+
+
+# A release on a real server
+
+
+def test_a_release_goes_live_a_broken_one_is_undone_and_a_rollback_goes_back(site, tmp_path):
+    records, aliases = Records(tmp_path / "records.sqlite"), []
+    book, site.deployed = records.releases, {"flights"}
+
+    def release(version: str) -> Release:
+        digest = site.specs[version].digest
+        return request_release(book, "flights", version, digest, (("edge", 100),), now=datetime.now(UTC))
+
+    def settle(wanted: Release) -> Release:
+        return reconcile_until(
+            wanted,
+            {"edge": site.server},
+            book,
+            fetch=lambda wanted: Path(site.specs[wanted.version].model_path),
+            project=lambda live: aliases.append(live.version),
+            clock=lambda: datetime.now(UTC),
+            sleep=time.sleep,
+            deadline_s=20 if wanted.version != "broken" else 2,
+            poll_s=0.05,
+        )
+
+    first = settle(release("1"))
+    assert (first.state, first.endpoints[0].digest, first.endpoints[0].weight) == (
+        ReleaseState.LIVE,
+        site.specs["1"].digest,
+        100,
+    )
+    broken = settle(release("broken"))
+    assert broken.state is ReleaseState.FAILED
+    assert "does not start" in broken.reason
+    assert site.predict() == pytest.approx(site.answers["1"])
+    assert settle(release("2")).state is ReleaseState.LIVE
+    assert site.predict() == pytest.approx(site.answers["2"])
+    back = settle(roll_back(book, "flights", now=datetime.now(UTC)))
+    assert (back.state, back.version) == (ReleaseState.LIVE, "1")
+    assert site.predict() == pytest.approx(site.answers["1"])
+    assert list(dict.fromkeys(aliases)) == ["1", "2"]
+    assert aliases[-1] == "1"
+    assert [str(one.state) for one in book.list("flights")] == ["live", "rolled_back", "failed", "superseded"]
