@@ -22,14 +22,22 @@ def is_same_process(pid: int, ticks: int) -> bool:
     return ticks != 0 and start_ticks(pid) == ticks
 
 
-def resident_mb(pid: int) -> float:
-    """Resident memory of the process and all its descendants, in MB of 10**6 bytes; 0 when it is gone."""
-    pending, total_kb = [pid], 0
+def descendants(pid: int) -> list[int]:
+    """The process and all that descend from it."""
+    found, pending = list[int](), [pid]
     while pending:
         process = pending.pop()
+        found.append(process)
         pending += _children(process)
-        total_kb += _resident_kb(process)
-    return round(total_kb * 1024 / 1e6, 1)
+    return found
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of the process and all its descendants, in MB of 10**6 bytes; 0 when it is gone.
+
+    A page that several processes share counts once in each.
+    """
+    return round(sum(_resident_kb(process) for process in descendants(pid)) * 1024 / 1e6, 1)
 
 
 def _stat(pid: int) -> list[str]:

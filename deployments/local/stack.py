@@ -181,7 +181,7 @@ def running_stack(state: Path, wanted: Wanted | None = None, on_progress: Progre
         try:
             stack = Stack(prepare(state, wanted or Wanted())).start(report)
         except LintasError as error:
-            record.write(StackStatus(supervisor_pid=os.getpid()), error)
+            record.write(StackStatus(), error)
             raise
         try:
             yield stack
@@ -314,13 +314,14 @@ class _Record:
 
     def remove(self) -> None:
         """Forget the twin: what points at it would only lead into the void."""
-        self._config.unlink(missing_ok=True)
-        self._path.unlink(missing_ok=True)
+        for path in (self._config, self._path):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
 
     def _content(self) -> dict:
         try:
             return json.loads(self._path.read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
 
 
