@@ -60,8 +60,8 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Look for personal data and secrets; shows places and counts, never values. Exit 3 when the policy refuses."""
-    from tasks.core.scan import scan as scan_objects
-    from tasks.core.scan import spans as find_spans
+    from tasks.core.detectors.scan import scan as scan_objects
+    from tasks.core.detectors.spans import spans as find_spans
 
     from tasks.core.dataset import read_manifest
     from tasks.core.privacy import Refused, actions_for
