@@ -496,6 +496,22 @@ def test_a_body_that_is_cut_is_retryable_never_short(config: CloudConfig, store:
 
 
 @over_a_network
+@pytest.mark.parametrize("size_bytes", [4 * MIB, 20 * MIB], ids=["whole", "in-parts"])
+def test_an_upload_whose_connection_is_cut_once_arrives_whole(
+    config: CloudConfig, store: Store, prefix: str, rclone: Callable[..., bytes], size_bytes: int
+) -> None:
+    key, content = f"{prefix}resumed", random_bytes(size_bytes)
+    with Wire(config.endpoint("objects"), cut_once_after_sent_bytes=size_bytes // 2 + 1000) as wire:
+        far = open_store(pointed_at(config, wire.port), store.bucket)
+
+        put(far, key, content, if_absent=True)
+
+    assert wire.cuts == 1
+    assert rclone("cat", key) == content
+    assert unfinished_uploads(config, store.bucket, prefix) == []
+
+
+@over_a_network
 @pytest.mark.parametrize("size_bytes", [1000, 9 * MIB], ids=["whole", "in-parts"])
 def test_bytes_damaged_on_the_way_in_are_refused_by_the_far_end(
     config: CloudConfig, store: Store, prefix: str, size_bytes: int

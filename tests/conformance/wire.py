@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -16,7 +17,8 @@ class Wire:
 
     Args:
         url: The server's.
-        cut_after_bytes: Close a connection after this many bytes of answers.
+        cut_after_bytes: Close every connection after this many bytes of answers.
+        cut_once_after_sent_bytes: Close the first connection that has sent this many bytes; later ones live.
         damage_sent: Replace these bytes by as many others on their way to the server.
         damage_received: The same on their way back.
     """
@@ -26,18 +28,21 @@ class Wire:
         url: str,
         *,
         cut_after_bytes: int | None = None,
+        cut_once_after_sent_bytes: int | None = None,
         damage_sent: Replacement | None = None,
         damage_received: Replacement | None = None,
     ) -> None:
         parts = urlsplit(url)
         self._server = (str(parts.hostname), int(parts.port or 80))
         self._cut_after_bytes = cut_after_bytes
+        self._cut_once_after_sent_bytes = cut_once_after_sent_bytes
         self._damage_sent = damage_sent
         self._damage_received = damage_received
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self.port = int(self._listener.getsockname()[1])
         self.damaged = False
+        self.cuts = 0
 
     def __enter__(self) -> Wire:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -46,6 +51,8 @@ class Wire:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # Closing alone does not wake a thread that waits in accept.
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for end in self._sockets:
             end.close()
@@ -58,15 +65,17 @@ class Wire:
                 return
             server = socket.create_connection(self._server)
             self._sockets += [client, server]
-            for source, sink, damage, limit in (
-                (client, server, self._damage_sent, None),
-                (server, client, self._damage_received, self._cut_after_bytes),
-            ):
-                arguments = (source, sink, damage, limit)
+            sending = (client, server, self._damage_sent, lambda: self._cut_once_after_sent_bytes)
+            receiving = (server, client, self._damage_received, lambda: self._cut_after_bytes)
+            for arguments in (sending, receiving):
                 threading.Thread(target=self._forward, args=arguments, daemon=True).start()
 
     def _forward(
-        self, source: socket.socket, sink: socket.socket, damage: Replacement | None, limit: int | None
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        damage: Replacement | None,
+        limit_bytes: Callable[[], int | None],
     ) -> None:
         passed = 0
         try:
@@ -80,9 +89,12 @@ class Wire:
                         data += more
                     self.damaged |= damage[0] in data
                     data = data.replace(*damage)
+                limit = limit_bytes()
                 sink.sendall(data[: None if limit is None else max(0, limit - passed)])
                 passed += len(data)
                 if limit is not None and passed >= limit:
+                    self.cuts += 1
+                    self._cut_once_after_sent_bytes = None
                     break
         except OSError:
             return  # One end went away; the other follows.
@@ -90,3 +102,4 @@ class Wire:
             for end in (source, sink):
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
+                end.close()

@@ -117,7 +117,8 @@ def _client(config: CloudConfig, dialect: S3Dialect) -> S3Client:
     settings = Config(
         signature_version="s3v4",
         s3={"addressing_style": addressing},
-        connect_timeout=5,
+        # The first also limits how long one piece may take to be sent.
+        connect_timeout=20,
         read_timeout=60,
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=_CONNECTIONS,

@@ -56,9 +56,8 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
     client = BlobServiceClient(
         endpoint,
         credential=_credential(config, account),
-        transport=RequestsTransport(session=session),
-        connection_timeout=5,
-        read_timeout=60,
+        # The first also limits how long one piece may take to be sent.
+        transport=RequestsTransport(session=session, connection_timeout=20, read_timeout=60),
         retry_policy=LinearRetry(backoff=1, retry_total=2, random_jitter_range=1),
         max_single_put_size=CHUNK_BYTES,
         max_single_get_size=CHUNK_BYTES,

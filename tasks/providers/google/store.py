@@ -47,7 +47,8 @@ _log = logging.getLogger(__name__)
 _ENDPOINT = "https://storage.googleapis.com"
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 _RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with_timeout(3.0)
-_TIMEOUT: Any = (5.0, 60.0)  # To connect and to read, in seconds.
+# To connect and to read, in seconds. The first also limits how long one piece may take to be sent.
+_TIMEOUT: Any = (20.0, 60.0)
 _CALL: dict[str, Any] = {"retry": _RETRY, "timeout": _TIMEOUT}
 _CONNECTIONS = 32
 _INCOMPLETE = 308
@@ -303,9 +304,8 @@ class GoogleStore:
     def _exchange(
         self, upload_url: str, data: bytes, span: str, proof: Mapping[str, str], key: str
     ) -> requests.Response:
-        answer = self._session.put(
-            upload_url, data=data, headers={"Content-Range": span, **proof}, timeout=_TIMEOUT, allow_redirects=False
-        )
+        headers = {"Content-Range": span, **proof}
+        answer = self._session.put(upload_url, data=data, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
         if answer.status_code in _GONE:
             raise self._place.cut(key)
         if answer.status_code >= 400:
