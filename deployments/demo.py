@@ -19,6 +19,7 @@ from typing import Any
 
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import IntegrityError, Terminal
+from tasks.registry import Installation
 
 DATASET = DatasetURI("aws", "raw", "flights")
 MARKER = "_SUCCESS"
@@ -125,7 +126,36 @@ def watch_lifecycle(
     raise Terminal(f"the lifecycle {what} within {timeout_s:.0f} s", "see the logs in the state directory")
 
 
-def ask_endpoints(report: Mapping[str, Any], rows: bytes) -> dict[str, str]:
+def prepare_dataset(folder: Path) -> subprocess.Popen[bytes] | None:
+    """Begin to write the dataset with the example's own script; None when an earlier demo wrote it whole."""
+    if (folder / MARKER).exists():
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    script = REPOSITORY / "examples" / "flights" / "prepare.py"
+    command = [sys.executable, str(script), "--out", str(folder)]
+    whole = "import pathlib, subprocess, sys; subprocess.run(sys.argv[2:], check=True); pathlib.Path(sys.argv[1]).touch()"
+    return subprocess.Popen([sys.executable, "-c", whole, str(folder / MARKER), *command], stdout=subprocess.DEVNULL)
+
+
+def example_row(folder: Path) -> bytes:
+    """One flight of the held-out months, without the personal columns, as a request in MLflow's scoring protocol."""
+    import pyarrow.parquet as pq
+
+    path = min((folder / "holdout").glob("*.parquet"))
+    row = pq.ParquetFile(path).read_row_group(0).slice(0, 1).to_pandas()
+    return json.dumps({"dataframe_split": json.loads(row.to_json(orient="split", index=False))}).encode()
+
+
+def read_report(state_dir: Path, flow_run_id: str) -> tuple[dict[str, Any], Path]:
+    """The report that a lifecycle run wrote, and its page. Raises `Terminal` when there is none."""
+    for path in sorted((state_dir / "reports").glob("*.json"), reverse=True):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if report["flow_run_id"] == flow_run_id:
+            return report, path.with_suffix(".html")
+    raise Terminal("the lifecycle wrote no report", "see its log in the Prefect UI")
+
+
+def ask_endpoints(report: Mapping[str, Any], here: Installation, rows: bytes) -> dict[str, str]:
     """Send the same row to every endpoint of the report over plain HTTP; the prediction by cloud.
 
     Raises:
@@ -135,7 +165,9 @@ def ask_endpoints(report: Mapping[str, Any], rows: bytes) -> dict[str, str]:
 
     answers: dict[str, str] = {}
     for endpoint in report["release"]["endpoints"]:
-        answer = httpx.post(endpoint["url"], content=rows, headers={"content-type": "application/json"}, timeout=30)
+        token = here.cloud(endpoint["provider"]).credentials["token"].reveal()
+        headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
+        answer = httpx.post(endpoint["url"], content=rows, headers=headers, timeout=30)
         predictions = answer.json().get("predictions") if answer.status_code == 200 else None
         if not predictions:
             raise IntegrityError(f"{endpoint['url']} answered {answer.status_code}", "see the scoring host's log")

@@ -37,6 +37,7 @@ class Moved:
         receipt: What was sent; its digest is that of the destination, equal to the source's unless the policy
             made a treated copy.
         verdict: The clearance it travelled under.
+        policy: Its policy's name.
         cost_usd: The plan's estimate of egress; None when the price is unknown.
         elapsed_s: Of the whole, with scan and verdict.
     """
@@ -46,6 +47,7 @@ class Moved:
     findings: tuple[Finding, ...]
     receipt: Receipt
     verdict: Cleared
+    policy: str
     cost_usd: float | None
     elapsed_s: float
 
@@ -63,6 +65,7 @@ class Moved:
             "objects_removed": len(self.receipt.removed),
             "route": self.receipt.route,
             "verdict": "cleared",
+            "policy": self.policy,
             "treated": self.receipt.digest != self.source_digest,
             "cost_usd": self.cost_usd,
             "elapsed_s": self.elapsed_s,
@@ -88,6 +91,7 @@ def move(source: str, destination: str, policy: str = "flights", delete: bool = 
         findings=ready.findings,
         receipt=receipt,
         verdict=ready.verdict,
+        policy=policy,
         cost_usd=ready.plan.cost_usd,
         elapsed_s=time.monotonic() - started,
     )

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from tasks.tracking import ModelVersion, finish_run, open_run
 
 from flows.move import Moved, move
 from tasks.core.errors import Stockout
@@ -15,6 +14,7 @@ from tasks.core.training import JobStatus
 from tasks.placement import place_training
 from tasks.registry import installation, training_spec
 from tasks.storage import manifest_of
+from tasks.tracking import ModelVersion, finish_run, open_run
 from tasks.training import Attempt, evaluate_model, exhausted, register_model, run_training, training_home
 
 

@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 
 from tasks.artifacts import show_table
 from tasks.core.dataset import DatasetURI, Manifest
+from tasks.core.detectors.scan import scan
 from tasks.core.findings import ScanReport
 from tasks.core.policy import Policy
 from tasks.core.privacy import Cleared, Refused, Verdict, actions_for, decide
-from tasks.core.detectors.scan import scan
 from tasks.core.transform import apply_treatment
 from tasks.registry import STAGING, installation
 from tasks.steps import say, step

@@ -109,10 +109,16 @@ def probe(release: Release, payload: bytes) -> Mapping[str, bytes]:
 
 
 def governing_releases() -> list[Release]:
-    """For every model the release that says what should be served now."""
+    """For every model the release that says what should be served, or the newest if it failed and must be undone."""
     book = installation().records.releases
-    found = (governing(book, model) for model in sorted({release.model for release in book.list()}))
-    return [release for release in found if release is not None]
+    found: list[Release] = []
+    for model in sorted({release.model for release in book.list()}):
+        ruling, newest = governing(book, model), book.latest(model)
+        if ruling is not None:
+            found.append(ruling)
+        elif newest is not None and newest.state is ReleaseState.FAILED:
+            found.append(newest)
+    return found
 
 
 def _servers() -> dict[str, Server]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,32 @@ from typing import Any
 from deployments.cli import show
 from deployments.cli.app import print_json
 from deployments.cli.watching import Services, Steps
-from deployments.demo import DATASET, LifecycleSeen, ask_endpoints, deploy, example_row, land_dataset, prepare_dataset
-from deployments.demo import read_report, watch_lifecycle
+from deployments.demo import (
+    DATASET,
+    LifecycleSeen,
+    ask_endpoints,
+    deploy,
+    example_row,
+    land_dataset,
+    prepare_dataset,
+    read_report,
+    watch_lifecycle,
+)
 from deployments.local.stack import running_stack
 from tasks.core.errors import Terminal
 
 
 def run(state: Path, *, fresh: bool, hold: bool | None, as_json: bool) -> None:
     """Run the whole demo; raises what failed, so that the command's exit code is 0 only when all of it happened."""
-    import os
-
     began = time.monotonic()
     seconds: dict[str, float] = {}
     if fresh and state.exists():
         shutil.rmtree(state)
     cold = not (state / "data").exists()
-    preparing = subprocess.Popen([sys.executable, "-c", prepare_dataset(state / "dataset")])
-    with Services("Starting the local twin") as services, running_stack(state, on_progress=services.update) as stack:
-        services.__exit__(None, None, None)
+    preparing = prepare_dataset(state / "dataset")
+    with ExitStack() as running:
+        with Services("Starting the local twin") as services:
+            stack = running.enter_context(running_stack(state, on_progress=services.update))
         config = stack.twin.config
         os.environ["LINTAS_CONFIG"] = str(config)
         from tasks.registry import installation
@@ -43,7 +52,7 @@ def run(state: Path, *, fresh: bool, hold: bool | None, as_json: bool) -> None:
         seconds["services"] = time.monotonic() - began
         show.progress.print("Deploying prefect.yaml")
         deploy(api)
-        if preparing.wait() != 0:
+        if preparing is not None and preparing.wait() != 0:
             raise Terminal("the dataset could not be prepared", "see the messages above")
         seconds["deployed"] = time.monotonic() - began
 
@@ -56,11 +65,12 @@ def run(state: Path, *, fresh: bool, hold: bool | None, as_json: bool) -> None:
                 steps.update(seen)
         if seen.state != "COMPLETED" or seen.run_id is None:
             raise Terminal(
-                f"the lifecycle {seen.state.lower()}: {seen.message}", f"see {state}/logs/worker.log, or run 'lintas up'"
+                f"the lifecycle {seen.state.lower()}: {seen.message}",
+                f"see {state}/logs/worker.log, or run 'lintas up'",
             )
         seconds["lifecycle"] = time.monotonic() - began
         report, page = read_report(here.settings.state_dir, seen.run_id)
-        answers = ask_endpoints(report, example_row(state / "dataset"))
+        answers = ask_endpoints(report, here, example_row(state / "dataset"))
         seconds["total"] = time.monotonic() - began
         links = {
             "Prefect": f"{here.settings.services.prefect_ui_url}/runs/flow-run/{seen.run_id}",
@@ -86,7 +96,10 @@ def tell(report: Mapping[str, Any], answers: Mapping[str, str], links: Mapping[s
         treated = ", a treated copy" if leg["treated"] else ""
         rows.append((f"moved{treated}", f"{leg['source']} -> {leg['destination']}"))
         rows.append(
-            ("", f"{leg['objects_sent']} of {leg['objects']} objects sent, {show.size(leg['bytes_sent'])} ({leg['route']})")
+            (
+                "",
+                f"{leg['objects_sent']} of {leg['objects']} objects sent, {show.size(leg['bytes_sent'])} ({leg['route']})",
+            )
         )
         rows.append(("", f"digest {leg['digest'][:32]} on both sides: yes"))
     counts = Counter[str]()

@@ -60,10 +60,10 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Look for personal data and secrets; shows places and counts, never values. Exit 3 when the policy refuses."""
-    from tasks.core.detectors.scan import scan as scan_objects
     from tasks.core.detectors.spans import spans as find_spans
 
     from tasks.core.dataset import read_manifest
+    from tasks.core.detectors.scan import scan as scan_objects
     from tasks.core.privacy import Refused, actions_for
     from tasks.registry import installation
 
