@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from typing import Any
 
 from tasks.core.dataset import DatasetURI
@@ -174,6 +175,7 @@ class ColumnTreatment:
         entities: What was found there.
         rule: The rule that decided.
         options: How it is done.
+        domain: Equal values of one domain get equal tokens at one destination.
         in_text: Whether hits stand inside longer text, so that only the hits are treated and not whole cells.
     """
 
@@ -183,7 +185,12 @@ class ColumnTreatment:
     entities: tuple[str, ...]
     rule: str
     options: ActionOptions
+    domain: str
     in_text: bool = False
+
+    def applies_to(self, path: str) -> bool:
+        """Whether an object is part of the table; it may say yes once too often, which treats more."""
+        return path == self.path or fnmatchcase(path, self.path.replace("[", "[[]"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +236,11 @@ def actions_for(
     decisions = [policy.decide(finding, place) for finding in report.findings]
     leaving = [decision.finding for decision in decisions if decision.action in _SURVIVES]
     reasons = [_in_words(decision) for decision in decisions if decision.action is Action.REFUSE]
+    reasons += [
+        f"{_in_words(decision)}, and {decision.finding.place} cannot be treated: rename it"
+        for decision in decisions
+        if decision.action not in (Action.ALLOW, Action.REFUSE) and decision.finding.column.startswith(("#", "(name)"))
+    ]
     reasons += policy.residency_refusals(leaving, place)
     if reasons:
         return _refused(policy, report, report.manifest_digest, destination, tuple(reasons))
@@ -327,6 +339,7 @@ def _column_treatment(path: str, column: str, decisions: list[Decision]) -> Colu
         entities=tuple(sorted({decision.finding.entity for decision in decisions})),
         rule=strictest.rule,
         options=strictest.options,
+        domain=strictest.options.domain or strictest.finding.entity,
         in_text=all(decision.finding.whole < 0.5 for decision in decisions),
     )
 

@@ -213,10 +213,13 @@ def test_a_column_of_niks_is_not_taken_for_cards() -> None:
     assert "CREDIT_CARD" not in found
 
 
-def test_one_bare_number_needs_a_word_beside_it() -> None:
-    assert judged("note", ["3273014507900001"]) == {}
-    assert "ID_NIK" in judged("note", ["NIK: 3273014507900001 sudah diverifikasi"])
-    assert "ID_NIK" in judged("national_id", ["3273014507900001"])
+def test_one_bare_number_counts_unless_the_header_speaks_against_it() -> None:
+    for number in ("3273014507900001", "4111111111111111"):
+        assert judged("note", [number]) != {}
+        assert judged("order_ref", [number]) == {}
+    assert judged("note", ["3273014507900001"])["ID_NIK"] < 0.6
+    assert judged("note", ["NIK: 3273014507900001 sudah diverifikasi"])["ID_NIK"] > 0.9
+    assert judged("national_ids", ["3273014507900001"])["ID_NIK"] > 0.9
 
 
 def test_prefixed_order_numbers_are_no_phones() -> None:

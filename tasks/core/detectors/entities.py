@@ -101,7 +101,7 @@ _ALL = (
             "nomor kartu",
         ),
         chance=0.15,
-        prior=0.25,
+        prior=0.3,
     ),
     Entity(
         "IBAN_CODE", Group.FINANCIAL, "an IBAN", ("iban", "account", "bank account", "rekening", "norek"), chance=0.02
@@ -187,7 +187,7 @@ _ALL = (
         "an Indonesian identity number (NIK)",
         ("nik", "ktp", "no ktp", "nomor ktp", "national id", "nationalid", "identity", "identitas", "kependudukan"),
         chance=0.12,
-        prior=0.2,
+        prior=0.25,
     ),
     Entity(
         "ID_NPWP",

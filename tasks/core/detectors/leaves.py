@@ -77,7 +77,7 @@ def _leaf(name: str, array: Any, rows: Rows | None) -> Iterator[Leaf | Unread]:
     if pa.types.is_null(kind):
         yield Leaf(name, pl.Series(name, [None] * len(array), dtype=pl.String), rows)
         return
-    if _is_binary(kind):
+    if is_binary(kind):
         array, broken = decode(array)
         if broken:
             yield Unread("bytes that are not UTF-8 text", name, broken)
@@ -93,7 +93,8 @@ def _leaf(name: str, array: Any, rows: Rows | None) -> Iterator[Leaf | Unread]:
     yield Leaf(name, values, rows)
 
 
-def _is_binary(kind: Any) -> bool:
+def is_binary(kind: Any) -> bool:
+    """Whether an Arrow type holds bytes that may be text."""
     types = pa.types
     fixed = types.is_fixed_size_binary(kind) and not types.is_decimal(kind)
     return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind) or fixed

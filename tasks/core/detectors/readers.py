@@ -14,7 +14,7 @@ from tasks.core.arrow import csv as arrow_csv
 from tasks.core.arrow import json as arrow_json
 from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
-from tasks.core.detectors.leaves import leaves, unique_names
+from tasks.core.detectors.leaves import leaves
 from tasks.core.detectors.tables import BATCH_ROWS, METADATA, TEXT, Batch, Leaf, Source, Unread
 
 BLOCK_BYTES = 8 * 1024 * 1024
@@ -23,7 +23,7 @@ BLOCK_BYTES = 8 * 1024 * 1024
 _MAX_COLUMNS = 4096
 _MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 _MAX_NESTING = 200
-_ARROW_ERRORS = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+ARROW_ERRORS: Any = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
 
 def parquet(source: Source) -> Iterator[Batch | Unread]:
@@ -40,12 +40,25 @@ def parquet(source: Source) -> Iterator[Batch | Unread]:
             yield from (each for each in found if isinstance(each, Unread))
             yield Batch(batch.num_rows, row, tuple(each for each in found if isinstance(each, Leaf)))
             row += batch.num_rows
-    except _ARROW_ERRORS as error:
+    except ARROW_ERRORS as error:
         yield Unread(f"Parquet that cannot be decoded after {row} rows ({_kind(error)})")
 
 
 def csv(source: Source) -> Iterator[Batch | Unread]:
     """Separated values with a header, everything as text."""
+    row = 0
+    for header, batch in csv_batches(source):
+        if isinstance(batch, Unread):
+            yield batch
+            continue
+        found = list(leaves(pa.RecordBatch.from_arrays(batch.columns, names=header)))
+        yield from (each for each in found if isinstance(each, Unread))
+        yield Batch(batch.num_rows, row, tuple(each for each in found if isinstance(each, Leaf)))
+        row += batch.num_rows
+
+
+def csv_batches(source: Source) -> Iterator[tuple[list[str], Any]]:
+    """The header with each batch of rows, cells as bytes (empty ones are null), or with an `Unread`."""
     ragged = 0
 
     def skip(_row: Any) -> str:
@@ -53,9 +66,8 @@ def csv(source: Source) -> Iterator[Batch | Unread]:
         ragged += 1
         return "skip"
 
-    delimiter = delimiter_of(source)
     row = 0
-    names: list[str] = []
+    header: list[str] = []
     try:
         reader = arrow_csv.open_csv(
             source.streamed(),
@@ -63,7 +75,7 @@ def csv(source: Source) -> Iterator[Batch | Unread]:
                 use_threads=False, block_size=BLOCK_BYTES, autogenerate_column_names=True
             ),
             parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip, ignore_empty_lines=True
+                delimiter=delimiter_of(source), newlines_in_values=True, invalid_row_handler=skip
             ),
             convert_options=arrow_csv.ConvertOptions(
                 column_types={f"f{at}": pa.binary() for at in range(_MAX_COLUMNS)},
@@ -71,22 +83,20 @@ def csv(source: Source) -> Iterator[Batch | Unread]:
                 strings_can_be_null=True,
             ),
         )
-        for batch in reader:
-            if not names:
+        for arrived in reader:
+            batch = arrived
+            if not header:
                 if batch.num_columns > _MAX_COLUMNS:
-                    yield Unread(f"more than {_MAX_COLUMNS} columns")
+                    yield header, Unread(f"more than {_MAX_COLUMNS} columns")
                     return
-                names = unique_names([_text(column[0].as_py()) for column in batch.columns])
+                header = [_text(column[0].as_py()) for column in batch.columns]
                 batch = batch.slice(1)
-            renamed = pa.RecordBatch.from_arrays(batch.columns, names=names)
-            found = list(leaves(renamed))
-            yield from (each for each in found if isinstance(each, Unread))
-            yield Batch(batch.num_rows, row, tuple(each for each in found if isinstance(each, Leaf)))
+            yield header, batch
             row += batch.num_rows
-    except _ARROW_ERRORS as error:
-        yield Unread(f"CSV that cannot be parsed after {row} rows ({_kind(error)})")
+    except ARROW_ERRORS as error:
+        yield header, Unread(f"CSV that cannot be parsed after {row} rows ({_kind(error)})")
     if ragged:
-        yield Unread("rows with another number of fields than the first", count=ragged)
+        yield header, Unread("rows with another number of fields than the first", count=ragged)
 
 
 def delimiter_of(source: Source) -> str:
@@ -165,7 +175,7 @@ def json_lines(source: Source) -> Iterator[Batch | Unread]:
         values: list[Any] = []
         for line in block.splitlines():
             if line.strip():
-                value, why = _parse(line)
+                value, why = parse(line)
                 values.append(value)
                 if why:
                     unread[why] = unread.get(why, 0) + 1
@@ -181,8 +191,8 @@ def json_document(source: Source) -> Iterator[Batch | Unread]:
         yield from json_lines(source)
         return
     content = b"".join(source.pieces())
-    value, why = _parse(content)
-    if why == _NOT_JSON:
+    value, why = parse(content)
+    if why == NOT_JSON:
         yield from json_lines(source)
     elif why:
         yield Unread(why)
@@ -192,7 +202,8 @@ def json_document(source: Source) -> Iterator[Batch | Unread]:
             yield _flattened(rows[start : start + BATCH_ROWS], start)
 
 
-_NOT_JSON = "text that is not JSON"
+NOT_JSON = "text that is not JSON"
+"""The reason that `parse` gives for what another reader may understand."""
 
 
 def _may_be_deep(block: bytes) -> bool:
@@ -212,12 +223,12 @@ def _parse_block(block: bytes) -> Any:
             read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
         )
         batches = table.combine_chunks().to_batches()
-    except _ARROW_ERRORS:
+    except ARROW_ERRORS:
         return None
     return batches[0] if len(batches) == 1 else None
 
 
-def _parse(content: bytes) -> tuple[Any, str]:
+def parse(content: bytes) -> tuple[Any, str]:
     """A JSON value, or the reason why it cannot be had."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -233,7 +244,7 @@ def _parse(content: bytes) -> tuple[Any, str]:
     except RecursionError:
         return None, "JSON that is nested too deep"
     except ValueError:
-        return None, _NOT_JSON
+        return None, NOT_JSON
 
 
 class _RepeatedKeyError(Exception):

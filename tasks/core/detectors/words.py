@@ -54,12 +54,10 @@ def speaks_for(entity: str, name: str) -> str:
     if entity == "LOCATION" and _NO_ADDRESS.intersection(words):
         return ""
     joined = f" {' '.join(words)} "
-    for header in sorted(ENTITIES[entity].headers, key=len, reverse=True):
-        joined_up = header.replace(" ", "")
-        inside = len(joined_up) >= _MIN_INSIDE and joined_up in joined
-        if f" {header} " in joined or inside:
-            return header
-    return ""
+    headers = ENTITIES[entity].headers
+    whole = [header for header in headers if f" {header} " in joined or f" {header}s " in joined]
+    inside = [header for header in headers if len(header) >= _MIN_INSIDE and header in joined]
+    return max(whole or inside, key=len, default="")
 
 
 @functools.cache

@@ -1,0 +1,261 @@
+"""One rewriter a format: reads an object as the scan does and writes it again with its columns treated."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+import json
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import polars as pl
+
+from tasks.core.arrow import compute as pc
+from tasks.core.arrow import csv as arrow_csv
+from tasks.core.arrow import pa
+from tasks.core.arrow import parquet as arrow_parquet
+from tasks.core.detectors import readers
+from tasks.core.detectors.leaves import decode, is_binary, unique_names
+from tasks.core.detectors.tables import TEXT, Source, Unread
+from tasks.core.policy import Action
+from tasks.core.privacy import ColumnTreatment
+from tasks.core.transform import ObjectTreatment, cannot_be_treated
+from tasks.core.treatments import treat_column, treat_hits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_GROUP_ROWS = 131_072
+
+
+def parquet(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
+    """A Parquet file: treated columns change their type to text where need be; notes beside the rows are left out."""
+    try:
+        file = arrow_parquet.ParquetFile(source.ranged(), buffer_size=1024 * 1024, pre_buffer=False)
+        writer: Any = None
+        batches = file.iter_batches(batch_size=_GROUP_ROWS, use_threads=False)
+        empty = pa.RecordBatch.from_pylist([], schema=file.schema_arrow)
+        for batch in batches if file.metadata.num_rows else [empty]:
+            treated = _treated_batch(batch, needed)
+            if not treated.num_columns:
+                return False
+            if writer is None:
+                writer = arrow_parquet.ParquetWriter(sink, treated.schema, compression="zstd")
+            writer.write_batch(treated, row_group_size=_GROUP_ROWS)
+        if writer is not None:
+            writer.close()
+    except readers.ARROW_ERRORS as error:
+        raise cannot_be_treated(source.entry.path, f"Parquet that cannot be decoded ({type(error).__name__})") from None
+    return True
+
+
+def _treated_batch(batch: Any, needed: ObjectTreatment) -> Any:
+    fields: list[Any] = []
+    arrays: list[Any] = []
+    names = unique_names(batch.schema.names)
+    for name, field, array in zip(names, batch.schema, batch.columns, strict=True):
+        treated = _treated_array(name, array, needed)
+        if treated is not None:
+            arrays.append(treated)
+            fields.append(field if treated is array else pa.field(field.name, treated.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _treated_array(name: str, array: Any, needed: ObjectTreatment) -> Any:
+    """The array with the leaves under `name` treated; None when nothing is left; the array itself when unconcerned."""
+    if not any(column == name or column.startswith((f"{name}.", f"{name}[]")) for column in needed.columns):
+        return array
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return _treated_array(name, array.storage, needed)
+    if pa.types.is_dictionary(kind):
+        return _treated_array(name, array.dictionary_decode(), needed)
+    if pa.types.is_struct(kind):
+        return _treated_struct(name, array, needed)
+    if pa.types.is_map(kind):
+        keys = _treated_array(f"{name}.key[]", array.keys, needed)
+        items = _treated_array(f"{name}.value[]", array.items, needed)
+        if keys is None or items is None:
+            return None
+        return pa.MapArray.from_arrays(_offsets(array), keys, items)
+    if pa.types.is_fixed_size_list(kind):
+        array = array.cast(pa.list_(kind.value_type))
+    if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+        values = _treated_array(f"{name}[]", array.values, needed)
+        if values is None:
+            return None
+        made = pa.LargeListArray if pa.types.is_large_list(array.type) else pa.ListArray
+        return made.from_arrays(_offsets(array), values)
+    return _treated_leaf(array, needed.columns[name], needed) if name in needed.columns else array
+
+
+def _offsets(array: Any) -> Any:
+    """Offsets in which a null list is null, as `from_arrays` reads them."""
+    offsets = array.offsets
+    if not array.null_count:
+        return offsets
+    missing = pa.concat_arrays([pc.is_null(array), pa.array([False])])
+    return pc.if_else(missing, pa.scalar(None, offsets.type), offsets)
+
+
+def _treated_struct(name: str, array: Any, needed: ObjectTreatment) -> Any:
+    children: list[Any] = []
+    fields: list[Any] = []
+    for at, child in enumerate(array.flatten()):
+        field = array.type.field(at)
+        treated = _treated_array(f"{name}.{field.name}", child, needed)
+        if treated is not None:
+            children.append(treated)
+            fields.append(pa.field(field.name, treated.type))
+    if not children:
+        return None
+    return pa.StructArray.from_arrays(children, fields=fields, mask=pc.is_null(array))
+
+
+def _treated_leaf(array: Any, treatment: ColumnTreatment, needed: ObjectTreatment) -> Any:
+    if treatment.action is Action.DROP:
+        return None
+    if pa.types.is_null(array.type):
+        return array.cast(pa.string())
+    if is_binary(array.type):
+        array, _ = decode(array)
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.string())
+    treated: Any = _treated(pl.Series(array), treatment, needed)
+    result = treated.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return result.cast(pa.string()) if pa.types.is_large_string(result.type) else result
+
+
+def _treated(values: pl.Series, treatment: ColumnTreatment, needed: ObjectTreatment) -> pl.Series:
+    if treatment.in_text and values.dtype == pl.String:
+        return treat_hits(values, treatment, needed.keys, needed.destination)
+    return treat_column(values, treatment, needed.keys, needed.destination)
+
+
+def csv(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
+    """Separated values: the header stays as it was, except for columns that are left out."""
+    options = arrow_csv.WriteOptions(
+        include_header=False, delimiter=readers.delimiter_of(source), quoting_style="needed"
+    )
+    kept: list[int] | None = None
+    for header, batch in readers.csv_batches(source):
+        if isinstance(batch, Unread):
+            raise cannot_be_treated(source.entry.path, batch.why)
+        names = unique_names(header)
+        if kept is None:
+            kept = [at for at, name in enumerate(names) if not needed.dropped(name)]
+            if not kept:
+                return False
+            sink.write(_csv_line([header[at] for at in kept], readers.delimiter_of(source)))
+        columns: list[Any] = []
+        for at in kept:
+            array, broken = decode(batch.column(at))
+            if broken:
+                raise cannot_be_treated(source.entry.path, "text that is not UTF-8")
+            treatment = needed.columns.get(names[at])
+            columns.append(array if treatment is None else _treated_leaf(array, treatment, needed))
+        arrow_csv.write_csv(pa.RecordBatch.from_arrays(columns, names=[f"f{at}" for at in kept]), sink, options)
+    return True
+
+
+def _csv_line(cells: list[str], delimiter: str) -> bytes:
+    line = io.StringIO()
+    csv_module.writer(line, delimiter=delimiter, lineterminator="\n").writerow(cells)
+    return line.getvalue().encode()
+
+
+def text(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
+    """Plain text, line by line."""
+    treatment = needed.columns[TEXT]
+    if treatment.action is Action.DROP:
+        return False
+    for part in readers.text(source):
+        if isinstance(part, Unread):
+            raise cannot_be_treated(source.entry.path, part.why)
+        for leaf in part.leaves:
+            lines = _treated(leaf.values, treatment, needed)
+            sink.write(("\n".join(lines.to_list()) + "\n").encode())
+    return True
+
+
+def json_lines(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
+    """JSON values, one a line."""
+    for block in readers.lines(source):
+        if isinstance(block, Unread):
+            raise cannot_be_treated(source.entry.path, block.why)
+        values: list[Any] = []
+        for line in block.splitlines():
+            if line.strip():
+                value, why = readers.parse(line)
+                if why:
+                    raise cannot_be_treated(source.entry.path, why)
+                values.append(value)
+        _treat_json(values, needed)
+        for value in values:
+            sink.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+    return True
+
+
+def json_document(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
+    """One JSON value, or lines of them under the same name."""
+    value, why = readers.parse(b"".join(source.pieces()))
+    if why == readers.NOT_JSON:
+        return json_lines(source, needed, sink)
+    if why:
+        raise cannot_be_treated(source.entry.path, why)
+    rows = cast("list[Any]", value) if isinstance(value, list) else [value]
+    _treat_json(rows, needed)
+    sink.write(json.dumps(rows if isinstance(value, list) else rows[0], ensure_ascii=False).encode() + b"\n")
+    return True
+
+
+Place = tuple[Any, Any]
+"""A container (object or list) and the key or index of a leaf in it."""
+
+
+def _treat_json(values: list[Any], needed: ObjectTreatment) -> None:
+    """Treat the leaves of the values in place, a whole path at a time."""
+    places: dict[str, list[Place]] = {}
+    for at, value in enumerate(values):
+        for path, place in _places(value, (values, at), ""):
+            if path in needed.columns:
+                places.setdefault(path, []).append(place)
+    for path, found in places.items():
+        treatment = needed.columns[path]
+        if treatment.action is Action.DROP:
+            for container, key in found:
+                if isinstance(container, dict):
+                    del container[key]
+                else:
+                    container[key] = None
+            continue
+        texts = pl.Series([_json_text(container[key]) for container, key in found], dtype=pl.String)
+        for (container, key), changed in zip(found, _treated(texts, treatment, needed).to_list(), strict=True):
+            container[key] = changed
+
+
+def _places(value: Any, place: Place, path: str) -> Iterator[tuple[str, Place]]:
+    waiting: list[tuple[str, Any, Place]] = [(path, value, place)]
+    while waiting:
+        at, item, where = waiting.pop()
+        if isinstance(item, dict):
+            fields = cast("Mapping[str, Any]", item)
+            waiting += [(f"{at}.{key}" if at else key, child, (item, key)) for key, child in fields.items()]
+        elif isinstance(item, list):
+            waiting += [(f"{at}[]", child, (item, n)) for n, child in enumerate(cast("list[Any]", item))]
+        elif item is not None and not isinstance(item, bool):
+            yield at or TEXT, where
+
+
+def _json_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+REWRITERS: dict[str, Callable[[Source, ObjectTreatment, IO[bytes]], bool]] = {
+    "parquet": parquet,
+    "csv": csv,
+    "jsonl": json_lines,
+    "json": json_document,
+    "text": text,
+}
+"""The rewriter of each format."""

@@ -1,0 +1,160 @@
+"""A treated copy of a dataset: the columns that a policy wants treated are, and everything else stays as it was.
+
+The copy has the same bytes whenever it is made again from the same objects with the same treatment, key and version
+of pyarrow, so that a repeated move sends nothing. What comes out is scanned again by the gate before it may leave:
+treating is an attempt, the second scan is the judgement.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, TYPE_CHECKING
+
+from tasks.core.dataset import DIGEST_METADATA, ContentHasher, DatasetURI, Entry, Manifest
+from tasks.core.errors import NotFound, PolicyViolation
+from tasks.core.policy import Action
+from tasks.core.privacy import ColumnTreatment, Treatment
+
+if TYPE_CHECKING:
+    from tasks.core.detectors.tables import Source
+    from tasks.core.ports import Store
+    from tasks.core.treatments import PseudonymKey
+
+_IN_MEMORY_BYTES = 32 * 1024 * 1024
+_PIECE_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ObjectTreatment:
+    """What has to be done to one object.
+
+    Args:
+        columns: Treatment by column, as the scan names columns.
+        keys: For tokens and hashes.
+        destination: The cloud that tokens are made for.
+    """
+
+    columns: dict[str, ColumnTreatment]
+    keys: PseudonymKey
+    destination: str
+
+    def dropped(self, column: str) -> bool:
+        """Whether the column is left out."""
+        return column in self.columns and self.columns[column].action is Action.DROP
+
+
+def apply_treatment(
+    source: Store,
+    uri: DatasetURI,
+    manifest: Manifest,
+    treatment: Treatment,
+    keys: PseudonymKey,
+    into: Store,
+    into_uri: DatasetURI,
+    *,
+    in_flight: int = 2,
+) -> Manifest:
+    """Write the treated copy of a dataset.
+
+    Args:
+        source, uri, manifest: The dataset as it is; objects are read at the manifest's versions.
+        treatment: From `actions_for`.
+        keys: For tokens and hashes.
+        into, into_uri: Where the copy goes: a prefix at the source's side that nothing else uses. Objects that are
+            there already with the right content are left alone.
+        in_flight: How many objects are treated at the same time.
+
+    Returns:
+        The copy's manifest. Objects of which nothing would be left are not in it.
+
+    Raises:
+        PolicyViolation: An object that must be treated cannot be read; repair it or take it out.
+        PreconditionFailed: An object changed since the manifest was made; read the manifest again.
+    """
+    work = partial(_copy_object, source, uri, treatment, keys, into, into_uri)
+    with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="treat") as pool:
+        entries = list(pool.map(work, manifest))
+    return Manifest.of(entry for entry in entries if entry is not None)
+
+
+def treatment_of(entry: Entry, treatment: Treatment, keys: PseudonymKey) -> ObjectTreatment:
+    """The part of a treatment that is about one object."""
+    from tasks.core.detectors.scan import safe_path
+
+    shown = safe_path(entry.path)
+    columns = {column.column: column for column in treatment.columns if column.applies_to(shown)}
+    return ObjectTreatment(columns, keys, treatment.destination.cloud)
+
+
+def _copy_object(
+    source: Store,
+    uri: DatasetURI,
+    treatment: Treatment,
+    keys: PseudonymKey,
+    into: Store,
+    into_uri: DatasetURI,
+    entry: Entry,
+) -> Entry | None:
+    from tasks.core.detectors.tables import Source
+
+    needed = treatment_of(entry, treatment, keys)
+    if not needed.columns:
+        pieces = source.get(uri.key(entry.path), version=entry.version or None)
+        return _put(into, into_uri, entry.path, pieces, entry.size_bytes, entry.digest)
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as spool:
+        if not _rewrite(Source.open(source, uri, entry), needed, spool):
+            return None
+        spool.seek(0)
+        hasher = ContentHasher()
+        for piece in _pieces(spool):
+            hasher.update(piece)
+        spool.seek(0)
+        return _put(into, into_uri, entry.path, _pieces(spool), hasher.size_bytes, hasher.hexdigest())
+
+
+def _rewrite(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
+    """Write the treated object. Answers whether anything is left of it."""
+    from tasks.core.detectors import rewriters
+    from tasks.core.detectors.tables import format_of
+
+    kind, why = format_of(source)
+    if kind == "unknown":
+        raise cannot_be_treated(source.entry.path, why)
+    return rewriters.REWRITERS[kind](source, needed, sink)
+
+
+def cannot_be_treated(path: str, why: str) -> PolicyViolation:
+    """The refusal of an object that must be treated and cannot be read."""
+    from tasks.core.detectors.scan import safe_path
+
+    return PolicyViolation(
+        f"'{safe_path(path)}' must be treated and cannot be: {why}", "repair the object or take it out of the dataset"
+    )
+
+
+def _put(into: Store, uri: DatasetURI, path: str, pieces: Iterator[bytes], size_bytes: int, digest: str) -> Entry:
+    key = uri.key(path)
+    try:
+        there = into.head(key)
+    except NotFound:
+        there = None
+    if there is not None and (there.metadata.get(DIGEST_METADATA), there.size_bytes) == (digest, size_bytes):
+        return Entry(path, size_bytes, digest, there.version)
+    written = into.put(
+        key,
+        pieces,
+        size_bytes=size_bytes,
+        metadata={DIGEST_METADATA: digest},
+        if_version=there.version if there else None,
+        if_absent=there is None,
+    )
+    return Entry(path, size_bytes, digest, written.version)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(_PIECE_BYTES):
+        yield piece

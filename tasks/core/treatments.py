@@ -1,0 +1,154 @@
+"""What is done to single values: tokens, hashes, masks, replacements, coarser dates and numbers.
+
+Everything works on whole columns: different values are worked out once and the rest is looked up. Keys are derived
+with HMAC-SHA256 (RFC 2104) from one secret, so that tokens of another domain or destination tell nothing about these.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from tasks.core.errors import Invalid
+from tasks.core.policy import Action
+from tasks.core.privacy import ColumnTreatment
+
+_MIN_SECRET_BYTES = 16
+_TOKEN_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PseudonymKey:
+    """The secret that pseudonyms are made with.
+
+    Args:
+        key_id: Its name.
+        secret: At least 16 random bytes. Whoever has it can test guesses of values against tokens.
+    """
+
+    key_id: str
+    secret: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.secret) < _MIN_SECRET_BYTES:
+            raise Invalid(
+                f"the pseudonym key '{self.key_id}' has fewer than {_MIN_SECRET_BYTES} bytes",
+                "make one with: python -c 'import secrets; print(secrets.token_hex(32))'",
+            )
+
+    def derive(self, *parts: str) -> bytes:
+        """The key for one purpose, named by parts that stay apart from each other."""
+        label = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
+        return hmac.digest(self.secret, b"lintas pseudonyms 1" + label, "sha256")
+
+
+def token(key: bytes, value: str) -> str:
+    """The token of a value: `tok_` and 128 bits of its HMAC in lower-case base32.
+
+    >>> token(bytes(32), "jane@example.org")
+    'tok_a4veepf4xwabu5pesdqs7l63ee'
+    """
+    digest = hmac.digest(key, value.encode(), "sha256")[:_TOKEN_BYTES]
+    return "tok_" + base64.b32encode(digest).decode().rstrip("=").lower()
+
+
+def treat_column(values: pl.Series, treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> pl.Series:
+    """The column with every value treated; nulls stay null.
+
+    Args:
+        values: A column of any type.
+        treatment: What to do; not `drop`, which leaves no column.
+        keys: For tokens and hashes.
+        destination: The cloud that tokens are made for.
+    """
+    if treatment.action is Action.GENERALISE:
+        return _generalised(values, treatment)
+    texts = values if values.dtype == pl.String else _as_text(values)
+    change = text_change(treatment, keys, destination)
+    different = texts.drop_nulls().unique()
+    changed = pl.Series([change(value) for value in different.to_list()], dtype=pl.String)
+    return texts.replace_strict(different, changed, default=None, return_dtype=pl.String)
+
+
+def treat_hits(cells: pl.Series, treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> pl.Series:
+    """Texts with the hits of the treatment's entities changed wherever they stand, and the rest left as it is."""
+    hits = _hits(cells, set(treatment.entities))
+    if not hits:
+        return cells
+    change = text_change(treatment, keys, destination)
+    return cells.str.replace_many(hits, [change(hit) for hit in hits], leftmost=True)
+
+
+def text_change(treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> Callable[[str], str]:
+    """The function that changes one text as the treatment wants."""
+    options = treatment.options
+    if treatment.action is Action.TOKENISE:
+        token_key = keys.derive("token", treatment.domain, destination)
+        return lambda value: token(token_key, value)
+    if treatment.action is Action.HASH:
+        hash_key = keys.derive("hash", treatment.domain)
+        return lambda value: hmac.digest(hash_key, value.encode(), "sha256").hex()
+    if treatment.action is Action.MASK:
+        return lambda value: _masked(value, options.keep_last)
+    replacement = options.replacement or f"<{treatment.entities[0]}>"
+    return lambda _value: replacement
+
+
+def _masked(value: str, keep_last: int) -> str:
+    shown = keep_last if len(value) >= 2 * keep_last else 0
+    return "*" * (len(value) - shown) + value[len(value) - shown :]
+
+
+def _as_text(values: pl.Series) -> pl.Series:
+    """Numbers as people write them: whole floats, which hold ids where a table has gaps, without a fraction."""
+    if values.dtype.is_float():
+        whole = values.is_finite() & (values == values.floor()) & (values.abs() < 2**63)
+        if whole.fill_null(True).all():
+            return values.cast(pl.Int64).cast(pl.String)
+    return values.cast(pl.String)
+
+
+def _hits(cells: pl.Series, entities: set[str]) -> list[str]:
+    """The different pieces of the texts that are valid instances of one of the entities, longest first."""
+    from tasks.core.detectors.candidates import Candidates
+    from tasks.core.detectors.classify import classify
+    from tasks.core.detectors.patterns import ALL
+
+    pieces: set[str] = set()
+    for each in classify(Candidates.found(cells.drop_nulls(), ALL)):
+        if each.entity in entities and each.valid.any():
+            pieces.update(each.found.text.gather(each.which[each.valid]).to_list())
+    return sorted(pieces, key=lambda piece: (-len(piece), piece))
+
+
+def _generalised(values: pl.Series, treatment: ColumnTreatment) -> pl.Series:
+    options = treatment.options
+    dtype = values.dtype
+    if isinstance(dtype, (pl.Date, pl.Datetime)):
+        return values.dt.strftime("%Y" if options.date_to == "year" else "%Y-%m")
+    if dtype.is_integer() and "DATE_OF_BIRTH" in treatment.entities:
+        return values // (10000 if options.date_to == "year" else 100)
+    if dtype.is_numeric():
+        steps = (values.cast(pl.Float64) / options.number_step).floor()
+        return (steps * options.number_step).round(9)
+    if dtype == pl.String:
+        return _generalised_text(values, treatment)
+    return pl.Series(values.name, [f"<{treatment.entities[0]}>"] * len(values)).set(values.is_null(), None)
+
+
+def _generalised_text(values: pl.Series, treatment: ColumnTreatment) -> pl.Series:
+    options = treatment.options
+    year_first = values.str.extract(r"^((?:18|19|20)[0-9]{2})[-/.]?[0-9]{2}[-/.]?[0-9]{2}(?:$|[T ])", 1)
+    month = values.str.extract(r"^[0-9]{4}[-/.]?([0-9]{2})[-/.]?[0-9]{2}(?:$|[T ])", 1)
+    year_last = values.str.extract(r"^[0-9]{1,2}[-/.][0-9]{1,2}[-/.]((?:19|20)[0-9]{2})$", 1)
+    number = values.cast(pl.Float64, strict=False)
+    stepped = ((number / options.number_step).floor() * options.number_step).round(9).cast(pl.String)
+    # Where day and month cannot be told apart (03/02/1980), the year is all that is left.
+    dated = (year_first if options.date_to == "year" else year_first + "-" + month).fill_null(year_last)
+    fallback = pl.Series([f"<{treatment.entities[0]}>"], dtype=pl.String)
+    coarse = dated.fill_null(stepped).fill_null(fallback.new_from_index(0, len(values)))
+    return coarse.set(values.is_null(), None)
