@@ -90,6 +90,10 @@ class _Checksums:
         return base64.b64encode(self._md5.digest()).decode()
 
 
+def _no_space() -> Refused:
+    return Refused(503, "insufficientStorage", "The double's disk takes no more.")
+
+
 class Bodies:
     """The directory of contents."""
 
@@ -118,7 +122,7 @@ class Bodies:
                     size_bytes += len(piece)
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise Refused(503, "insufficientStorage", "The double's disk takes no more.") from error
+            raise _no_space() from error
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -143,7 +147,9 @@ class Bodies:
                     file.write(piece[surplus:])
                     received += len(piece)
             except ClientDisconnect:
-                pass
+                return received
+            except OSError as error:
+                raise _no_space() from error
         return received
 
     def describe(self, path: Path) -> Body:
