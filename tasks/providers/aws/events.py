@@ -22,6 +22,7 @@ import boto3
 from botocore.config import Config
 
 from tasks.core.cloud import CloudConfig
+from tasks.core.errors import Invalid
 from tasks.core.ports import CloudEvent
 from tasks.providers._dialects.objects import Place, address_of
 from tasks.providers.aws.errors import translated
@@ -110,12 +111,11 @@ class SqsEvents:
     def _events_in(self, message: Mapping[str, Any]) -> list[tuple[CloudEvent, str]]:
         handle = message["ReceiptHandle"]
         try:
-            events = list(events_of(message["Body"], self._place.cloud))
-        except (ValueError, KeyError, TypeError) as error:
+            events = events_of(message["Body"], self._place.cloud)
+        except Invalid:
             _log.warning(
-                "message %s in queue '%s' is not understood (%s) and stays there",
-                message.get("MessageId"), self._place.bucket, type(error).__name__,
-            )  # fmt: skip
+                "message %s in queue '%s' is not understood and stays there", message["MessageId"], self._place.bucket
+            )
             return []
         if not events:
             self._delete(handle)
@@ -131,7 +131,7 @@ class SqsEvents:
             self._client.delete_message(QueueUrl=self._url, ReceiptHandle=handle)
 
 
-def events_of(body: str, cloud: str) -> Iterator[CloudEvent]:
+def events_of(body: str, cloud: str) -> list[CloudEvent]:
     """The events of objects that were created, in the body of one message; none for a test or another kind of event.
 
     Args:
@@ -139,17 +139,19 @@ def events_of(body: str, cloud: str) -> Iterator[CloudEvent]:
         cloud: The cloud's name, for the events' source.
 
     Raises:
-        ValueError, KeyError, TypeError: The body has none of the shapes; the caller leaves the message alone.
+        Invalid: The body has none of the shapes; the caller leaves the message alone.
     """
-    content = json.loads(body)
-    if content.get("Type") == "Notification":
-        content = json.loads(content["Message"])
-    if content.get("Event") == "s3:TestEvent":
-        return
-    if content.get("source") == "aws.s3":
-        yield from _from_event_bridge(content, cloud)
-    else:
-        yield from _from_notification(content["Records"], cloud)
+    try:
+        content = json.loads(body)
+        if content.get("Type") == "Notification":
+            content = json.loads(content["Message"])
+        if content.get("Event") == "s3:TestEvent":
+            return []
+        if content.get("source") == "aws.s3":
+            return list(_from_event_bridge(content, cloud))
+        return list(_from_notification(content["Records"], cloud))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Invalid("a message has none of the shapes of S3's events", "look at who writes to the queue") from error
 
 
 def _from_notification(records: list[Any], cloud: str) -> Iterator[CloudEvent]:

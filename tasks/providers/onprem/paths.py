@@ -42,10 +42,20 @@ def require_bucket_name(place: Place) -> None:
         raise escapes(place, None)
 
 
+def _open(path: str, inside: int | None) -> int:
+    try:
+        return os.open(path, _DIRECTORY, dir_fd=inside)
+    except NotADirectoryError as error:
+        # The system gives the same answer for a link: the two are told apart by a second look.
+        if stat.S_ISLNK(os.stat(path, dir_fd=inside, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP)) from error
+        raise
+
+
 @contextmanager
 def opened(path: str, inside: int | None = None) -> Iterator[int]:
-    """A directory as a descriptor, closed at the end. Raises `OSError` when it is not one or is a link."""
-    descriptor = os.open(path, _DIRECTORY, dir_fd=inside)
+    """A directory as a descriptor, closed at the end. Raises `OSError` when it is not one, ELOOP when it is a link."""
+    descriptor = _open(path, inside)
     try:
         yield descriptor
     finally:
@@ -62,7 +72,7 @@ def walked(top: int, parts: Sequence[str], *, create: bool = False) -> Iterator[
                 with suppress(FileExistsError):
                     os.mkdir(part, dir_fd=current)
                     os.fsync(current)
-            below = os.open(part, _DIRECTORY, dir_fd=current)
+            below = _open(part, current)
             os.close(current)
             current = below
         yield current

@@ -162,15 +162,10 @@ class DirectoryStore:
     @contextmanager
     def _opened(self) -> Iterator[int]:
         """The bucket's directory. Raises `NotFound` when there is none."""
-        with translated(self._place):
-            top = os.open(
-                os.path.join(self._place.address, self.bucket),
-                os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC,
-            )
-        try:
+        with ExitStack() as held:
+            with translated(self._place):
+                top = held.enter_context(opened(os.path.join(self._place.address, self.bucket)))
             yield top
-        finally:
-            os.close(top)
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[tuple[int, os.stat_result]]:
@@ -183,8 +178,6 @@ class DirectoryStore:
                     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                     file = os.open(parts[-1], flags, dir_fd=directory)
             except NotADirectoryError as error:
-                if _is_link_on_the_way(top, parts):
-                    raise escapes(self._place, key) from error
                 raise self._place.no_object(key) from error
             try:
                 described = os.fstat(file)
@@ -294,16 +287,6 @@ def _described(name: str, directory: int) -> os.stat_result | None:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return None
-
-
-def _is_link_on_the_way(top: int, parts: list[str]) -> bool:
-    """Whether the first part that is no directory is a symbolic link (O_DIRECTORY hides which of the two it was)."""
-    for depth in range(len(parts)):
-        with walked(top, parts[:depth]) as directory:
-            described = _described(parts[depth], directory)
-        if described is None or not stat.S_ISDIR(described.st_mode):
-            return described is not None and stat.S_ISLNK(described.st_mode)
-    return False
 
 
 def _digest_on_disk(partials: int, name: str) -> str:
