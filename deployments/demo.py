@@ -133,7 +133,7 @@ def prepare_dataset(folder: Path) -> subprocess.Popen[bytes] | None:
     folder.mkdir(parents=True, exist_ok=True)
     script = REPOSITORY / "examples" / "flights" / "prepare.py"
     command = [sys.executable, str(script), "--out", str(folder)]
-    whole = "import pathlib, subprocess, sys; subprocess.run(sys.argv[2:], check=True); pathlib.Path(sys.argv[1]).touch()"
+    whole = "import pathlib as p, subprocess as s, sys; s.run(sys.argv[2:], check=True); p.Path(sys.argv[1]).touch()"
     return subprocess.Popen([sys.executable, "-c", whole, str(folder / MARKER), *command], stdout=subprocess.DEVNULL)
 
 

@@ -94,11 +94,12 @@ def tell(report: Mapping[str, Any], answers: Mapping[str, str], links: Mapping[s
     rows: list[tuple[str, str]] = []
     for leg in report["moved"]:
         treated = ", a treated copy" if leg["treated"] else ""
+        sent = f"{leg['objects_sent']} of {leg['objects']} objects sent"
         rows.append((f"moved{treated}", f"{leg['source']} -> {leg['destination']}"))
         rows.append(
             (
                 "",
-                f"{leg['objects_sent']} of {leg['objects']} objects sent, {show.size(leg['bytes_sent'])} ({leg['route']})",
+                f"{sent}, {show.size(leg['bytes_sent'])} ({leg['route']})",
             )
         )
         rows.append(("", f"digest {leg['digest'][:32]} on both sides: yes"))

@@ -105,7 +105,7 @@ def doctor(as_json: AsJson = False) -> None:
             from deployments.cli import show
 
             mark = "[green]ok  [/green]" if check.ok else "[red]FAIL[/red]"
-            show.out.print(f"{mark} {check.what}: {check.detail}", highlight=False)
+            show.out.print(f"{mark} {check.what}: {check.detail}", soft_wrap=True)
     if as_json:
         print_json({"checks": [{"what": each.what, "ok": each.ok, "detail": each.detail} for each in checks]})
     if not all(check.ok for check in checks):
