@@ -44,6 +44,14 @@ EVALUATION_TAG = "lintas.evaluation"
 
 _DATASET_DIGEST_CHARACTERS = 36  # MLflow's limit; the whole digest stands in the source and in a tag.
 _ADDED_BY_DOWNLOAD = "registered_model_meta"
+_CLIENT_ENVIRONMENT = {
+    # The steps retry by themselves; MLflow's own seven retries would keep a person waiting for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # Standard output belongs to whoever asked for JSON.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,9 +307,8 @@ def _client(doing: str) -> Iterator[MlflowClient]:
     url = installation().settings.services.mlflow_url
     if not url:
         raise Invalid("services.mlflow_url is missing", "set it in lintas.yaml, or run 'lintas up' for the local twin")
-    # The steps retry by themselves; MLflow's own seven retries would keep a person waiting for minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name, value in _CLIENT_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
     import mlflow
     from mlflow.exceptions import MlflowException

@@ -27,7 +27,8 @@ from tasks.providers.onprem.supervise import is_alive, read_json, stop_group, wr
 
 _INHERITED = (
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "VIRTUAL_ENV",
-    "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "MLFLOW_TRACKING_URI",
+    "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "DO_NOT_TRACK",
+    "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_TRACKING_URI",
 )  # fmt: skip
 """Everything of our own environment that a job may see. What a worker holds in secret is not among it."""
 
