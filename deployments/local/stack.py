@@ -33,7 +33,7 @@ from tasks.core import errors
 from tasks.core.errors import Invalid, LintasError, Terminal
 
 _POLL_S = 0.1
-_WATCH_S = 1.0
+_WATCH_S = 5.0
 _STOP_TIMEOUT_S = 15.0
 _START_TIMEOUT_S = 180.0
 
@@ -377,8 +377,10 @@ def _describe(process: Process) -> ServiceStatus:
 
 
 def _look_at(told: ServiceStatus) -> ServiceStatus:
-    if not told.alive or told.pid is None:
+    if told.pid is None:
         return told
+    if start_ticks(told.pid) == 0:
+        return replace(told, alive=False, ready=False, rss_mb=0.0)
     ready = told.ready and (told.port is None or port_ready(told.port)())
     return replace(told, ready=ready, rss_mb=resident_mb(told.pid))
 

@@ -96,6 +96,12 @@ def test_children_end_with_a_supervisor_that_is_killed(state: Path) -> None:
     assert up(state, ONE).state == "ready"
 
 
+def test_a_service_that_died_is_told(state: Path) -> None:
+    kill(up(state, ONE).services[0].pid)
+    assert eventually(lambda: not status(state).services[0].alive)
+    assert not status(state).services[0].ready
+
+
 @pytest.mark.slow
 def test_nothing_of_the_whole_twin_outlives_its_supervisor(state: Path) -> None:
     told = up(state)
