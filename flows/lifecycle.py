@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.forms import Clouds, Dataset
 from flows.move import Moved, move
 from flows.promote import promote, release_json
 from flows.train import Trained, train
@@ -38,11 +39,11 @@ class Lifecycle:
 
 @flow(name="lifecycle", flow_run_name="lifecycle of {source}")
 def lifecycle(
-    source: str = "aws://raw/flights",
-    destination: str = "google://lake/flights",
+    source: Dataset = "aws://raw/flights",
+    destination: Dataset = "google://lake/flights",
     policy: str = "flights",
     training: str = "examples/flights/training.yaml",
-    serve_on: list[str] = ["onprem", "edge"],  # noqa: B006  (the form shows the default; nobody changes it)
+    serve_on: Clouds = ["onprem", "edge"],  # noqa: B006  (the form shows the default; nobody changes it)
     delete: bool = False,
 ) -> Lifecycle:
     """Move a dataset after the gate has cleared it, train where capacity is, and promote the model if it is better.

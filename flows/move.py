@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.forms import Dataset
 from tasks.core.dataset import DatasetURI
 from tasks.core.findings import Finding
 from tasks.core.privacy import Cleared, Refused
@@ -73,7 +74,7 @@ class Moved:
 
 
 @flow(name="move", flow_run_name="move {source} -> {destination}")
-def move(source: str, destination: str, policy: str = "flights", delete: bool = False) -> Moved:
+def move(source: Dataset, destination: Dataset, policy: str = "flights", delete: bool = False) -> Moved:
     """Move a dataset from one cloud to another after the privacy gate has cleared it.
 
     Args:

@@ -4,12 +4,13 @@ from typing import Any
 
 from prefect import flow
 
+from flows.forms import Clouds
 from tasks.core.release import Release
 from tasks.serving import ask_roll_back, bring_about, open_release, record_promotion
 
 
 @flow(name="promote", flow_run_name="promote {model} {version}")
-def promote(model: str, version: str, to: list[str]) -> Release:
+def promote(model: str, version: str, to: Clouds) -> Release:
     """Release a model version to these clouds; it becomes champion when every endpoint serves it and is healthy.
 
     Args:

@@ -2,13 +2,14 @@
 
 from prefect import flow
 
+from flows.forms import Seconds
 from tasks.core.errors import LintasError, Terminal
 from tasks.serving import bring_about, governing_releases
 from tasks.steps import say
 
 
 @flow(name="reconcile")
-def reconcile(deadline_s: float = 120.0) -> int:
+def reconcile(deadline_s: Seconds = 120.0) -> int:
     """Reconcile all releases; returns how many stand as they should.
 
     Args:

@@ -6,6 +6,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.forms import Dataset
 from flows.move import Moved, move
 from tasks.core.errors import Stockout
 from tasks.core.evaluation import Evaluation
@@ -52,7 +53,7 @@ class Trained:
 
 
 @flow(name="train", flow_run_name="train {spec} on {dataset}")
-def train(dataset: str, spec: str = "examples/flights/training.yaml", policy: str = "flights") -> Trained:
+def train(dataset: Dataset, spec: str = "examples/flights/training.yaml", policy: str = "flights") -> Trained:
     """Train a model on the cloud that can run it now at the least total cost, and register it as challenger.
 
     Args:

@@ -1,0 +1,14 @@
+"""Types of flow parameters: they make the forms of the Prefect UI refuse what could not be meant."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+Dataset = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/]+(/.*)?$")]
+"""A dataset's URI: cloud://bucket/prefix."""
+
+Clouds = Annotated[list[str], Field(min_length=1)]
+"""Names of clouds of lintas.yaml; at least one."""
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+"""A duration in seconds, at most a day."""
