@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -20,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -28,65 +27,14 @@ from deployments.local.configuration import CLOUDS
 from deployments.local.object_stores import MODULES
 from deployments.local.proc import is_same_process, resident_mb, start_ticks
 from deployments.local.processes import HOST, Process, port_ready
+from deployments.local.record import Record, ServiceStatus, StackStatus
 from deployments.local.twin import LEVELS, Twin, Wanted, prepare
-from tasks.core import errors
 from tasks.core.errors import Invalid, LintasError, Terminal
 
 _POLL_S = 0.1
 _WATCH_S = 5.0
 _STOP_TIMEOUT_S = 15.0
 _START_TIMEOUT_S = 180.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
-    """One process of the twin.
-
-    Args:
-        name: Its name; its log is `<state>/logs/NAME.log`.
-        pid: Its process id; None before it was started.
-        port: The port it is known by, if it has one.
-        url: Where it answers, if anywhere.
-        alive: Whether the process runs.
-        ready: Whether it serves.
-        started_s: Seconds from its start until it served; None before.
-        rss_mb: Resident memory with all its children, in MB.
-    """
-
-    name: str
-    pid: int | None = None
-    port: int | None = None
-    url: str = ""
-    alive: bool = False
-    ready: bool = False
-    started_s: float | None = None
-    rss_mb: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class StackStatus:
-    """How the twin stands.
-
-    Args:
-        state: `down`, `starting`, `ready` or `failed`.
-        supervisor_pid: The process that owns the others; None when the twin is down.
-        services: Its processes.
-        elapsed_s: Seconds until all were ready, or so far.
-        config: The `lintas.yaml` that points at it.
-        error: What went wrong, when `failed`.
-    """
-
-    state: str = "down"
-    supervisor_pid: int | None = None
-    services: tuple[ServiceStatus, ...] = ()
-    elapsed_s: float = 0.0
-    config: str = ""
-    error: str = ""
-
-    @property
-    def rss_mb(self) -> float:
-        """Resident memory of all services, in MB."""
-        return sum(service.rss_mb for service in self.services)
 
 
 Progress = Callable[[StackStatus], None]
@@ -171,7 +119,7 @@ def running_stack(state: Path, wanted: Wanted | None = None, on_progress: Progre
         Terminal: A process did not start.
     """
     with _only_one(state):
-        record = _Record(state)
+        record = Record(state)
 
         def report(status: StackStatus) -> None:
             record.write(status)
@@ -209,7 +157,7 @@ def up(
         Terminal: A process did not start, or not in time.
     """
     state, wanted = state.resolve(), wanted or Wanted()
-    record = _Record(state)
+    record = Record(state)
     if status(state).state == "down":
         record.remove()
         supervisor = _spawn(state, wanted)
@@ -246,7 +194,7 @@ def down(state: Path) -> bool:
     Raises:
         Terminal: It does not end.
     """
-    record = _Record(state.resolve())
+    record = Record(state.resolve())
     pid, started = record.supervisor()
     if pid is None or not is_same_process(pid, started):
         record.remove()
@@ -265,64 +213,13 @@ def down(state: Path) -> bool:
 
 def status(state: Path) -> StackStatus:
     """How the twin stands, looked at now: which processes live, which answer, how much memory they take."""
-    record = _Record(state.resolve())
+    record = Record(state.resolve())
     pid, started = record.supervisor()
     if pid is None or not is_same_process(pid, started):
         return StackStatus()
     told = record.read()
     services = tuple(_look_at(service) for service in told.services)
     return replace(told, services=services)
-
-
-class _Record:
-    """`stack.json`: what the supervisor tells others."""
-
-    def __init__(self, state: Path) -> None:
-        self._path = state / "stack.json"
-        self._config = state / "lintas.yaml"
-
-    def write(self, told: StackStatus, failure: LintasError | None = None) -> None:
-        content = {"started_ticks": start_ticks(os.getpid()), **asdict(told)}
-        if failure is not None:
-            content |= {"state": "failed", "error": str(failure)}
-            content["failure"] = {"kind": type(failure).__name__, "what": failure.what, "mend": failure.mend}
-        unfinished = self._path.with_suffix(".new")
-        unfinished.write_text(json.dumps(content, indent=1))
-        unfinished.replace(self._path)
-
-    def read(self) -> StackStatus:
-        content = self._content()
-        if not content:
-            return StackStatus()
-        services = tuple(ServiceStatus(**service) for service in content["services"])
-        known = {key: content[key] for key in ("state", "supervisor_pid", "elapsed_s", "config", "error")}
-        return StackStatus(**known, services=services)
-
-    def supervisor(self) -> tuple[int | None, int]:
-        """Process id and start time of the process that wrote this."""
-        content = self._content()
-        return content.get("supervisor_pid"), content.get("started_ticks", 0)
-
-    def failure(self) -> LintasError:
-        """The error that ended the start, of the class it had."""
-        told = self._content().get("failure")
-        if told is None:
-            log = self._path.parent / "logs" / "supervisor.log"
-            return Terminal("the twin's supervisor ended before it said why", f"see {log}")
-        kind: type[LintasError] = getattr(errors, told["kind"], Terminal)
-        return kind(told["what"], told["mend"])
-
-    def remove(self) -> None:
-        """Forget the twin: what points at it would only lead into the void."""
-        for path in (self._config, self._path):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink()
-
-    def _content(self) -> dict:
-        try:
-            return json.loads(self._path.read_text())
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
 
 
 @contextlib.contextmanager
@@ -397,7 +294,7 @@ def _supervise(state: Path, wanted: Wanted) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, end)
-    record = _Record(state)
+    record = Record(state)
     try:
         with running_stack(state, wanted) as stack:
             while not stop.wait(_WATCH_S):
