@@ -5,106 +5,30 @@ What a server of the local twin does not imitate is an expected failure with its
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import subprocess
-import sys
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from deployments.local.ports import free_ports
-from tasks.core.cloud import CloudConfig, Secret
+from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import content_digest
-from tasks.core.errors import (
-    Denied,
-    IntegrityError,
-    Invalid,
-    NotFound,
-    PreconditionFailed,
-    Retryable,
-)
+from tasks.core.errors import IntegrityError, Invalid, PreconditionFailed, Retryable
 from tasks.core.ports import Store
-from tasks.registry import providers
-from tests.conformance.wire import Wire
-from tests.servers import OBJECT_CLOUDS, ObjectClouds, rclone_environment
-
-MIB = 1024 * 1024
-NETWORKED = [cloud for cloud in OBJECT_CLOUDS if cloud != "onprem"]
-# A directory has neither credentials nor a connection.
-over_a_network = pytest.mark.parametrize("config", NETWORKED, indirect=True)
-SEAWEEDFS = ("aws", "coreweave")
-SEAWEEDFS_PATHS = "SeaweedFS keeps objects in a file tree: it reads '\\' as '/' and drops empty parts of a key"
-SEAWEEDFS_RACE = "SeaweedFS checks If-None-Match of CompleteMultipartUpload before, not while, it makes the object"
-
-
-def open_store(config: CloudConfig, bucket: str) -> Store:
-    return providers()[config.provider].open_store(config, bucket)
-
-
-@pytest.fixture(scope="module", params=OBJECT_CLOUDS)
-def config(request: pytest.FixtureRequest, object_clouds: ObjectClouds) -> CloudConfig:
-    return object_clouds[request.param]
-
-
-@pytest.fixture(scope="module")
-def store(config: CloudConfig) -> Store:
-    store = open_store(config, f"conformance-{uuid.uuid4().hex[:8]}")
-    store.create_bucket()
-    return store
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"{uuid.uuid4().hex[:12]}/"
-
-
-@pytest.fixture(scope="module")
-def rclone(config: CloudConfig, store: Store) -> Callable[..., bytes]:
-    """Runs rclone on a path of the store's bucket: an independent client at the far side."""
-    # Keys as they are: rclone has spellings of its own for what some clouds cannot keep.
-    environment = {**rclone_environment(config), f"RCLONE_CONFIG_{config.name.upper()}_ENCODING": "None"}
-
-    def run(verb: str, path: str) -> bytes:
-        target = f"{config.name}:{store.bucket}/{path}"
-        command = [Path(sys.executable).with_name("rclone"), verb, target]
-        return subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60).stdout
-
-    return run
-
-
-def random_bytes(size_bytes: int) -> bytes:
-    return os.urandom(size_bytes)
-
-
-def pieces_of(content: bytes, size_bytes: int = 3_000_000) -> Iterator[bytes]:
-    for start in range(0, len(content), size_bytes):
-        yield content[start : start + size_bytes]
-
-
-def put(store: Store, key: str, content: bytes, **conditions: Any) -> str:
-    return store.put(key, pieces_of(content), size_bytes=len(content), **conditions).version
-
-
-def read(store: Store, key: str, **arguments: Any) -> bytes:
-    return b"".join(store.get(key, **arguments))
-
-
-def keys(store: Store, prefix: str) -> list[str]:
-    return sorted(info.key for info in store.list(prefix))
-
-
-def pointed_at(config: CloudConfig, port: int) -> CloudConfig:
-    """The same cloud, reached through another port of this machine."""
-    scheme, _, rest = config.endpoint("objects").partition("://")
-    _, slash, path = rest.partition("/")
-    return dataclasses.replace(config, endpoints={"objects": f"{scheme}://127.0.0.1:{port}{slash}{path}"})
-
+from tests.conformance.stores import (
+    MIB,
+    SEAWEEDFS,
+    SEAWEEDFS_PATHS,
+    SEAWEEDFS_RACE,
+    keys,
+    pieces_of,
+    put,
+    random_bytes,
+    read,
+    unfinished_uploads,
+    whole_and_in_parts,
+)
 
 # What goes in comes out
 
@@ -250,21 +174,23 @@ def peak_memory_bytes(*, begin_anew: bool = False) -> int:
 # Conditions
 
 
-@pytest.mark.parametrize("size_bytes", [10, 8 * MIB + 1], ids=["whole", "in-parts"])
-def test_of_eight_writers_that_ask_for_absence_exactly_one_wins(
-    store: Store, prefix: str, request: pytest.FixtureRequest, size_bytes: int
+@whole_and_in_parts
+@pytest.mark.parametrize("replace", [False, True], ids=["absence", "a-version"])
+def test_of_eight_writers_on_one_condition_exactly_one_wins(
+    store: Store, prefix: str, request: pytest.FixtureRequest, size_bytes: int, replace: bool
 ) -> None:
     if size_bytes > 8 * MIB and store.cloud in SEAWEEDFS:
-        # Not strict: a race that often has one winner.
+        # Not strict: now and then the race has one winner.
         request.applymarker(pytest.mark.xfail(strict=False, reason=SEAWEEDFS_RACE))
     key, start = f"{prefix}contested", threading.Barrier(8)
+    condition = {"if_version": put(store, key, b"before")} if replace else {"if_absent": True}
 
     def write(number: int) -> str:
         content = bytes([number]) * size_bytes
         start.wait()
         for _ in range(5):
             try:
-                put(store, key, content, if_absent=True)
+                put(store, key, content, **condition)
             except Retryable:
                 continue
             except PreconditionFailed:
@@ -279,7 +205,7 @@ def test_of_eight_writers_that_ask_for_absence_exactly_one_wins(
     assert read(store, key) == bytes([outcomes.index("won")]) * size_bytes
 
 
-@pytest.mark.parametrize("size_bytes", [10, 8 * MIB + 1], ids=["whole", "in-parts"])
+@whole_and_in_parts
 def test_a_write_over_another_version_is_refused_and_the_object_is_intact(
     store: Store, prefix: str, size_bytes: int
 ) -> None:
@@ -297,7 +223,7 @@ def test_a_write_over_another_version_is_refused_and_the_object_is_intact(
     assert read(store, key) == b"2" * size_bytes
 
 
-@pytest.mark.parametrize("size_bytes", [10, 8 * MIB + 1], ids=["whole", "in-parts"])
+@whole_and_in_parts
 def test_a_write_over_a_version_of_an_object_that_is_gone_is_refused(
     store: Store, prefix: str, size_bytes: int
 ) -> None:
@@ -377,170 +303,6 @@ def test_a_refused_body_leaves_the_object_that_was_there(store: Store, prefix: s
 
     assert store.head(key).version == version
     assert read(store, key) == b"kept"
-
-
-def unfinished_uploads(config: CloudConfig, bucket: str, prefix: str) -> list[str]:
-    """The uploads that were begun and neither finished nor given up, by the bare SDK.
-
-    Azure has no way to give up uncommitted blocks (the service drops them after a week), and Cloud Storage does not
-    list its sessions: for these the listing is what can be asked.
-    """
-    if config.name == "onprem":
-        partials = Path(config.option("root")) / bucket / ".lintas-partial"
-        return [path.name for path in partials.iterdir() if path.name != "lock"]
-    if config.name not in ("aws", "coreweave"):
-        return []
-    import boto3
-
-    client = boto3.client(
-        "s3",
-        endpoint_url=config.endpoint("objects"),
-        region_name=config.region,
-        aws_access_key_id=config.credentials["access_key_id"].reveal(),
-        aws_secret_access_key=config.credentials["secret_access_key"].reveal(),
-    )
-    uploads = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix).get("Uploads", [])
-    return [str(upload.get("Key")) for upload in uploads]
-
-
-# What is not there, and who may not
-
-
-def test_deleting_twice_is_silent(store: Store, prefix: str) -> None:
-    key = f"{prefix}gone"
-    put(store, key, b"x")
-
-    store.delete(key)
-    store.delete(key)
-
-    with pytest.raises(NotFound, match="gone"):
-        store.head(key)
-
-
-def test_creating_the_bucket_again_is_silent(store: Store, prefix: str) -> None:
-    put(store, f"{prefix}kept", b"kept")
-
-    store.create_bucket()
-
-    assert read(store, f"{prefix}kept") == b"kept"
-
-
-def test_a_missing_object_is_not_found_and_named(store: Store, prefix: str) -> None:
-    key = f"{prefix}nothing-here"
-    for look in (lambda: store.head(key), lambda: read(store, key)):
-        with pytest.raises(NotFound) as caught:
-            look()
-        assert "nothing-here" in str(caught.value)
-        assert store.bucket in str(caught.value)
-
-
-def test_a_missing_bucket_is_not_found_and_named(config: CloudConfig) -> None:
-    nowhere = open_store(config, "no-such-bucket")
-    for call in (
-        lambda: list(nowhere.list("")),
-        lambda: nowhere.head("x"),
-        lambda: read(nowhere, "x"),
-        lambda: put(nowhere, "x", b"x"),
-        lambda: put(nowhere, "x", b"x" * (8 * MIB + 1)),
-        lambda: nowhere.delete("x"),
-    ):
-        with pytest.raises(NotFound, match="bucket 'no-such-bucket' does not exist"):
-            call()
-
-
-@pytest.mark.parametrize("bucket", ["../elsewhere", "Not A Bucket!"])
-def test_a_bucket_name_that_cannot_be_is_a_clear_error(config: CloudConfig, bucket: str) -> None:
-    with pytest.raises((Invalid, NotFound, Denied)):
-        list(open_store(config, bucket).list(""))
-
-
-@over_a_network
-def test_wrong_credentials_are_denied_and_never_shown(config: CloudConfig, store: Store) -> None:
-    wrong = {
-        name: Secret(f"test:wrong-{name}", lambda _: "d3Jvbmcta2V5LW9mLXRoaXMtdGVzdA==") for name in config.credentials
-    }
-    stranger = open_store(dataclasses.replace(config, credentials=wrong), store.bucket)
-    for call in (
-        lambda: list(stranger.list("")),
-        lambda: stranger.head("x"),
-        lambda: read(stranger, "x"),
-        lambda: put(stranger, "x", b"x"),
-        lambda: stranger.delete("x"),
-    ):
-        with pytest.raises(Denied, match=config.name) as caught:
-            call()
-        assert "d3Jvbmcta2V5" not in str(caught.value)
-
-
-@over_a_network
-def test_a_stopped_server_is_unreachable_and_named(config: CloudConfig) -> None:
-    (port,) = free_ports(1)
-    stopped = open_store(pointed_at(config, port), "raw")
-    for call in (lambda: list(stopped.list("")), lambda: put(stopped, "x", b"x"), lambda: read(stopped, "x")):
-        with pytest.raises(Retryable, match=rf"{config.name} \(127\.0\.0\.1:{port}\) is unreachable"):
-            call()
-
-
-# What happens on the way
-
-
-@over_a_network
-def test_a_body_that_is_cut_is_retryable_never_short(config: CloudConfig, store: Store, prefix: str) -> None:
-    key = f"{prefix}cut"
-    put(store, key, b"x" * 6 * MIB)
-    with Wire(config.endpoint("objects"), cut_after_bytes=3 * MIB) as wire:
-        far = open_store(pointed_at(config, wire.port), store.bucket)
-
-        with pytest.raises(Retryable):
-            read(far, key)
-
-
-@over_a_network
-@pytest.mark.parametrize("size_bytes", [4 * MIB, 20 * MIB], ids=["whole", "in-parts"])
-def test_an_upload_whose_connection_is_cut_once_arrives_whole(
-    config: CloudConfig, store: Store, prefix: str, rclone: Callable[..., bytes], size_bytes: int
-) -> None:
-    key, content = f"{prefix}resumed", random_bytes(size_bytes)
-    with Wire(config.endpoint("objects"), cut_once_after_sent_bytes=size_bytes // 2 + 1000) as wire:
-        far = open_store(pointed_at(config, wire.port), store.bucket)
-
-        put(far, key, content, if_absent=True)
-
-    assert wire.cuts == 1
-    assert rclone("cat", key) == content
-    assert unfinished_uploads(config, store.bucket, prefix) == []
-
-
-@over_a_network
-@pytest.mark.parametrize("size_bytes", [1000, 9 * MIB], ids=["whole", "in-parts"])
-def test_bytes_damaged_on_the_way_in_are_refused_by_the_far_end(
-    config: CloudConfig, store: Store, prefix: str, size_bytes: int
-) -> None:
-    content = b"x" * (size_bytes - 20) + b"damage-this-sentence"
-    with Wire(config.endpoint("objects"), damage_sent=(b"damage-this", b"damage-thus")) as wire:
-        far = open_store(pointed_at(config, wire.port), store.bucket)
-
-        with pytest.raises(IntegrityError):
-            put(far, f"{prefix}damaged", content)
-
-    assert wire.damaged
-    assert keys(store, prefix) == []
-    assert unfinished_uploads(config, store.bucket, prefix) == []
-
-
-@over_a_network
-def test_bytes_damaged_on_the_way_out_are_noticed(
-    config: CloudConfig, store: Store, prefix: str, request: pytest.FixtureRequest
-) -> None:
-    if config.name == "azure":
-        reason = "Blob Storage gives no checksum with a body; the manifest's digest is what notices"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-    put(store, f"{prefix}damaged", b"x" * 1000 + b"damage-this-sentence")
-    with Wire(config.endpoint("objects"), damage_received=(b"damage-this", b"damage-thus")) as wire:
-        far = open_store(pointed_at(config, wire.port), store.bucket)
-
-        with pytest.raises(IntegrityError):
-            read(far, f"{prefix}damaged")
 
 
 def test_sixteen_threads_share_a_store(store: Store, prefix: str) -> None:
