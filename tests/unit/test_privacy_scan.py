@@ -15,6 +15,7 @@ import pytest
 
 from tasks.core.dataset import DatasetURI, read_manifest
 from tasks.core.detectors.scan import scan
+from tasks.core.detectors.spans import spans
 from tasks.core.errors import Invalid, PreconditionFailed
 from tasks.core.findings import Finding, ScanReport
 from tests.memory_store import MemoryStore
@@ -257,3 +258,25 @@ def test_canaries_are_found_nowhere_in_a_report() -> None:
     for text in (repr(report), json.dumps(report.as_dict()), str(report.profile)):
         assert "canary" not in text.lower()
         assert CARD not in text
+
+
+def test_spans_say_where_and_never_what() -> None:
+    store = MemoryStore()
+    text = f"Zażółć {CANARY}, again {CANARY}; card 4111 1111 1111 1111."
+    objects = {
+        "t.jsonl": json.dumps({"note": "none"}).encode() + b"\n" + json.dumps({"note": text}).encode() + b"\n",
+        "p.csv": b"lead_passenger,n\nMary Jones,1\n,2\nJohn Smith,3\n",
+    }
+    for path, content in objects.items():
+        store.put(URI.key(path), [content], size_bytes=len(content))
+    found_spans = list(spans(store, URI, read_manifest(store, URI)))
+    assert "canary" not in repr(found_spans)
+    cut = {
+        (each["path"], each["row"], each["entity"], text[each["start"] : each["end"]])
+        for each in found_spans
+        if each["path"] == "t.jsonl"
+    }
+    assert cut == {("t.jsonl", 1, "EMAIL_ADDRESS", CANARY), ("t.jsonl", 1, "CREDIT_CARD", "4111 1111 1111 1111")}
+    starts = [each["start"] for each in found_spans if each["entity"] == "EMAIL_ADDRESS"]
+    assert starts == [text.index(CANARY), text.rindex(CANARY)]
+    assert [(each["row"], each["end"]) for each in found_spans if each["entity"] == "PERSON"] == [(0, 10), (2, 10)]

@@ -283,6 +283,15 @@ def judge(state: ColumnState, path: str, rows: int) -> Iterator[Finding]:
     yield from _by_header(state, path, rows, listed)
 
 
+def confidences(state: ColumnState, path: str) -> dict[tuple[str, Evidence], float]:
+    """How sure it is, for each entity and kind of evidence with a valid hit, that the hits are what they look like."""
+    return {
+        (entity, evidence): _confidence(state, path, entity, evidence, tally)
+        for (entity, evidence), tally in state.tallies.items()
+        if tally.cells
+    }
+
+
 def _confidence(state: ColumnState, path: str, entity: str, evidence: Evidence, tally: Tally) -> float:
     known = ENTITIES[entity]
     header = bool(speaks_for(entity, state.name))

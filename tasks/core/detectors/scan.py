@@ -65,13 +65,16 @@ class ObjectScan:
 
 
 @dataclass
-class _Table:
+class Table:
+    """What was seen of all objects that form a table together."""
+
     paths: list[str] = field(default_factory=list[str])
     rows: int = 0
     columns: dict[str, ColumnState] = field(default_factory=dict[str, ColumnState])
     personal_names: dict[str, str] = field(default_factory=dict[str, str])
 
     def label(self) -> str:
+        """The object's path, or a glob for several, without any part that is itself a value."""
         if len(self.paths) == 1:
             return safe_path(self.paths[0])
         first = PurePosixPath(safe_path(self.paths[0]))
@@ -99,16 +102,8 @@ def scan(
         Retryable: The store is throttled or away; scan again later.
     """
     started = time.monotonic()
-    for language in languages:
-        if language not in LANGUAGES:
-            raise Invalid(f"'{language}' is not a language of the detectors", f"use {' or '.join(LANGUAGES)}")
-    tables: dict[TableKey, _Table] = {}
-    unread: list[Finding] = []
-    with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="scan") as pool:
-        for seen in pool.map(partial(scan_object, store, uri), manifest):
-            table = tables.setdefault(seen.key, _Table())
-            _merge(table, seen)
-            unread += [_unread_finding(safe_path(seen.path), each, seen.rows) for each in seen.unread]
+    require_languages(languages)
+    tables, unread = read_tables(store, uri, manifest, in_flight=in_flight)
     findings = [*_shortened(unread), *_name_findings(manifest)]
     profile: list[ColumnProfile] = []
     for table in tables.values():
@@ -125,6 +120,26 @@ def scan(
         profile=tuple(sorted(profile, key=lambda column: (column.path, column.column))),
         elapsed_s=time.monotonic() - started,
     )
+
+
+def require_languages(languages: tuple[str, ...]) -> None:
+    """Insist that the detectors know the languages. Raises `Invalid` naming one that they do not."""
+    for language in languages:
+        if language not in LANGUAGES:
+            raise Invalid(f"'{language}' is not a language of the detectors", f"use {' or '.join(LANGUAGES)}")
+
+
+def read_tables(
+    store: Store, uri: DatasetURI, manifest: Manifest, *, in_flight: int
+) -> tuple[dict[TableKey, Table], list[Finding]]:
+    """Read every object once. Answers what was counted, by table, and what could not be read."""
+    tables: dict[TableKey, Table] = {}
+    unread: list[Finding] = []
+    with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="scan") as pool:
+        for seen in pool.map(partial(scan_object, store, uri), manifest):
+            _merge(tables.setdefault(seen.key, Table()), seen)
+            unread += [_unread_finding(safe_path(seen.path), each, seen.rows) for each in seen.unread]
+    return tables, unread
 
 
 def scan_object(store: Store, uri: DatasetURI, entry: Entry) -> ObjectScan:
@@ -158,7 +173,7 @@ def _add(seen: ObjectScan, batch: Batch) -> None:
             )
 
 
-def _merge(table: _Table, seen: ObjectScan) -> None:
+def _merge(table: Table, seen: ObjectScan) -> None:
     table.paths.append(seen.path)
     table.rows += seen.rows
     table.personal_names |= seen.personal_names
@@ -169,7 +184,7 @@ def _merge(table: _Table, seen: ObjectScan) -> None:
             table.columns[name] = state
 
 
-def _table_findings(table: _Table) -> list[Finding]:
+def _table_findings(table: Table) -> list[Finding]:
     label = table.label()
     found: list[Finding] = []
     for shown, state in _shown(table):
@@ -180,7 +195,7 @@ def _table_findings(table: _Table) -> list[Finding]:
     return found
 
 
-def _profile(table: _Table, personal: set[str]) -> Iterator[ColumnProfile]:
+def _profile(table: Table, personal: set[str]) -> Iterator[ColumnProfile]:
     label = table.label()
     for shown, state in _shown(table):
         if state.name == METADATA:
@@ -198,7 +213,7 @@ def _profile(table: _Table, personal: set[str]) -> Iterator[ColumnProfile]:
         )
 
 
-def _shown(table: _Table) -> Iterator[tuple[str, ColumnState]]:
+def _shown(table: Table) -> Iterator[tuple[str, ColumnState]]:
     """The columns with the names that may be shown: a name that is a value itself gives way to its position."""
     for at, (name, state) in enumerate(table.columns.items(), 1):
         hidden = name in table.personal_names or len(name) > _LONGEST_NAME

@@ -1,0 +1,227 @@
+"""Great Expectations over counts: one expectation a rule on the findings, and the policy's own on the profile.
+
+Great Expectations puts offending cells into its results and its pages, so it never sees a dataset: its tables are the
+findings (entity, place, count) and the column profile (rows, nulls, ranges), which hold no values of text. Data Docs
+are rewritten after they are made: nothing in them is fetched from another host, and no script is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.core.dataset import DatasetURI
+from tasks.core.findings import ScanReport
+from tasks.core.policy import PROFILE_COLUMNS, Action, Place, Policy, Quality
+from tasks.core.privacy import ExpectationOutcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ONE_AT_A_TIME = threading.Lock()
+"""Great Expectations keeps its project in module state."""
+
+_FINDING_COLUMNS = ("entity", "path", "column", "count", "share", "confidence", "rule", "action")
+
+
+@dataclass(frozen=True, slots=True)
+class _Expectation:
+    """One expectation: its type and arguments, what it says in words, and the rule whose findings it is about."""
+
+    kind: str
+    kwargs: Mapping[str, Any]
+    words: str
+    rule: str | None = None
+
+
+@dataclass(frozen=True)
+class _Suite:
+    """Expectations about one table of counts."""
+
+    name: str
+    table: pd.DataFrame
+    expectations: tuple[_Expectation, ...]
+
+
+def check_expectations(
+    policy: Policy,
+    report: ScanReport,
+    *,
+    destination: DatasetURI,
+    jurisdiction: str,
+    docs: Path | None = None,
+) -> ExpectationOutcome:
+    """Check the policy's expectations on the counts of a scan.
+
+    Args:
+        policy: Its rules and its `quality`.
+        report: The scan of what would leave.
+        destination, jurisdiction: Where it would go; rules depend on it.
+        docs: A directory for Data Docs, made new; None for none.
+
+    Returns:
+        How many expectations were checked and, in words, those that failed. `decide` refuses on any of them.
+    """
+    suites = [_findings_suite(policy, report, Place(destination.cloud, jurisdiction)), *_quality_suites(policy, report)]
+    missing = [f"quality: no column matches {_selection(q)}" for q in policy.quality if not _selected(q, report)]
+    with _ONE_AT_A_TIME:
+        failed = _run([suite for suite in suites if suite.expectations], docs)
+    checked = sum(len(suite.expectations) for suite in suites) + len(missing)
+    return ExpectationOutcome(checked, (*missing, *failed))
+
+
+def _findings_suite(policy: Policy, report: ScanReport, place: Place) -> _Suite:
+    import pandas as pd
+
+    decisions = [policy.decide(finding, place) for finding in report.findings]
+    lines = [
+        (f.entity, f.path, f.column, f.count, f.share, f.confidence, decision.rule, decision.action.value)
+        for decision in decisions
+        for f in [decision.finding]
+    ]
+    rules = [rule.name for rule in policy.rules] + ["defaults.finding", "defaults.unreadable"]
+    expectations = tuple(
+        _Expectation(
+            "expect_column_values_to_be_in_set",
+            {"column": "action", "value_set": [Action.ALLOW.value]},
+            f"every finding that '{rule}' decides is allowed as it stands",
+            rule,
+        )
+        for rule in rules
+    )
+    return _Suite("findings", pd.DataFrame(lines, columns=list(_FINDING_COLUMNS)), expectations)
+
+
+def _quality_suites(policy: Policy, report: ScanReport) -> Iterator[_Suite]:
+    import pandas as pd
+
+    by_selection: dict[str, list[Quality]] = {}
+    for quality in policy.quality:
+        by_selection.setdefault(_selection(quality), []).append(quality)
+    for selection, group in by_selection.items():
+        lines = _selected(group[0], report)
+        if lines:
+            expectations = tuple(_quality_expectation(quality) for quality in group)
+            table = pd.DataFrame(lines, columns=list(PROFILE_COLUMNS))
+            yield _Suite(f"quality of {selection}", table, expectations)
+
+
+def _quality_expectation(quality: Quality) -> _Expectation:
+    limits = ", ".join(f"{key} {value}" for key, value in quality.kwargs.items() if key != "column")
+    subject = quality.kwargs.get("column", "the table")
+    what = quality.expectation.removeprefix("expect_").replace("_", " ")
+    return _Expectation(quality.expectation, quality.kwargs, f"{what}: {subject} of {_selection(quality)} ({limits})")
+
+
+def _selection(quality: Quality) -> str:
+    path = "" if quality.path == "*" else f" in '{quality.path}'"
+    return f"columns '{quality.column}'{path}" if quality.column != "*" else f"all columns{path}"
+
+
+def _selected(quality: Quality, report: ScanReport) -> list[dict[str, Any]]:
+    return [
+        column.as_dict()
+        for column in report.profile
+        if fnmatchcase(column.column, quality.column) and fnmatchcase(column.path, quality.path)
+    ]
+
+
+def _run(suites: Sequence[_Suite], docs: Path | None) -> list[str]:
+    """Run every suite. Answers the failed expectations in words."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    context: Any = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
+    source: Any = context.data_sources.add_pandas("counts")
+    actions: list[Any] = []
+    if docs is not None:
+        shutil.rmtree(docs, ignore_errors=True)
+        docs.mkdir(parents=True)
+        context.add_data_docs_site("local", _site(docs))
+        actions.append(gx.checkpoint.UpdateDataDocsAction(name="docs", site_names=["local"]))
+    failed: list[str] = []
+    for suite in suites:
+        batch = source.add_dataframe_asset(suite.name).add_batch_definition_whole_dataframe("all")
+        made = context.suites.add(gx.ExpectationSuite(name=suite.name))
+        for expectation in suite.expectations:
+            made.add_expectation(_built(expectation))
+        definition = context.validation_definitions.add(
+            gx.ValidationDefinition(name=suite.name, data=batch, suite=made)
+        )
+        checkpoint = context.checkpoints.add(
+            gx.Checkpoint(name=suite.name, validation_definitions=[definition], actions=actions)
+        )
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            answer: Any = checkpoint.run(batch_parameters={"dataframe": suite.table})
+        results = next(iter(answer.run_results.values())).results
+        failed += [_in_words(result) for result in results if not result.success]
+    if docs is not None:
+        make_self_contained(docs)
+    return failed
+
+
+def _built(expectation: _Expectation) -> Any:
+    import great_expectations.expectations as types
+    from great_expectations.expectations.row_conditions import Column
+
+    name = "".join(part.capitalize() for part in expectation.kind.split("_"))
+    kwargs = dict(expectation.kwargs)
+    if expectation.rule is not None:
+        kwargs["row_condition"] = Column("rule") == expectation.rule
+    return getattr(types, name)(**kwargs, meta={"words": expectation.words}, description=expectation.words)
+
+
+def _in_words(result: Any) -> str:
+    words = result.expectation_config.meta["words"]
+    if (result.exception_info or {}).get("raised_exception"):
+        return f"expectation could not be evaluated: {words}"
+    count = (result.result or {}).get("unexpected_count")
+    return f"expectation failed: {words}" + (f", but not {count} of them" if count else "")
+
+
+def _site(directory: Path) -> dict[str, Any]:
+    return {
+        "class_name": "SiteBuilder",
+        "show_how_to_buttons": False,
+        "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(directory.resolve())},
+        "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+    }
+
+
+_SCRIPTS = re.compile(r"<script\b.*?</script\s*>", re.DOTALL | re.IGNORECASE)
+_REMOTE_TAGS = re.compile(r"<(?:link|img|iframe|source)\b[^>]*https?://[^>]*>", re.IGNORECASE)
+_REMOTE_LINKS = re.compile(r"""(href|src|action)\s*=\s*(["'])https?://.*?\2""", re.IGNORECASE)
+_REMOTE = re.compile(r"""https?://(?!www\.w3\.org/)[^\s"'<>)]*""")
+_HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
+
+_STYLE = """<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'">
+<style>
+body{font:16px/1.5 system-ui,sans-serif;color:#1d2430;background:#fff;margin:0 auto;max-width:72rem;padding:1rem}
+a{color:#14508c}.row{display:block}.collapse,.show{display:block}.dropdown-menu,.modal,.tab-pane.fade{display:block}
+table{border-collapse:collapse;width:100%;margin:.5rem 0}td,th{border:1px solid #d6dbe3;padding:.4rem .6rem;
+text-align:left;vertical-align:top;word-break:break-word}.badge{border:1px solid #d6dbe3;border-radius:.3rem;
+padding:0 .3rem}.fa-check-circle::before{content:"passed"}.fa-times::before{content:"failed"}
+.text-success{color:#146c2e}.text-danger{color:#b3261e}nav,ol.breadcrumb{display:block}img{max-width:12rem}
+</style>"""
+
+
+def make_self_contained(docs: Path) -> None:
+    """Take scripts and everything remote out of the pages under a directory, and give them a style of their own."""
+    shutil.rmtree(docs / "static", ignore_errors=True)
+    for page in docs.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for pattern, instead in ((_SCRIPTS, ""), (_REMOTE_TAGS, ""), (_REMOTE_LINKS, r'\1="#"'), (_REMOTE, "")):
+            text = pattern.sub(instead, text)
+        text = re.sub(r"""<link\b[^>]*static/[^>]*>|<img\b[^>]*static/[^>]*>""", "", text, flags=re.IGNORECASE)
+        page.write_text(_HEAD.sub(lambda head: head.group(0) + _STYLE, text, count=1), encoding="utf-8")
