@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -123,6 +126,24 @@ def test_every_write_has_a_version_of_its_own(store: Store) -> None:
     versions = [put(store, "k", b"same size") for _ in range(200)]
 
     assert len(set(versions)) == len(versions)
+
+
+def test_of_the_writers_over_a_version_one_wins_round_after_round(store: Store) -> None:
+    rounds, writers = 100, 4
+    start = threading.Barrier(writers)
+    versions = [put(store, f"{number}", b"before") for number in range(rounds)]
+
+    def win(_: int) -> int:
+        won = 0
+        for number, version in enumerate(versions):
+            start.wait()
+            with contextlib.suppress(PreconditionFailed):
+                put(store, f"{number}", b"after!", if_version=version)
+                won += 1
+        return won
+
+    with ThreadPoolExecutor(writers) as pool:
+        assert sum(pool.map(win, range(writers))) == rounds
 
 
 def test_a_file_that_another_program_writes_into_while_it_is_read_is_not_passed_off_as_whole(
