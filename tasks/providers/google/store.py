@@ -154,7 +154,7 @@ class GoogleStore:
         with translated(self._place, key):
             answer = self._request("GET", url, headers=headers, stream=True)
             with answer:
-                if length is not None and int(answer.headers["Content-Length"]) < length:
+                if length is not None and int(answer.headers.get("Content-Length", length)) < length:
                     raise self._place.beyond_the_end(key)
                 seen = google_crc32c.Checksum()
                 while piece := answer.raw.read(READ_BYTES, decode_content=False):
@@ -233,11 +233,11 @@ class GoogleStore:
         return int(version)
 
     def _request(self, method: str, url: str, **arguments: Any) -> requests.Response:
-        """One answer of 2xx or 308, after a few tries. Raises what the client library would raise."""
+        """An answer with a body, after a few tries. Raises what the client library would raise."""
 
         def send() -> requests.Response:
             answer = self._session.request(method, url, timeout=_TIMEOUT, allow_redirects=False, **arguments)
-            if answer.status_code >= 400:
+            if answer.status_code not in (200, 206):
                 raise api.from_http_response(answer)
             return answer
 
