@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows.forms import Dataset
 from flows.move import Moved, move
-from tasks.core.errors import Stockout
+from tasks.core.errors import LintasError, Stockout
 from tasks.core.evaluation import Evaluation
 from tasks.core.placement import Placement
 from tasks.core.training import JobStatus
@@ -75,11 +75,12 @@ def train(dataset: Dataset, spec: str = "examples/flights/training.yaml", policy
         job = wanted.job(data=home, data_digest=data.digest, run_id=run_id, offer=placement.chosen)
         try:
             status = run_training(job)
-        except Stockout as error:
+            break
+        except LintasError as error:
             finish_run(run_id, "FAILED", cost_usd=0.0)
+            if not isinstance(error, Stockout):
+                raise
             attempts = (*attempts, Attempt(placement.chosen, str(error)))
-            continue
-        break
     attempts = (*attempts, Attempt(placement.chosen, status.state.value))
 
     cost_usd = (placement.chosen.price_usd_per_hour or 0.0) * status.running_s / 3600.0

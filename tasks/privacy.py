@@ -106,7 +106,11 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI) -> Verdic
             now=datetime.now(UTC),
             objects=len(outgoing.manifest),
             expectations=check_expectations(
-                policy, outgoing.report, destination=destination, jurisdiction=target.jurisdiction
+                policy,
+                outgoing.report,
+                destination=destination,
+                jurisdiction=target.jurisdiction,
+                docs=here.settings.state_dir / "data-docs" / target.name,
             ),
         )
     cleared = isinstance(verdict, Cleared)

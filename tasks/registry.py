@@ -22,6 +22,7 @@ from tasks.core.placement import Offer, Prices, offers_from_catalog, prices_from
 from tasks.core.ports import EventSource, Server, Store, Trainer
 from tasks.core.privacy import Policy, VerdictKey
 from tasks.core.training import TrainingSpec
+from tasks.core.treatments import PseudonymKey
 from tasks.records import Records
 from tasks.settings import Settings, load_settings, read_yaml, resolve_secret
 
@@ -49,7 +50,9 @@ class Installation:
     def cloud(self, name: str) -> CloudConfig:
         """The configured cloud. Raises `Invalid` when there is none of this name or its provider is unknown."""
         if name == STAGING:
-            return CloudConfig(STAGING, "onprem", options={"root": str(self.settings.state_dir / STAGING)})
+            root = self.settings.state_dir / STAGING
+            root.mkdir(parents=True, exist_ok=True)
+            return CloudConfig(STAGING, "onprem", options={"root": str(root)})
         cloud = self.settings.cloud(name)
         if cloud.provider not in providers():
             raise Invalid(
@@ -134,9 +137,9 @@ class Installation:
         return VerdictKey(self.settings.gate.signing_key, resolve_secret(self.settings.gate.signing_key).encode())
 
     @functools.cached_property
-    def pseudonym_key(self) -> bytes:
+    def pseudonym_key(self) -> PseudonymKey:
         """The key that pseudonyms are made with."""
-        return resolve_secret(self.settings.gate.pseudonym_key).encode()
+        return PseudonymKey(self.settings.gate.pseudonym_key, resolve_secret(self.settings.gate.pseudonym_key).encode())
 
     def policy(self, name: str) -> Policy:
         """The policy of this name under `policies_dir`, or at this path. Raises `Invalid` or `NotFound`."""

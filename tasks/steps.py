@@ -7,13 +7,14 @@ functions with no Prefect server anywhere; retries of single requests happen bel
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
-from prefect.logging import get_logger, get_run_logger
+from prefect.logging import get_run_logger
 from prefect.states import State
 
 from tasks.core.errors import Retryable
@@ -70,8 +71,11 @@ def flow_run_id() -> str | None:
 
 
 def say(message: str) -> None:
-    """One line for people: to the run's log inside a flow, to Lintas' logger outside."""
-    (get_run_logger() if in_flow() else get_logger("lintas")).info(message)
+    """One line for people: to the run's log inside a flow, to standard error outside."""
+    if in_flow():
+        get_run_logger().info(message)
+    else:
+        print(message, file=sys.stderr)
 
 
 def _is_retryable(_task: object, _run: object, state: State[Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,16 @@ def main() -> None:
         where = f" ({error.filename})" if error.filename else ""
         print(
             f"lintas: {error.strerror or type(error).__name__}{where}; free or mend it and run again.", file=sys.stderr
+        )
+        sys.exit(1)
+    except Exception as error:
+        if os.environ.get("LINTAS_DEBUG"):
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{Path(frame.filename).name}:{frame.lineno}"
+        print(
+            f"lintas: {type(error).__name__} at {place}, which nobody foresaw; LINTAS_DEBUG=1 shows more.",
+            file=sys.stderr,
         )
         sys.exit(1)
 

@@ -60,8 +60,6 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Look for personal data and secrets; shows places and counts, never values. Exit 3 when the policy refuses."""
-    from tasks.core.detectors.spans import spans as find_spans
-
     from tasks.core.dataset import read_manifest
     from tasks.core.detectors.scan import scan as scan_objects
     from tasks.core.privacy import Refused, actions_for
@@ -72,6 +70,8 @@ def scan(
     store, languages = here.store_of(dataset), tuple(language or ("en", "id"))
     listed = read_manifest(store, dataset, here.records.journal)
     if spans:
+        from tasks.core.detectors.spans import spans as find_spans
+
         for span in find_spans(store, dataset, listed, languages=languages):
             print_json(span)
         return
