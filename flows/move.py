@@ -11,7 +11,7 @@ from tasks.core.dataset import DatasetURI
 from tasks.core.findings import Finding
 from tasks.core.privacy import Cleared, Refused
 from tasks.core.transfer import Receipt, TransferPlan
-from tasks.privacy import Outgoing, judge, scan_dataset, treat
+from tasks.privacy import Clearance, Outgoing, judge, keep_clearance, recall_clearance, scan_dataset, treat
 from tasks.registry import installation
 from tasks.storage import copy_cleared, manifest_of, plan_move
 
@@ -107,10 +107,15 @@ def prepare(source: str, destination: str, policy: str, delete: bool) -> Prepare
     here = installation()
     origin, target, rules = here.parse(source), here.parse(destination), here.policy(policy)
     manifest = manifest_of(origin)
-    report = scan_dataset(origin, manifest)
-    outgoing = treat(origin, manifest, report, rules, target)
-    verdict = judge(outgoing, rules, target)
-    if isinstance(verdict, Refused):
-        raise verdict.violation()
-    plan = plan_move(outgoing.uri, outgoing.manifest, target, charged_as=origin.cloud, delete=delete)
-    return Prepared(origin, report.findings, outgoing, verdict, plan)
+    cleared = recall_clearance(origin, manifest, rules, target)
+    if cleared is None:
+        report = scan_dataset(origin, manifest)
+        outgoing = treat(origin, manifest, report, rules, target)
+        verdict = judge(outgoing, rules, target)
+        if isinstance(verdict, Refused):
+            raise verdict.violation()
+        cleared = Clearance(outgoing, verdict, report.findings)
+        keep_clearance(cleared, manifest, rules, target)
+    leaving = cleared.outgoing
+    plan = plan_move(leaving.uri, leaving.manifest, target, charged_as=origin.cloud, delete=delete)
+    return Prepared(origin, cleared.findings, leaving, cleared.verdict, plan)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
 
 from tasks.artifacts import show_table
-from tasks.core.dataset import DatasetURI, Manifest
+from tasks.core.dataset import DatasetURI, Manifest, read_manifest
 from tasks.core.detectors.scan import scan
-from tasks.core.findings import ScanReport
+from tasks.core.errors import LintasError, Terminal
+from tasks.core.findings import Finding, ScanReport
 from tasks.core.policy import Policy
 from tasks.core.privacy import Cleared, Refused, Verdict, actions_for, decide
 from tasks.core.transform import apply_treatment
@@ -24,7 +29,7 @@ class Outgoing:
         uri: Where its bytes are.
         manifest: What it holds.
         source_digest: Digest of the dataset that it was made from.
-        report: A scan of exactly these bytes; None when it is refused already.
+        report: A scan of exactly these bytes; None when it is refused already, or was cleared before.
         refused: The refusal, when a rule refuses whatever is done to the data.
     """
 
@@ -33,6 +38,66 @@ class Outgoing:
     source_digest: str
     report: ScanReport | None
     refused: Refused | None = None
+
+
+@dataclass(frozen=True)
+class Clearance:
+    """What was cleared once and may go again: what would leave, its verdict, and what was found at the source."""
+
+    outgoing: Outgoing
+    verdict: Cleared
+    findings: tuple[Finding, ...]
+
+
+@step(name="recall", run_name="recall the clearance of {uri} for {destination}")
+def recall_clearance(uri: DatasetURI, manifest: Manifest, policy: Policy, destination: DatasetURI) -> Clearance | None:
+    """The clearance that this very dataset got for this destination under this policy and this version of the gate.
+
+    Returns:
+        None when there is none, when its signature does not verify, or when the treated copy is not there any more
+        as it was cleared: then the gate does its work anew.
+    """
+    here = installation()
+    path = _clearance_file(manifest, policy, destination)
+    if not path.is_file():
+        return None
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        verdict = Cleared.from_dict(kept["verdict"])
+        findings = tuple(Finding.from_dict(item) for item in kept["findings"])
+        leaving = DatasetURI.parse(kept["uri"])
+        present = manifest if leaving == uri else read_manifest(here.store_of(leaving), leaving, here.records.journal)
+        here.verdict_key.require(verdict, manifest_digest=present.digest, destination=destination)
+    except (LintasError, ValueError, KeyError, TypeError) as error:
+        say(f"the clearance kept for {destination} does not hold ({type(error).__name__}); the gate looks again")
+        return None
+    if (verdict.source_digest, verdict.policy_digest) != (manifest.digest, policy.digest):
+        return None
+    say(f"{destination}: cleared before, at {verdict.issued:%Y-%m-%d %H:%M}, unchanged since")
+    return Clearance(Outgoing(leaving, present, manifest.digest, None), verdict, findings)
+
+
+def keep_clearance(clearance: Clearance, manifest: Manifest, policy: Policy, destination: DatasetURI) -> None:
+    """Keep a clearance for the next move of the same dataset to the same place; it is signed and holds no value."""
+    path = _clearance_file(manifest, policy, destination)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {
+        "uri": str(clearance.outgoing.uri),
+        "verdict": clearance.verdict.as_dict(),
+        "findings": [finding.as_dict() for finding in clearance.findings],
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(kept), encoding="utf-8")
+    partial.replace(path)
+
+
+def _clearance_file(manifest: Manifest, policy: Policy, destination: DatasetURI) -> Path:
+    here = installation()
+    jurisdiction = here.cloud(destination.cloud).jurisdiction
+    about = [version("lintas"), manifest.digest, policy.digest, str(destination), jurisdiction]
+    return (
+        here.settings.state_dir / "clearances" / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:40]}.json"
+    )
 
 
 @step(name="scan", retries=2, run_name="scan {uri}")
@@ -90,9 +155,10 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI) -> Verdic
     here = installation()
     target = here.cloud(destination.cloud)
     verdict: Verdict
-    if outgoing.refused is not None or outgoing.report is None:
-        assert outgoing.refused is not None
+    if outgoing.refused is not None:
         verdict = outgoing.refused
+    elif outgoing.report is None:
+        raise Terminal(f"{outgoing.uri} was not scanned, so nothing can be said of it", "scan it first")
     else:
         verdict = decide(
             policy,
