@@ -66,7 +66,7 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "secret_access_key": _reference(secrets, f"{cloud}-secret-access-key", credentials.token),
         }
 
-    def site(cloud: str, region: str) -> dict[str, Any]:
+    def site(cloud: str, region: str, price_usd_per_hour: float) -> dict[str, Any]:
         serving = url(f"{cloud}-serving")
         return {
             "provider": "onprem",
@@ -74,7 +74,7 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "jurisdiction": "ID",
             "endpoints": {"serving": serving} if serving else {},
             "credentials": {"token": _reference(secrets, f"{cloud}-serving-token", credentials.token)},
-            "options": {"root": str(state / cloud)},
+            "options": {"root": str(state / cloud), "price_usd_per_hour": price_usd_per_hour},
         }
 
     return {
@@ -109,8 +109,8 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "endpoints": {"objects": url("coreweave-s3")},
             "credentials": s3("coreweave"),
         },
-        "onprem": site("onprem", "jakarta"),
-        "edge": site("edge", "surabaya"),
+        "onprem": site("onprem", "jakarta", 0.10),
+        "edge": site("edge", "surabaya", 0.12),
     }
 
 
