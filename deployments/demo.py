@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ DATASET = DatasetURI("aws", "raw", "flights")
 MARKER = "_SUCCESS"
 REPOSITORY = Path(__file__).resolve().parents[1]
 _ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+_RECORDING = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,33 @@ def deploy(prefect_api_url: str) -> None:
         raise Terminal(f"prefect deploy failed: {lines[-1] if lines else 'no output'}", "see prefect.yaml")
 
 
+def deploy_once(prefect_api_url: str, mark: Path) -> None:
+    """Apply prefect.yaml unless this very content was applied to this server's database before; see `deploy`."""
+    from tasks.core.directory import directory_manifest
+
+    about = f"{directory_manifest(REPOSITORY / 'flows', skip=('__pycache__',)).digest} {_file_digest('prefect.yaml')}"
+    if mark.is_file() and mark.read_text() == about:
+        return
+    deploy(prefect_api_url)
+    mark.write_text(about)
+
+
+def verify_both_sides(report: Mapping[str, Any], here: Installation) -> None:
+    """Read every byte of both ends of every move again.
+
+    Raises:
+        IntegrityError: An end does not hold what the report says.
+    """
+    from tasks.core.dataset import read_manifest
+
+    for leg in report["moved"]:
+        for side in (leg["leaving"], leg["destination"]):
+            uri = DatasetURI.parse(side)
+            found = read_manifest(here.store_of(uri), uri, reread=True)
+            if found.digest != leg["digest"]:
+                raise IntegrityError(f"{uri} does not hold what was moved", "see the audit log: 'lintas audit'")
+
+
 def land_dataset(folder: Path, store: Any) -> tuple[int, int]:
     """Put the dataset into its bucket as a producer does: the data first, `_SUCCESS` last.
 
@@ -115,11 +143,9 @@ def watch_lifecycle(
             if run is None:
                 yield LifecycleSeen(None, "waiting for the event")
             else:
-                state = run["state_type"] or "PENDING"
-                yield LifecycleSeen(
-                    run["id"], state, _steps(client, run["id"]), (run["state"] or {}).get("message") or ""
-                )
-                if state in _ENDED:
+                state, steps = run["state_type"] or "PENDING", _steps(client, run["id"])
+                yield LifecycleSeen(run["id"], state, steps, (run["state"] or {}).get("message") or "")
+                if state in _ENDED and _all_told(steps, state, run["end_time"]):
                     return
             sleep(0.4)
     what = "did not start" if run is None else "did not end"
@@ -177,6 +203,12 @@ def ask_endpoints(report: Mapping[str, Any], here: Installation, rows: bytes) ->
     return answers
 
 
+def _file_digest(name: str) -> str:
+    from tasks.core.dataset import content_digest
+
+    return content_digest([(REPOSITORY / name).read_bytes()])[0]
+
+
 def _environment(prefect_api_url: str) -> dict[str, str]:
     import os
 
@@ -212,6 +244,13 @@ def _steps(client: Any, run_id: str) -> tuple[StepSeen, ...]:
         )
         for run in started
     )
+
+
+def _all_told(steps: tuple[StepSeen, ...], state: str, ended_at: str) -> bool:
+    """Whether the server has recorded every step of a run that ended; it records them in batches, a little later."""
+    late = datetime.now(UTC) - datetime.fromisoformat(ended_at) > _RECORDING
+    settled = all(step.state in _ENDED for step in steps)
+    return late or (settled and (state != "COMPLETED" or any(step.name.startswith("report") for step in steps)))
 
 
 def _ask(client: Any, path: str, body: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -57,6 +57,7 @@ class Moved:
         return {
             "source": str(self.source),
             "destination": str(self.receipt.destination),
+            "leaving": str(self.receipt.source),
             "digest": self.receipt.digest,
             "source_digest": self.source_digest,
             "objects": self.receipt.objects,

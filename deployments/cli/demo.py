@@ -21,11 +21,12 @@ from deployments.demo import (
     DATASET,
     LifecycleSeen,
     ask_endpoints,
-    deploy,
+    deploy_once,
     example_row,
     land_dataset,
     prepare_dataset,
     read_report,
+    verify_both_sides,
     watch_lifecycle,
 )
 from deployments.local.stack import running_stack
@@ -51,7 +52,7 @@ def run(state: Path, *, fresh: bool, hold: bool | None, as_json: bool) -> None:
         api = here.settings.services.prefect_api_url
         seconds["services"] = time.monotonic() - began
         show.progress.print("Deploying prefect.yaml")
-        deploy(api)
+        deploy_once(api, state / "deployed")
         if preparing is not None and preparing.wait() != 0:
             raise Terminal("the dataset could not be prepared", "see the messages above")
         seconds["deployed"] = time.monotonic() - began
@@ -70,6 +71,7 @@ def run(state: Path, *, fresh: bool, hold: bool | None, as_json: bool) -> None:
             )
         seconds["lifecycle"] = time.monotonic() - began
         report, page = read_report(here.settings.state_dir, seen.run_id)
+        verify_both_sides(report, here)
         answers = ask_endpoints(report, here, example_row(state / "dataset"))
         seconds["total"] = time.monotonic() - began
         links = {
@@ -102,7 +104,7 @@ def tell(report: Mapping[str, Any], answers: Mapping[str, str], links: Mapping[s
                 f"{sent}, {show.size(leg['bytes_sent'])} ({leg['route']})",
             )
         )
-        rows.append(("", f"digest {leg['digest'][:32]} on both sides: yes"))
+        rows.append(("", f"digest {leg['digest'][:32]} on both sides, every byte read back"))
     counts = Counter[str]()
     for finding in report["findings"]:
         counts[finding["entity"]] += finding["count"]

@@ -30,6 +30,8 @@ class _Shown:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._live.stop()
+        if not progress.is_terminal:
+            progress.print()
 
     def _draw(self, body: RenderableType) -> None:
         elapsed_s = time.monotonic() - self._began
