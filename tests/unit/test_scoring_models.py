@@ -13,8 +13,8 @@ import pytest
 
 from tasks.core.errors import IntegrityError, Invalid, Terminal
 from tasks.core.evaluation import model_digest
+from tasks.providers._dialects.scoring import plain_reason
 from tasks.providers.onprem.scoring.models import Models
-from tasks.providers.onprem.scoring.process import plain_reason
 
 CANARY = "budi.santoso@example.com"
 

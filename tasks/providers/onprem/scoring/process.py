@@ -8,7 +8,6 @@ body never repeats the request, which MLflow's own does.
 from __future__ import annotations
 
 import json
-import re
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,28 +15,9 @@ from typing import Any
 
 from tasks.core.errors import IntegrityError, Invalid
 from tasks.core.evaluation import model_digest
+from tasks.providers._dialects.scoring import plain_reason
 
 _DRAIN_S = 30
-
-_KNOWN_REASONS = (
-    r"Model is missing inputs \[[^\]]*\]",
-    r"Incompatible input types for column [\w .-]+\. Can not safely convert [\w\[\],. ]+ to [\w\[\], ]+",
-    r"Failed to convert column [\w .-]+ to type '[\w ]+'",
-    r"The input column '[^']*' is required by the model signature but missing from the input data",
-    r"Model inference is missing inputs\. The model signature declares \d+ inputs +but .{1,20} only has \d+",
-    r"Dataframe (?:split|records) format must [a-z ]+",
-)
-"""What MLflow says about names and types of the model's own signature. Anything else may quote the request."""
-
-_OTHER_REASONS = (
-    (
-        "must be a JSON dictionary",
-        "the body must be a JSON object with exactly one of dataframe_split, dataframe_records, instances and inputs",
-    ),
-    ("valid JSON formatted string", "the body is not JSON"),
-    ("only supports", "the content type is not one that MLflow's scoring protocol knows"),
-    ("unexpected error while evaluating", "the model failed on this input"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +100,3 @@ async def _send_error(send: Any, status: int, body: bytes) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(plain)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": plain})
-
-
-def plain_reason(text: str) -> str:
-    r"""MLflow's reason in one line that holds names and types of the signature and no value of the request.
-
-    >>> plain_reason("Failed to predict data '  a\n0 1'. \nError: Model is missing inputs ['b']. Note: extra ['c'].")
-    "Model is missing inputs ['b']"
-    >>> plain_reason("Failed to convert value `secret`")
-    "the request does not fit the model's signature"
-    """
-    # The reason comes last, after the data that MLflow quotes; the data could hold a text that looks like one.
-    for pattern in _KNOWN_REASONS:
-        found = re.findall(pattern, text)
-        if found:
-            return " ".join(found[-1].split())
-    for part, reason in _OTHER_REASONS:
-        if part in text:
-            return reason
-    return "the request does not fit the model's signature"
