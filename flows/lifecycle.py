@@ -28,7 +28,7 @@ class Lifecycle:
         """The facts of the report, JSON-compatible."""
         return {
             "moved": [leg.as_json() for leg in (self.moved, self.trained.brought) if leg is not None],
-            "findings": [finding.as_dict() for finding in self.moved.findings],
+            "findings": self.moved.findings_json(),
             "placement": self.trained.placement.as_json(),
             "trained": self.trained.as_json(),
             "champion_metrics": dict(self.trained.evaluation.champion_metrics or {}),

@@ -9,6 +9,7 @@ from prefect import flow
 from flows.forms import Dataset
 from tasks.core.dataset import DatasetURI
 from tasks.core.findings import Finding
+from tasks.core.policy import Place
 from tasks.core.privacy import Cleared, Refused
 from tasks.core.transfer import Receipt, TransferPlan
 from tasks.privacy import Clearance, Outgoing, judge, keep_clearance, recall_clearance, scan_dataset, treat
@@ -51,6 +52,15 @@ class Moved:
     policy: str
     cost_usd: float | None
     elapsed_s: float
+
+    def findings_json(self) -> list[dict[str, Any]]:
+        """What was found at the source, and what the policy had done to it before it left."""
+        here = installation()
+        rules, target = here.policy(self.policy), here.cloud(self.receipt.destination.cloud)
+        place = Place(target.name, target.jurisdiction)
+        return [
+            finding.as_dict() | {"treatment": rules.decide(finding, place).action.value} for finding in self.findings
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """The shape that `lintas move --json` documents."""
