@@ -100,15 +100,23 @@ class Candidates:
         return np.diff(self._buffers[0])
 
     @cached_property
-    def _counts(self) -> npt.NDArray[np.int64]:
+    def _classes(self) -> Bytes:
         offsets, data = self._buffers
-        used = data[offsets[0] : offsets[-1]]
-        owner = np.repeat(np.arange(len(self), dtype=np.int64) * 8, self.lengths)
-        return np.bincount(owner + _CLASSES[used], minlength=len(self) * 8).reshape(-1, 8)
+        return _CLASSES[data[offsets[0] : offsets[-1]]]
+
+    @cached_property
+    def _counts(self) -> dict[int, Ints]:
+        return {}
 
     def count(self, byte_class: int) -> Ints:
         """How many bytes of a class (`DIGIT`, `LETTER` ...) each has."""
-        return self._counts[:, byte_class]
+        if byte_class not in self._counts:
+            offsets, _ = self._buffers
+            of_class = (self._classes == byte_class).view(np.uint8)
+            starts = offsets[:-1] - offsets[0]  # No match is empty, so every sum is over its own bytes.
+            counted = np.add.reduceat(of_class, starts, dtype=np.int64) if len(self) else np.zeros(0, np.int64)
+            self._counts[byte_class] = counted
+        return self._counts[byte_class]
 
     @cached_property
     def first_byte(self) -> Bytes:
@@ -122,7 +130,7 @@ class Candidates:
         used = data[offsets[0] : offsets[-1]]
         starts = np.zeros(len(self) + 1, np.int64)
         np.cumsum(self.count(DIGIT), out=starts[1:])
-        return starts, used[_CLASSES[used] == DIGIT] - np.uint8(48)
+        return starts, used[self._classes == DIGIT] - np.uint8(48)
 
     def digits(self, which: Ints, width: int) -> Bytes:
         """The digits of the candidates numbered in `which`, each of which has exactly `width`: one a line."""

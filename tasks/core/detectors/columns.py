@@ -19,7 +19,7 @@ import polars as pl
 from tasks.core.detectors.candidates import Candidates, Evidence, Hits, Ints, Mask
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.entities import ENTITIES
-from tasks.core.detectors.patterns import ALL
+from tasks.core.detectors.patterns import ALL, PLAIN
 from tasks.core.detectors.sketch import Sketch
 from tasks.core.detectors.words import context_pattern, speaks_against, speaks_for
 from tasks.core.findings import ColumnKind, Finding, Number
@@ -115,9 +115,11 @@ class ColumnState:
         hashes = cells.hash().to_numpy()
         admitted = np.flatnonzero(self.cells.admits(hashes))
         if len(admitted):
-            first = np.unique(hashes[admitted], return_index=True)[1]
-            new = admitted[first]
+            smallest = np.unique(hashes[admitted], return_index=True)[1][: self.cells.size]
+            new = admitted[smallest]
             self.cells.add(hashes[new], text_marks(cells.gather(new)))
+        if cells.head(_SAMPLE).str.contains(PLAIN).all() and cells.str.contains(PLAIN).all():
+            return
         weights = None
         if parents is None and len(cells) >= _UNIQUE_FROM and cells.head(_UNIQUE_FROM).n_unique() < _UNIQUE_FROM // 2:
             counted = cells.value_counts(name="count")
@@ -138,7 +140,9 @@ class ColumnState:
         hashes = values.hash().to_numpy()
         admitted = np.flatnonzero(self.cells.admits(hashes))
         if len(admitted):
-            self.cells.add(hashes[admitted], number_marks(values.gather(admitted)))
+            smallest = np.unique(hashes[admitted], return_index=True)[1][: self.cells.size]
+            new = admitted[smallest]
+            self.cells.add(hashes[new], number_marks(values.gather(new)))
         # Numbers of nine digits and more may be ids; floats hold them where a table has gaps.
         numbers = values.to_numpy()
         id_like = (numbers >= 1e8) & (numbers < 1e19)

@@ -112,3 +112,9 @@ DATE = (
 )
 """A date to the day; a month or a year alone is what generalising leaves."""
 COORDINATE_PAIR = r"^-?[0-9]{1,3}\.[0-9]{4,}\s*,\s*-?[0-9]{1,3}\.[0-9]{4,}$"
+
+PLAIN = (
+    r"^(?:-?[0-9]+\.[0-9]+|-?[0-9]{1,8}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+    r"|(?:18|19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?Z?)?)$"
+)
+"""Cells that no entity fills: fractions, short numbers, UUIDs and dates. A column of nothing else is not searched."""

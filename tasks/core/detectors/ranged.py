@@ -92,11 +92,15 @@ class StreamedFile(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._left) < size:
+        parts = [self._left]
+        missing = size - len(self._left)
+        while size < 0 or missing > 0:
             piece = next(self._pieces, None)
             if piece is None:
                 break
-            self._left = self._left + piece if self._left else piece
-        taken = self._left if size < 0 else self._left[:size]
-        self._left = self._left[len(taken) :]
-        return taken
+            parts.append(piece)
+            missing -= len(piece)
+        whole = b"".join(parts)
+        end = len(whole) if size < 0 else size
+        self._left = whole[end:]
+        return whole[:end]

@@ -8,12 +8,14 @@ from pathlib import PurePosixPath
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from tasks.core.arrow import csv as arrow_csv
 from tasks.core.arrow import json as arrow_json
 from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
+from tasks.core.dataset import rechunk
 from tasks.core.detectors.leaves import leaves
 from tasks.core.detectors.tables import BATCH_ROWS, METADATA, TEXT, Batch, Leaf, Source, Unread
 
@@ -112,7 +114,7 @@ def lines(source: Source) -> Iterator[bytes | Unread]:
     left = b""
     too_long = 0
     skipping = False
-    for arrived in source.pieces():
+    for arrived in rechunk(source.pieces(), BLOCK_BYTES):
         piece = arrived
         if skipping:
             end = piece.find(b"\n") + 1
@@ -124,7 +126,7 @@ def lines(source: Source) -> Iterator[bytes | Unread]:
         if end:
             yield left[:end]
             left = left[end:]
-        if len(left) > BLOCK_BYTES:
+        if len(left) >= BLOCK_BYTES:
             left, skipping = b"", True
             too_long += 1
     if left:
@@ -209,6 +211,12 @@ NOT_JSON = "text that is not JSON"
 def _may_be_deep(block: bytes) -> bool:
     """Whether a line may nest deeper than a parser's stack is safe with; brackets inside strings count too."""
     data = np.frombuffer(block, np.uint8)
+    opening = np.flatnonzero((data == ord("{")) | (data == ord("[")))
+    line_of = np.searchsorted(np.flatnonzero(data == ord("\n")), opening)
+    return bool(len(line_of)) and int(np.bincount(line_of).max()) > _MAX_NESTING and _is_deep(data)
+
+
+def _is_deep(data: npt.NDArray[np.uint8]) -> bool:
     opened = ((data == ord("{")) | (data == ord("["))).astype(np.int32)
     closed = ((data == ord("}")) | (data == ord("]"))).astype(np.int32)
     depth = np.cumsum(opened - closed)
