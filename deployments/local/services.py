@@ -151,3 +151,43 @@ def scoring_host(cloud: str, port: int, root: Path, log: Path, token: Path) -> P
         needs=("prefect", "mlflow"),
         port=port,
     )
+
+
+def azure_ml(
+    port: int,
+    data: Path,
+    log: Path,
+    *,
+    workspace: str,
+    region: str,
+    account: str,
+    blob_url: str,
+    secrets: Mapping[str, Path],
+    needs: tuple[str, ...] = (),
+) -> Process:
+    """The double of an Azure ML workspace; see `deployments.local.azure_ml`.
+
+    Args:
+        port: Where it listens, for Resource Manager, run history and endpoints alike.
+        data: Directory for jobs and models; emptied when it starts.
+        log: File that takes its output.
+        workspace: The workspace's id in Resource Manager.
+        region: Where it is.
+        account: Its storage account.
+        blob_url: URL of the account's blob service.
+        secrets: Files `token` (the bearer token that it asks for) and `account-key`.
+        needs: The process that serves the account.
+    """
+    files = [argument for name, path in secrets.items() for argument in (f"--{name}-file", str(path))]
+    command = [sys.executable, "-m", "deployments.local.azure_ml", "--port", str(port), "--data", str(data)]
+    where = ["--workspace", workspace, "--region", region, "--account", account, "--blob-url", blob_url]
+    return Process(
+        name="azure-ml",
+        command=[*command, *where, *files],
+        ready=answers(f"http://{HOST}:{port}{workspace}", 401),
+        log=log,
+        environment={**MODULES, **_QUIET},
+        without=_OTHERS,
+        needs=needs,
+        port=port,
+    )

@@ -1,7 +1,22 @@
-"""Microsoft Azure: Blob Storage for objects.
+"""Microsoft Azure: Blob Storage for objects, Azure ML for training and serving.
 
-`options.account` is the storage account. `credentials`: `account_key` or `sas_token`; without either,
-`azure.identity`'s default credential, when that package is installed. A bucket is a container.
+`options.account` is the storage account; a bucket is a container. `credentials` for objects: `account_key` or
+`sas_token`; without either, and for Azure ML always, Microsoft Entra: `token` (fetched already), or `tenant_id`,
+`client_id` and `client_secret`, or azure-identity's default credential.
+
+Azure ML: `options.subscription`, `resource_group` and `workspace` name the workspace; `endpoints.training` and
+`endpoints.serving` are Resource Manager's URL (the public one by default).
+
+| option | meaning |
+| --- | --- |
+| `training_environment` | `NAME:VERSION` in the workspace, or an id: the environment that jobs run in |
+| `compute` | a cluster for all jobs; by default serverless compute of the offer's machine |
+| `identity_client_id` | managed identity of the jobs; by default the service's choice |
+| `queue_timeout_s` | seconds in the queue after which a job counts as a stock-out (1800) |
+| `models_bucket` | container that the models to serve are put into |
+| `serving_image` | image that serves `$AZUREML_MODEL_DIR` by MLflow's protocol on port 8080 |
+| `serving_sku`, `serving_instances` | machine of a deployment, and how many (1) |
+| `prefix` | keys of all that Lintas puts into containers begin with this |
 """
 
 from __future__ import annotations
@@ -12,7 +27,7 @@ from typing import TYPE_CHECKING
 from tasks.core.cloud import CloudConfig, Provider
 
 if TYPE_CHECKING:
-    from tasks.core.ports import Store
+    from tasks.core.ports import Server, Store, Trainer
 
 
 def _open_store(config: CloudConfig, bucket: str) -> Store:
@@ -21,8 +36,22 @@ def _open_store(config: CloudConfig, bucket: str) -> Store:
     return open_store(config, bucket)
 
 
+def _open_trainer(config: CloudConfig) -> Trainer:
+    from tasks.providers.azure.trainer import open_trainer
+
+    return open_trainer(config)
+
+
+def _open_server(config: CloudConfig) -> Server:
+    from tasks.providers.azure.server import open_server
+
+    return open_server(config)
+
+
 PROVIDER = Provider(
     name="azure",
     open_store=_open_store,
     catalog=Path(__file__).with_name("catalog.yaml"),
+    open_trainer=_open_trainer,
+    open_server=_open_server,
 )

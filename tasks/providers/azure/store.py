@@ -36,6 +36,7 @@ from tasks.providers._dialects.objects import (
     part_bytes,
 )
 from tasks.providers.azure.errors import code_of, translated
+from tasks.providers.azure.identity import entra_credential
 
 _MOST_BLOCKS = 50_000
 _CONNECTIONS = 32
@@ -71,14 +72,7 @@ def _credential(config: CloudConfig, account: str) -> AzureNamedKeyCredential | 
         return AzureNamedKeyCredential(account, config.credentials["account_key"].reveal().strip())
     if "sas_token" in config.credentials:
         return AzureSasCredential(config.credentials["sas_token"].reveal().strip())
-    try:
-        from azure.identity import DefaultAzureCredential  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise Invalid(
-            f"{config.name} has neither an account_key nor a sas_token",
-            f"set one under clouds.{config.name}.credentials, or install azure-identity for the default credential",
-        ) from error
-    return DefaultAzureCredential()
+    return entra_credential(config)
 
 
 class AzureStore:

@@ -1,0 +1,323 @@
+"""The `Server` port by managed online endpoints of an Azure ML workspace.
+
+An endpoint holds one deployment a model version, named after the version's content; the one that serves has all of the
+traffic. A roll-out has four steps that each take the service minutes: the endpoint, the deployment beside the old one,
+the traffic, the old deployment's end. `deploy` makes the next step that is due and returns; it is called again while
+`describe` says otherwise than wanted, as the reconciler does. Nothing is kept between calls but the reason of the last
+failure, so a roll-out that was interrupted anywhere goes on from what the service says.
+
+https://learn.microsoft.com/azure/machine-learning/concept-endpoints-online
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from azure.core.rest import HttpResponse
+
+from tasks.core.cloud import CloudConfig
+from tasks.core.dataset import CHUNK_BYTES
+from tasks.core.errors import Invalid, LintasError, NotFound, Retryable, Stockout, Terminal
+from tasks.core.release import Endpoint, EndpointSpec
+from tasks.providers._dialects.scoring import EXAMPLE, answered_reason, checked_model
+from tasks.providers.azure.arm import Operation, Workspace
+from tasks.providers.azure.store import AzureStore, open_store
+
+_LONGEST_NAME = 32
+_ENVIRONMENT = "lintas-serving"
+_PORT = 8080
+_BUSY = ("Creating", "Updating", "Scaling", "Deleting")
+
+
+def open_server(config: CloudConfig) -> AzureServer:
+    """The server of a cloud; `tasks.providers.azure` says what its configuration may hold.
+
+    Raises:
+        Invalid: An option is missing.
+        Denied: A credential's reference leads nowhere.
+    """
+    bucket = config.option("models_bucket")
+    return AzureServer(config, Workspace(config, "serving"), open_store(config, bucket))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """Why a version did not come up, as long as this process remembers it."""
+
+    deployment: str
+    version: str
+    error: LintasError
+
+
+class AzureServer:
+    """Serves models on the online endpoints of one workspace. Safe to use from several threads.
+
+    Args:
+        config: The cloud: its storage account, `serving_image`, `serving_sku`, and further options.
+        workspace: Where the endpoints are.
+        store: Where the models' files are put for it.
+    """
+
+    def __init__(self, config: CloudConfig, workspace: Workspace, store: AzureStore) -> None:
+        self._config, self._cloud = config, config.name
+        self._workspace, self._store = workspace, store
+        self._operations: dict[str, Operation] = {}
+        self._troubles: dict[str, _Trouble] = {}
+        self._scoring_urls: dict[str, str] = {}
+        self._examples: dict[str, bytes] = {}
+
+    def deploy(self, spec: EndpointSpec) -> Endpoint:
+        """Make the next step towards serving this version; see the head of this module and `Server.deploy`.
+
+        Raises:
+            Stockout: No quota or no capacity for another machine.
+            Invalid: The model cannot be served, or the service refuses what the configuration asks for.
+            IntegrityError: The files at `model_path` are not those of the spec's digest.
+            Terminal: The version does not start; its log in the workspace says why.
+        """
+        model = checked_model(spec)
+        resource = self._resource(spec.name)
+        endpoint = self._workspace.find(f"onlineEndpoints/{resource}")
+        if endpoint is None:
+            operation = self._put_endpoint(spec.name, {})
+            self._operations[resource] = operation
+        elif endpoint["properties"]["provisioningState"] == "Failed":
+            self._workspace.delete(f"onlineEndpoints/{resource}")
+            raise self._workspace.failure(self._operations.get(resource, "")) or Terminal(
+                f"the endpoint '{spec.name}' on '{self._cloud}' could not be created", "deploy again"
+            )
+        elif endpoint["properties"]["provisioningState"] not in _BUSY:
+            self._roll_out(spec, model, endpoint)
+        seen = self.describe(spec.name)
+        if seen is None:
+            return Endpoint(self._cloud, spec.name, "", 0, "", "", False, "the endpoint is being created")
+        return seen
+
+    def describe(self, name: str) -> Endpoint | None:
+        """See `Server.describe`. Health is what a probe with the model's own example shows."""
+        resource = self._resource(name)
+        endpoint = self._workspace.find(f"onlineEndpoints/{resource}")
+        if endpoint is None or endpoint["properties"]["provisioningState"] == "Deleting":
+            return None
+        deployments = self._deployments(resource)
+        url = str(endpoint["properties"].get("scoringUri") or "")
+        pending = self._pending(name, endpoint, deployments)
+        serving = _serving(endpoint, deployments)
+        if serving is None:
+            return Endpoint(self._cloud, name, url, 0, "", "", False, pending or "no deployment has traffic yet")
+        trouble, answered = self._probe(url, serving)
+        # What answered is what is served: right after the traffic was switched it may still be the one before.
+        told = deployments.get(answered, serving)["tags"]
+        return Endpoint(self._cloud, name, url, 0, told["digest"], told["version"], trouble is None, trouble or pending)
+
+    def predict(self, name: str, payload: bytes) -> bytes:
+        """See `Server.predict`.
+
+        Raises:
+            NotFound: There is no such endpoint.
+            Invalid: The request does not fit the model's signature; the message names columns and types, no values.
+            Retryable: The endpoint has no deployment with traffic at the moment, or too many requests.
+        """
+        answer = self._workspace.score(self._scoring_url(name), payload)
+        if answer.status_code == 404:
+            self._scoring_urls.pop(name, None)
+            self._scoring_url(name)
+            raise Retryable(f"the endpoint '{name}' on '{self._cloud}' has no deployment with traffic", "try again")
+        if answer.status_code == 424:
+            raise self._refused(answer)
+        return answer.read()
+
+    def delete(self, name: str) -> None:
+        """See `Server.delete`."""
+        self._scoring_urls.pop(name, None)
+        self._troubles.pop(name, None)
+        self._workspace.delete(f"onlineEndpoints/{self._resource(name)}")
+
+    def _roll_out(self, spec: EndpointSpec, model: Path, endpoint: Mapping[str, Any]) -> None:
+        """Make the one step that is due on an endpoint that is ready for it."""
+        resource, wanted = str(endpoint["name"]), _deployment_name(spec)
+        deployments = self._deployments(resource)
+        made = deployments.get(wanted)
+        if spec.name in self._troubles and self._troubles[spec.name].deployment != wanted:
+            del self._troubles[spec.name]
+        match made["properties"]["provisioningState"] if made else None:
+            case None:
+                operation = self._put_deployment(resource, wanted, spec, model)
+                self._operations[f"{resource}/{wanted}"] = operation
+                self._troubles.pop(spec.name, None)
+            case "Succeeded":
+                traffic: Mapping[str, int] = endpoint["properties"].get("traffic") or {}
+                if traffic != {wanted: 100}:
+                    self._put_endpoint(spec.name, {wanted: 100})
+                    return
+                for other, facts in deployments.items():
+                    if other != wanted and facts["properties"]["provisioningState"] != "Deleting":
+                        self._workspace.delete(f"onlineEndpoints/{resource}/deployments/{other}")
+            case "Failed" | "Canceled":
+                # The service cannot repair one that never came up: it must go before the next attempt.
+                error = self._why(spec, f"{resource}/{wanted}")
+                self._troubles[spec.name] = _Trouble(wanted, spec.version, error)
+                self._workspace.delete(f"onlineEndpoints/{resource}/deployments/{wanted}")
+                raise error
+            case _:
+                pass
+
+    def _why(self, spec: EndpointSpec, deployment: str) -> LintasError:
+        reason = self._workspace.failure(self._operations.pop(deployment, ""))
+        if isinstance(reason, (Stockout, Retryable)):
+            return reason
+        told = reason.what if reason is not None else "the service does not say why any more"
+        what = f"version {spec.version} of '{spec.model}' does not start on '{self._cloud}': {told}"
+        return Terminal(what, "read the deployment's log in the workspace, mend the model and deploy again")
+
+    def _put_endpoint(self, name: str, traffic: Mapping[str, int]) -> Operation:
+        """Create the endpoint, or give it this traffic."""
+        body = {
+            "location": self._workspace.region,
+            "identity": {"type": "SystemAssigned"},
+            "tags": {"lintas-endpoint": name},
+            "properties": {"authMode": "AADToken", "traffic": dict(traffic)},
+        }
+        return self._workspace.put(f"onlineEndpoints/{self._resource(name)}", body)
+
+    def _put_deployment(self, resource: str, name: str, spec: EndpointSpec, model: Path) -> Operation:
+        body = {
+            "location": self._workspace.region,
+            "sku": {"name": "Default", "capacity": int(self._config.options.get("serving_instances", 1))},
+            "tags": {"lintas-endpoint": spec.name, "version": spec.version, "digest": spec.digest},
+            "properties": {
+                "endpointComputeType": "Managed",
+                "model": self._register(spec, model),
+                "environmentId": self._environment(),
+                "instanceType": self._config.option("serving_sku"),
+                "requestSettings": {"requestTimeout": "PT60S", "maxConcurrentRequestsPerInstance": 8},
+            },
+        }
+        return self._workspace.put(f"onlineEndpoints/{resource}/deployments/{name}", body)
+
+    def _register(self, spec: EndpointSpec, model: Path) -> str:
+        """Bring the model's files to the store and register them; returns the id. Equal files are one model."""
+        path = f"models/{_asset_name(spec.model)}/versions/{spec.digest[:32]}"
+        if self._workspace.find(path) is None:
+            prefix = self._model_prefix(spec.digest)
+            for file in sorted(model.rglob("*")):
+                if file.is_file():
+                    self._upload(file, f"{prefix}{file.relative_to(model).as_posix()}")
+            account, bucket = self._config.option("account"), self._store.bucket
+            uri = f"wasbs://{bucket}@{account}.blob.core.windows.net/{prefix}"
+            properties = {"modelType": "custom_model", "modelUri": uri, "tags": {"lintas-digest": spec.digest}}
+            self._workspace.put(path, {"properties": properties})
+        return f"{self._workspace.id}/{path}"
+
+    def _upload(self, file: Path, key: str) -> None:
+        with file.open("rb") as content:
+            self._store.put(key, iter(lambda: content.read(CHUNK_BYTES), b""), size_bytes=file.stat().st_size)
+
+    def _environment(self) -> str:
+        """The environment whose image serves MLflow's scoring protocol; made when it is absent, one an image."""
+        image = self._config.option("serving_image")
+        version = hashlib.sha256(image.encode()).hexdigest()[:16]
+        path = f"environments/{_ENVIRONMENT}/versions/{version}"
+        if self._workspace.find(path) is None:
+            routes = {"livenessRoute": "/ping", "readinessRoute": "/ping", "scoringRoute": "/invocations"}
+            inference = {name: {"path": route, "port": _PORT} for name, route in routes.items()}
+            properties = {"image": image, "osType": "Linux", "inferenceConfig": inference}
+            self._workspace.put(path, {"properties": properties})
+        return f"{self._workspace.id}/{path}"
+
+    def _deployments(self, resource: str) -> dict[str, dict[str, Any]]:
+        """The endpoint's deployments that Lintas made, by name; none when the endpoint is gone meanwhile."""
+        try:
+            found = list(self._workspace.list(f"onlineEndpoints/{resource}/deployments"))
+        except NotFound:
+            return {}
+        return {each["name"]: each for each in found if "digest" in (each.get("tags") or {})}
+
+    def _pending(self, name: str, endpoint: Mapping[str, Any], deployments: Mapping[str, Mapping[str, Any]]) -> str:
+        """What is under way or went wrong, in one line; empty when there is nothing to say."""
+        state = str(endpoint["properties"]["provisioningState"])
+        for deployment in deployments.values():
+            if deployment["properties"]["provisioningState"] == "Creating":
+                return f"version {deployment['tags']['version']} is being deployed"
+        if name in self._troubles:
+            return self._troubles[name].error.what
+        return "" if state == "Succeeded" else f"the endpoint is {state.lower()}"
+
+    def _probe(self, url: str, serving: Mapping[str, Any]) -> tuple[str | None, str]:
+        """Why the endpoint is not healthy, or None; and the name of the deployment that answered."""
+        example = self._example(str(serving["tags"]["digest"]))
+        if example is None:
+            state = str(serving["properties"]["provisioningState"])
+            return (None if state == "Succeeded" else f"its deployment is {state.lower()}"), ""
+        try:
+            answer = self._workspace.score(url, example)
+        except Retryable as error:
+            return error.what, ""
+        answered = str(answer.headers.get("azureml-model-deployment", ""))
+        if answer.status_code == 404:
+            return "its deployment takes no requests", answered
+        if answer.status_code == 424:
+            return f"it refuses its own input example: {self._refused(answer).what}", answered
+        return None, answered
+
+    def _example(self, digest: str) -> bytes | None:
+        """The model's own example request; None when it was logged without one."""
+        if digest not in self._examples:
+            try:
+                self._examples[digest] = b"".join(self._store.get(f"{self._model_prefix(digest)}{EXAMPLE}"))
+            except NotFound:
+                self._examples[digest] = b""
+        return self._examples[digest] or None
+
+    def _scoring_url(self, name: str) -> str:
+        if name not in self._scoring_urls:
+            endpoint = self._workspace.find(f"onlineEndpoints/{self._resource(name)}")
+            url = str(endpoint["properties"].get("scoringUri") or "") if endpoint else ""
+            if not url:
+                raise NotFound(
+                    f"there is no endpoint '{name}' on '{self._cloud}'", "promote the model to this cloud first"
+                )
+            self._scoring_urls[name] = url
+        return self._scoring_urls[name]
+
+    def _refused(self, answer: HttpResponse) -> LintasError:
+        """What the model's container answered, which the service hands on with 424 and the status in a header."""
+        status = str(answer.headers.get("ms-azureml-model-error-statuscode", ""))
+        if status.startswith("4"):
+            reason = answered_reason(answer.read().decode(errors="replace"))
+            return Invalid(f"'{self._cloud}' refuses the request: {reason}", "correct the request")
+        return Terminal(f"the model on '{self._cloud}' fails with HTTP {status or 424}", "see the deployment's log")
+
+    def _resource(self, name: str) -> str:
+        """The name of the endpoint in Azure: 32 characters at most, and unique in the whole region."""
+        unique = hashlib.sha256(f"{self._workspace.id.lower()}/{name}".encode()).hexdigest()[:8]
+        return f"{name[: _LONGEST_NAME - len(unique) - 1].rstrip('-')}-{unique}"
+
+    def _model_prefix(self, digest: str) -> str:
+        folder = self._config.options.get("prefix", "").strip("/")
+        return f"{folder}/lintas-models/{digest}/" if folder else f"lintas-models/{digest}/"
+
+
+def _serving(endpoint: Mapping[str, Any], deployments: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    traffic: Mapping[str, int] = endpoint["properties"].get("traffic") or {}
+    return next((deployments[name] for name, share in traffic.items() if share and name in deployments), None)
+
+
+def _deployment_name(spec: EndpointSpec) -> str:
+    facts = f"{spec.model}\n{spec.version}\n{spec.digest}"
+    return f"lintas-{hashlib.sha256(facts.encode()).hexdigest()[:20]}"
+
+
+def _asset_name(model: str) -> str:
+    """A legal name for a model asset: letters, digits, `-`, `_` and dots; unlike models stay unlike.
+
+    https://learn.microsoft.com/azure/machine-learning/reference-yaml-model
+    """
+    plain = "".join(character if character.isalnum() and character.isascii() else "-" for character in model)
+    if plain == model:
+        return model
+    return f"{plain[:200]}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
