@@ -8,28 +8,23 @@ cannot be cancelled. https://cloud.google.com/storage/docs/performing-resumable-
 from __future__ import annotations
 
 import base64
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import google.auth
 import google_crc32c
 import requests
 from google.api_core import exceptions as api
-from google.auth.credentials import Credentials
 from google.auth.transport.requests import AuthorizedSession
 from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
-from google.oauth2 import credentials as oauth2
-from google.oauth2 import service_account
 from requests.adapters import HTTPAdapter
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
-from tasks.core.errors import Invalid, LintasError
+from tasks.core.errors import LintasError
 from tasks.core.ports import ObjectInfo
 from tasks.providers._dialects.objects import (
     READ_BYTES,
@@ -41,6 +36,7 @@ from tasks.providers._dialects.objects import (
     range_header,
 )
 from tasks.providers.google.errors import NO_BUCKET, translated
+from tasks.providers.google.identity import google_credentials
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +61,7 @@ def open_store(config: CloudConfig, bucket: str) -> GoogleStore:
     endpoint = config.endpoints.get("objects", _ENDPOINT).rstrip("/")
     place = Place(config.name, bucket, address_of(endpoint))
     with translated(place):
-        session = AuthorizedSession(_credentials(config))
+        session = AuthorizedSession(google_credentials(config, _SCOPES))
         for scheme in ("https://", "http://"):
             session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS))
         client = storage.Client(
@@ -75,24 +71,6 @@ def open_store(config: CloudConfig, bucket: str) -> GoogleStore:
             _http=session,
         )
     return GoogleStore(client, session, endpoint, place, config.region)
-
-
-def _credentials(config: CloudConfig) -> Credentials:
-    if "token" in config.credentials:
-        return oauth2.Credentials(token=config.credentials["token"].reveal().strip())
-    if "service_account_file" in config.credentials:
-        key = config.credentials["service_account_file"].reveal().strip()
-        try:
-            if key.startswith("{"):
-                return service_account.Credentials.from_service_account_info(json.loads(key), scopes=_SCOPES)
-            return service_account.Credentials.from_service_account_file(key, scopes=_SCOPES)
-        except (OSError, ValueError) as error:
-            raise Invalid(
-                f"clouds.{config.name}.credentials.service_account_file is not a service account's key",
-                "point it at the key file that Google Cloud made",
-            ) from error
-    credentials, _project = google.auth.default(scopes=_SCOPES)
-    return credentials
 
 
 class GoogleStore:
