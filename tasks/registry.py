@@ -144,7 +144,7 @@ class Installation:
     def policy(self, name: str) -> Policy:
         """The policy of this name under `policies_dir`, or at this path. Raises `Invalid` or `NotFound`."""
         path = Path(name)
-        if path.suffix not in (".yaml", ".yml"):
+        if path.suffix not in (".yaml", ".yml") and path.parent == Path():
             path = self.settings.policies_dir / f"{name}.yaml"
         return Policy.from_mapping(read_yaml(path), str(path))
 

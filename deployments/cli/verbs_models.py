@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from tasks.core.training import TrainingSpec
 
 from deployments.cli.app import AsJson, app, print_json
 from deployments.cli.verbs_data import PolicyName
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="The training spec (YAML).")]
-Data = Annotated[str, typer.Option("--data", help="The dataset: cloud://bucket/prefix.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="The dataset (cloud://bucket/prefix), if not the one the spec names.")
+]
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the registered model.")]
 
 
@@ -47,16 +52,15 @@ def offers(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def place(
-    spec: Spec, data: Data = "google://lake/flights", policy: PolicyName = "flights", as_json: AsJson = False
-) -> None:
+def place(spec: Spec, data: Data = None, policy: PolicyName = "flights", as_json: AsJson = False) -> None:
     """Which offer a training would run on, by total cost, and why every other one would not. Exit 5: none."""
     from tasks.placement import place_training
     from tasks.registry import installation, training_spec
     from tasks.storage import manifest_of
 
     here = installation()
-    wanted, origin, rules = training_spec(spec), here.parse(data), here.policy(policy)
+    wanted = training_spec(spec)
+    origin, rules = here.parse(_dataset(wanted, data)), here.policy(policy)
     placement = place_training(wanted, origin, manifest_of(origin).size_bytes, rules, {})
     if as_json:
         print_json(placement.as_json())
@@ -75,13 +79,12 @@ def place(
 
 
 @app.command()
-def train(
-    spec: Spec, data: Data = "google://lake/flights", policy: PolicyName = "flights", as_json: AsJson = False
-) -> None:
+def train(spec: Spec, data: Data = None, policy: PolicyName = "flights", as_json: AsJson = False) -> None:
     """Train where it costs least, evaluate against the champion, and register the model as challenger."""
     from flows.train import train as flow
+    from tasks.registry import training_spec
 
-    _finish("Trained", flow.fn(data, str(spec), policy).as_json(), as_json)
+    _finish("Trained", flow.fn(_dataset(training_spec(spec), data), str(spec), policy).as_json(), as_json)
 
 
 @app.command()
@@ -137,6 +140,14 @@ def releases(
             for release in found
         ],
     )
+
+
+def _dataset(spec: TrainingSpec, given: str | None) -> str:
+    from tasks.core.errors import Invalid
+
+    if not (given or spec.data):
+        raise Invalid(f"the training spec of '{spec.name}' names no dataset", "add data.uri to it or pass --data")
+    return given or spec.data
 
 
 def _finish(title: str, facts: dict[str, Any], as_json: bool) -> None:

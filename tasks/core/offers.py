@@ -64,6 +64,20 @@ class Offer:
         """What tells this offer from all others."""
         return (self.cloud, self.region, self.sku, self.spot)
 
+    def as_json(self) -> dict[str, Any]:
+        """The shape that `lintas offers --json` documents."""
+        return {
+            "provider": self.cloud,
+            "region": self.region,
+            "sku": self.sku,
+            "accelerator": self.accelerator,
+            "count": self.count,
+            "spot": self.spot,
+            "price_usd_per_hour": self.price_usd_per_hour,
+            "as_of": self.as_of.isoformat() if self.as_of else None,
+            "source": self.source,
+        }
+
     def __str__(self) -> str:
         return f"{self.cloud}/{self.region}/{self.sku}" + (" spot" if self.spot else "")
 

@@ -130,7 +130,7 @@ class Placement:
 
     def as_json(self) -> dict[str, Any]:
         """The shape that `lintas place --json` documents."""
-        chosen = _offer_json(self.chosen)
+        chosen = self.chosen.as_json()
         chosen |= {
             "total_usd": self.total_usd,
             "finish_s": self.finish_s,
@@ -141,7 +141,7 @@ class Placement:
         }
         return {
             "chosen": chosen,
-            "rejected": [{**_offer_json(offer), "reason": reason} for offer, reason in self.rejected],
+            "rejected": [{**offer.as_json(), "reason": reason} for offer, reason in self.rejected],
         }
 
 
@@ -307,17 +307,3 @@ def _nothing_left(rejected: list[tuple[Offer, str]], situation: Situation) -> St
 
 def _by_name(offer: Offer) -> tuple[object, ...]:
     return (*offer.key, offer.price_usd_per_hour is None, offer.price_usd_per_hour or 0.0, repr(offer))
-
-
-def _offer_json(offer: Offer) -> dict[str, Any]:
-    return {
-        "provider": offer.cloud,
-        "region": offer.region,
-        "sku": offer.sku,
-        "accelerator": offer.accelerator,
-        "count": offer.count,
-        "spot": offer.spot,
-        "price_usd_per_hour": offer.price_usd_per_hour,
-        "as_of": offer.as_of.isoformat() if offer.as_of else None,
-        "source": offer.source,
-    }

@@ -164,6 +164,7 @@ class TrainingSpec:
         code_dir: Local directory with the user's code.
         requirements: What the machine must have, where it may be, what it may cost.
         evaluation: How the model is judged.
+        data: URI of the dataset; may be given when it is started instead.
         train_path: Path of the training rows inside the dataset.
         holdout_path: Path of the held-out rows inside the dataset, which training never reads.
         parameters: Handed to the command as JSON and recorded with the run; never secrets.
@@ -175,6 +176,7 @@ class TrainingSpec:
     code_dir: str
     requirements: Requirements
     evaluation: EvaluationSpec
+    data: str = ""
     train_path: str = "train"
     holdout_path: str = "holdout"
     parameters: Mapping[str, str | float | int | bool] = field(default_factory=dict[str, "str | float | int | bool"])
@@ -199,6 +201,7 @@ class TrainingSpec:
             code_dir=fields.text("code_dir"),
             requirements=Requirements.from_mapping(fields.raw("requirements", {}), fields.key("requirements")),
             evaluation=EvaluationSpec.from_mapping(fields.raw("evaluation"), fields.key("evaluation")),
+            data=paths.text("uri", ""),
             train_path=_inside(paths, "train"),
             holdout_path=_inside(paths, "holdout"),
             parameters=_parameters(fields.fields("parameters")),
