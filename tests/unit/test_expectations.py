@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from tasks.core.dataset import DatasetURI
+from tasks.core.dataset import DatasetURI, read_manifest
+from tasks.core.detectors.scan import scan
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.policy import EXPECTATIONS, Policy
+from tasks.core.privacy import Refused, actions_for
 from tasks.expectations import check_expectations
+from tests.memory_store import MemoryStore
 
 URI = DatasetURI("aws", "raw", "flights")
 EMAIL = Finding("EMAIL_ADDRESS", "*.parquet", "contact_email", 40, 0.4, 0.99, "its written form")
@@ -102,3 +105,24 @@ def test_checking_opens_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     assert check(policy(quality("expect_column_min_to_be_between", "rows", min_value=1))) == ()
+
+
+def test_planted_values_are_in_no_result_page_error_or_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    rows = "".join(f"canary.{n}@example.org,4111111111111111,call canary.{n}@example.org now,{n}\n" for n in range(40))
+    objects = {
+        "t.csv": f"contact_email,payment_card,note,n\n{rows}",
+        "canary.9@example.org.txt": "canary.x@example.org",
+    }
+    for path, text in objects.items():
+        store.put(URI.key(path), [text.encode()], size_bytes=len(text))
+    of = policy(quality("expect_column_max_to_be_between", "distinct", max_value=0))
+    with caplog.at_level("DEBUG"):
+        report = scan(store, URI, read_manifest(store, URI))
+        refused = actions_for(of, report, destination=URI, jurisdiction="US", cloud="aws")
+        outcome = check_expectations(of, report, destination=URI, jurisdiction="US", docs=tmp_path / "docs")
+    assert isinstance(refused, Refused)
+    pages = [file.read_text(encoding="utf-8") for file in (tmp_path / "docs").rglob("*") if file.is_file()]
+    for shown in [repr(report), repr(refused), repr(outcome), str(refused.violation()), caplog.text, *pages]:
+        assert "canary" not in shown
+        assert "4111111111111111" not in shown

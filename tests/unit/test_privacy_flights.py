@@ -14,8 +14,10 @@ import pytest
 import yaml
 
 from tasks.core.dataset import DatasetURI, Manifest, read_manifest
+from tasks.core.detectors.entities import ENTITIES, Group
 from tasks.core.detectors.scan import scan
 from tasks.core.findings import ScanReport
+from tasks.core.policy import EXPECTATIONS, PROFILE_COLUMNS
 from tasks.core.privacy import Action, Cleared, Policy, Refused, Treatment, VerdictKey, actions_for, decide
 from tasks.core.transform import apply_treatment
 from tasks.core.treatments import PseudonymKey
@@ -105,3 +107,9 @@ def test_where_no_data_may_be_it_is_refused() -> None:
     answer = actions_for(policy(), report, destination=TARGET, jurisdiction="CN", cloud="google")
     assert isinstance(answer, Refused)
     assert "residency.allowed" in answer.reasons[0]
+
+
+def test_the_documentation_names_every_entity_action_and_expectation() -> None:
+    text = (POLICIES.parents[1] / "docs" / "policy.md").read_text()
+    for word in [*ENTITIES, *Action, *EXPECTATIONS, *PROFILE_COLUMNS, *Group]:
+        assert word in text, word
