@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,7 @@ from deployments.local.object_stores import (
 )
 from deployments.local.ports import free_ports
 from deployments.local.processes import HOST, Process
+from deployments.local.services import azure_ml, workspace_id
 from tasks.core.cloud import CloudConfig, Secret
 
 OBJECT_CLOUDS = ("aws", "google", "azure", "coreweave", "onprem")
@@ -168,17 +169,68 @@ def rclone_environment(cloud: CloudConfig) -> Mapping[str, str]:
     if "access_key_id" in secrets:
         settings = {"type": "s3", "provider": "Other", "region": cloud.region, "force_path_style": "true", **secrets}
         settings = {**settings, "endpoint": cloud.endpoint("objects")}
-    elif "token" in secrets:
-        endpoint = f"{cloud.endpoint('objects')}/storage/v1/"
-        settings = {"type": "gcs", "access_token": secrets["token"], "endpoint": endpoint}
-        settings = {**settings, "project_number": cloud.option("project"), "bucket_policy_only": "true"}
     elif "account_key" in secrets:
         account = cloud.option("account")
         settings = {"type": "azureblob", "account": account, "key": secrets["account_key"]}
         settings = {**settings, "endpoint": cloud.endpoint("objects"), "use_emulator": "false"}
+    elif "project" in cloud.options:
+        endpoint = f"{cloud.endpoint('objects')}/storage/v1/"
+        settings = {"type": "gcs", "access_token": secrets["token"], "endpoint": endpoint}
+        settings = {**settings, "project_number": cloud.option("project"), "bucket_policy_only": "true"}
     else:
         settings = {"type": "alias", "remote": cloud.option("root")}
     remote = {f"RCLONE_CONFIG_{cloud.name}_{key}".upper(): value for key, value in settings.items()}
     # A CA bundle for other hosts makes rclone's S3 refuse plain HTTP endpoints.
     inherited = {key: value for key, value in os.environ.items() if key != "AWS_CA_BUNDLE"}
     return {**inherited, **remote, "RCLONE_CONFIG": os.devnull}
+
+
+AZURE_WORKSPACE = {
+    "subscription": "00000000-0000-0000-0000-000000000001",
+    "resource_group": "lintas-test",
+    "workspace": "lintas-test",
+}
+
+
+def with_azure_ml(cloud: CloudConfig, directory: Path, running: ExitStack) -> CloudConfig:
+    """The cloud `azure` with a workspace beside its storage account: jobs and endpoints."""
+    files = credentials.SecretFiles(directory / "secrets")
+    token = files.path("azure_token", credentials.token)
+    (port,) = free_ports(1)
+    options = {
+        **cloud.options,
+        **AZURE_WORKSPACE,
+        "training_environment": "lintas-training:1",
+        "serving_image": "lintas-serving:1",
+        "serving_sku": "Standard_D2s_v5",
+        "models_bucket": "models",
+    }
+    process = azure_ml(
+        port,
+        directory / "azure-ml",
+        directory / "azure-ml.log",
+        workspace=workspace_id(options),
+        region=cloud.region,
+        account=cloud.option("account"),
+        blob_url=cloud.endpoint("objects"),
+        secrets={
+            "token": token,
+            "account-key": files.write("azure_account_key", cloud.credentials["account_key"].reveal()),
+        },
+    )
+    running.callback(process.stop)
+    process.start().wait_ready()
+    url = f"http://{HOST}:{port}"
+    return replace(
+        cloud,
+        endpoints={**cloud.endpoints, "training": url, "serving": url},
+        credentials={**cloud.credentials, "token": Vault().secret("azure-token", token.read_text())},
+        options=options,
+    )
+
+
+@pytest.fixture(scope="session")
+def azure_ml_cloud(object_clouds: ObjectClouds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudConfig]:
+    """The cloud `azure` with Azure ML."""
+    with ExitStack() as running:
+        yield with_azure_ml(object_clouds["azure"], tmp_path_factory.mktemp("azure-ml"), running)

@@ -153,6 +153,12 @@ def scoring_host(cloud: str, port: int, root: Path, log: Path, token: Path) -> P
     )
 
 
+def workspace_id(options: Mapping[str, str]) -> str:
+    """The id in Resource Manager of the workspace that a cloud's options name."""
+    group = f"/subscriptions/{options['subscription']}/resourceGroups/{options['resource_group']}"
+    return f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{options['workspace']}"
+
+
 def azure_ml(
     port: int,
     data: Path,

@@ -28,6 +28,7 @@ ML_SCOPE = "https://ml.azure.com/.default"
 """Audience of the tokens for the workspace's own services: run history and scoring."""
 
 _LONGEST_REASON = 240
+_THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 _LACKED = re.compile(r"to perform action '([\w./*-]+)'")
 NO_CAPACITY = frozenset(
     {
@@ -66,6 +67,11 @@ class Workspace:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Invalid(
                 f"clouds.{config.name}.endpoints.{role} is not a URL", "write it as https://HOST, or leave it out"
+            )
+        if parts.scheme == "http" and parts.hostname not in _THIS_MACHINE:
+            raise Invalid(
+                f"clouds.{config.name}.endpoints.{role} would carry a token over the network in the clear",
+                "write it with https",
             )
         self.cloud, self.role, self.region = config.name, role, config.region
         self.id = (
@@ -182,7 +188,7 @@ class Workspace:
     ) -> HttpResponse:
         """Send a request; what is not a success nor `accepted` becomes an error."""
         # The local twin has no TLS; a token never travels in the clear to anywhere else.
-        clear = urlsplit(request.url).hostname in ("127.0.0.1", "localhost", "::1")
+        clear = urlsplit(request.url).hostname in _THIS_MACHINE
         try:
             answer = client.send_request(request, **({} if client is self._plain else {"enforce_https": not clear}))
             if answer.status_code >= 400 and answer.status_code not in accepted:
