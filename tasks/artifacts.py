@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from tasks.steps import in_flow
 
@@ -52,7 +53,7 @@ def show_progress(key: str, total: int) -> Iterator[Callable[[int], None]]:
         return
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-    artifact = create_progress_artifact(progress=0.0, key=key, description=key)
+    artifact = cast("UUID", create_progress_artifact(progress=0.0, key=key, description=key))
     lock = threading.Lock()
     done = 0
     shown_at = time.monotonic()

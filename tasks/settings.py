@@ -17,7 +17,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -138,7 +138,7 @@ def load_settings(path: Path | None = None) -> Settings:
     data = read_yaml(found)
     bound = type("BoundSettings", (Settings,), {"_file": found, "__module__": __name__})
     try:
-        settings = bound()
+        settings: Settings = cast("Any", bound)()
     except ValidationError as error:
         raise Invalid(*_explain(error, found, data)) from None
     return settings

@@ -35,20 +35,23 @@ def step(
         timeout_s: Seconds after which Prefect gives it up.
         run_name: Template for the run's name from the parameters, such as "scan {uri}".
     """
+    options: dict[str, Any] = {
+        "name": name,
+        "timeout_seconds": timeout_s,
+        "task_run_name": run_name,
+        "cache_policy": NO_CACHE,
+        "persist_result": False,
+    }
+    if retries:
+        options |= {
+            "retries": retries,
+            "retry_delay_seconds": [2.0 * 2**attempt for attempt in range(retries)],
+            "retry_jitter_factor": 0.5,
+            "retry_condition_fn": _is_retryable,
+        }
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        as_task = task(
-            function,
-            name=name,
-            retries=retries,
-            retry_delay_seconds=[2.0 * 2**attempt for attempt in range(retries)] or None,
-            retry_jitter_factor=0.5 if retries else None,
-            retry_condition_fn=_is_retryable,
-            timeout_seconds=timeout_s,
-            task_run_name=run_name,
-            cache_policy=NO_CACHE,
-            persist_result=False,
-        )
+        as_task = task(function, **options)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
