@@ -296,6 +296,12 @@ def test_words_of_a_header_are_told_apart() -> None:
     assert speaks_for("COORDINATES", "platform") == ""
 
 
+def test_words_of_a_language_count_when_it_is_asked_for() -> None:
+    assert speaks_for("PERSON", "nama_penumpang", ("en",)) == ""
+    assert speaks_for("PERSON", "nama_penumpang", ("id",)) == "penumpang"
+    assert speaks_for("ID_NIK", "ktp", ("en",)) == "ktp"
+
+
 def test_a_sketch_samples_different_values_in_any_order() -> None:
     values = np.random.default_rng(1).integers(0, 2**64, 20_000, dtype=np.uint64)
     marks = (values % 10 == 0).astype(np.uint8)

@@ -21,7 +21,7 @@ from tasks.core.detectors.classify import classify
 from tasks.core.detectors.entities import ENTITIES
 from tasks.core.detectors.patterns import ALL, PLAIN
 from tasks.core.detectors.sketch import Sketch
-from tasks.core.detectors.words import context_pattern, speaks_against, speaks_for
+from tasks.core.detectors.words import LANGUAGES, context_pattern, headers_of, speaks_against, speaks_for
 from tasks.core.findings import ColumnKind, Finding, Number
 
 NAME, GIVEN, ADDRESS, DATE, COORDINATE, FULL_NAME = 1, 2, 4, 8, 16, 32
@@ -50,8 +50,9 @@ class Tally:
 class ColumnState:
     """Everything that is remembered of one column while a table is read: counts and hashes, never values."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, languages: tuple[str, ...] = LANGUAGES) -> None:
         self.name = name
+        self.languages = languages
         self.kinds: set[ColumnKind] = set()
         self.filled = 0
         self.cells = Sketch()
@@ -155,7 +156,7 @@ class ColumnState:
 
     def _tally(self, cells: pl.Series, parents: Ints | None, weights: Ints | None) -> None:
         lengths = cells.str.len_bytes().cast(pl.Int64).to_numpy()
-        for each in with_context(classify(Candidates.found(cells, ALL)), cells, lengths):
+        for each in with_context(classify(Candidates.found(cells, ALL)), cells, lengths, self.languages):
             hashes = each.found.hashes[each.which]
             tally = self.tallies.setdefault((each.entity, each.evidence), Tally())
             tally.candidates.add(hashes, each.valid.astype(np.uint8))
@@ -178,25 +179,26 @@ def _rows(cells: Ints, parents: Ints | None, weights: Ints | None) -> int:
     return len(changes) + 1 if weights is None else int(weights[in_order[np.append(changes, -1)]].sum())
 
 
-def with_context(found: Iterator[Hits], cells: pl.Series, lengths: Ints) -> Iterator[Hits]:
+def with_context(found: Iterator[Hits], cells: pl.Series, lengths: Ints, languages: tuple[str, ...]) -> Iterator[Hits]:
     """Hits with those set apart that have a word of their entity in the same cell or as their prefix.
 
     Args:
         found: The hits.
         cells: The cells they were found in.
         lengths: The cells' lengths in bytes.
+        languages: Whose words count.
     """
     for each in found:
-        if each.evidence is Evidence.SHAPED or not ENTITIES[each.entity].headers:
+        if each.evidence is Evidence.SHAPED or not headers_of(each.entity, languages):
             yield each
             continue
         rows = each.found.rows[each.which]
         beside: Mask = np.zeros(len(rows), bool)
         longer = np.flatnonzero(lengths[rows] > each.found.lengths[each.which] + 1)
         if len(longer):
-            beside[longer] = cells.gather(rows[longer]).str.contains(context_pattern(each.entity)).to_numpy()
+            beside[longer] = cells.gather(rows[longer]).str.contains(context_pattern(each.entity, languages)).to_numpy()
         if each.evidence is Evidence.CODED:
-            words = pl.Series(ENTITIES[each.entity].headers).implode()
+            words = pl.Series(headers_of(each.entity, languages)).implode()
             beside |= each.found.prefixes.gather(each.which).is_in(words).to_numpy()
         if beside.any():
             yield Hits(each.entity, Evidence.CONTEXT, each.found, each.which[beside], each.valid[beside])
@@ -298,7 +300,7 @@ def confidences(state: ColumnState, path: str) -> dict[tuple[str, Evidence], flo
 
 def _confidence(state: ColumnState, path: str, entity: str, evidence: Evidence, tally: Tally) -> float:
     known = ENTITIES[entity]
-    header = bool(speaks_for(entity, state.name))
+    header = bool(speaks_for(entity, state.name, state.languages))
     chance = known.chance
     if evidence is Evidence.SHAPED:
         chance = min(chance, _SHAPED_CHANCE)
@@ -316,7 +318,7 @@ def _confidence(state: ColumnState, path: str, entity: str, evidence: Evidence, 
     }[evidence]
     if entity == "DATE_OF_BIRTH" and evidence is Evidence.BARE:
         return 0.0  # Any date is a date; `_by_header` judges those that are of birth.
-    in_path = bool(speaks_for(entity, path))
+    in_path = bool(speaks_for(entity, path, state.languages))
     odds *= ratio * (_HEADER_FACTOR if header else _PATH_FACTOR if in_path else 1.0)
     if not header and known.chance > 0 and speaks_against(state.name):
         odds *= _AGAINST_FACTOR
@@ -332,7 +334,7 @@ def _why(state: ColumnState, entity: str, evidence: Evidence, tally: Tally) -> s
             f"{round(tally.pass_rate * n)} of {n} different candidates pass the checks "
             f"(by chance at most {known.chance:.0%})"
         )
-    header = speaks_for(entity, state.name)
+    header = speaks_for(entity, state.name, state.languages)
     if header:
         parts.append(f"the column's name says '{header}'")
     return ", ".join(parts)
@@ -343,7 +345,7 @@ def _by_header(state: ColumnState, path: str, rows: int, found: set[str]) -> Ite
     cells = state.cells
     if not len(cells):
         return
-    person = speaks_for("PERSON", state.name)
+    person = speaks_for("PERSON", state.name, state.languages)
     names, given, full = cells.share(NAME), cells.share(GIVEN), cells.share(FULL_NAME)
     if person and names >= 0.5:
         confidence = 0.95 if person not in ("name", "nama") or given >= 0.05 else 0.4
@@ -357,7 +359,7 @@ def _by_header(state: ColumnState, path: str, rows: int, found: set[str]) -> Ite
         ("DATE_OF_BIRTH", DATE, 0.5, "dates to the day"),
         ("COORDINATES", COORDINATE, 0.5, "coordinates to a kilometre or less"),
     ):
-        header, share = speaks_for(entity, state.name), cells.share(mark)
+        header, share = speaks_for(entity, state.name, state.languages), cells.share(mark)
         if header and share >= least and entity not in found:
             why = f"the column's name says '{header}', and {share:.0%} of the values look like {looks}"
             yield _finding(state, entity, path, round(share * state.filled), rows, 0.9, why)

@@ -31,7 +31,8 @@ class Entity:
         name: As findings and policies write it.
         group: Its class.
         what: What it is, for people.
-        headers: Words of a column's name or a path that speak for it, in English and Indonesian, in lower case.
+        headers: English words of a column's name or a path that speak for it, and names of the thing itself, in lower
+            case; `words` has those of other languages.
         chance: An upper bound of the rate at which values of its shape pass its checks by chance; 0 for shapes that
             hardly occur by chance. Hits at this rate are no finding.
         prior: Odds that a column with a bare candidate holds this entity when its name says nothing.
@@ -51,12 +52,19 @@ UNREADABLE = "UNREADABLE"
 _PERSON_HEADERS = (
     "name", "full name", "fullname", "first name", "firstname", "last name", "lastname", "surname", "given name",
     "family name", "middle name", "passenger", "customer name", "contact name", "patient", "employee name",
-    "cardholder", "holder name", "guest", "traveller", "traveler", "nama", "nama lengkap", "penumpang", "pasien",
-    "karyawan", "pelanggan", "pemegang",
-)  # fmt: skip
+    "cardholder", "holder name", "guest", "traveller", "traveler",     )  # fmt: skip
 
 _ALL = (
-    Entity("EMAIL_ADDRESS", Group.CONTACT, "an e-mail address", ("email", "e mail", "mail", "surel")),
+    Entity(
+        "EMAIL_ADDRESS",
+        Group.CONTACT,
+        "an e-mail address",
+        (
+            "email",
+            "e mail",
+            "mail",
+        ),
+    ),
     Entity(
         "PHONE_NUMBER",
         Group.CONTACT,
@@ -71,13 +79,6 @@ _ALL = (
             "fax",
             "whatsapp",
             "wa",
-            "telepon",
-            "telp",
-            "hp",
-            "handphone",
-            "ponsel",
-            "nomor hp",
-            "no hp",
         ),
         chance=0.75,
         prior=0.1,
@@ -96,15 +97,20 @@ _ALL = (
             "pan",
             "card number",
             "payment card",
-            "kartu",
-            "kartu kredit",
-            "nomor kartu",
         ),
         chance=0.15,
         prior=0.3,
     ),
     Entity(
-        "IBAN_CODE", Group.FINANCIAL, "an IBAN", ("iban", "account", "bank account", "rekening", "norek"), chance=0.02
+        "IBAN_CODE",
+        Group.FINANCIAL,
+        "an IBAN",
+        (
+            "iban",
+            "account",
+            "bank account",
+        ),
+        chance=0.02,
     ),
     Entity(
         "CRYPTO", Group.FINANCIAL, "a cryptocurrency address", ("wallet", "bitcoin", "btc", "crypto", "ethereum", "eth")
@@ -113,11 +119,27 @@ _ALL = (
         "IP_ADDRESS",
         Group.NETWORK,
         "an IP address",
-        ("ip", "ip address", "ipaddress", "ipv4", "ipv6", "alamat ip"),
+        (
+            "ip",
+            "ip address",
+            "ipaddress",
+            "ipv4",
+            "ipv6",
+        ),
         prior=4,
     ),
     Entity("MAC_ADDRESS", Group.NETWORK, "a MAC address", ("mac", "mac address", "bssid")),
-    Entity("URL", Group.NETWORK, "a web address", ("url", "link", "website", "homepage", "tautan")),
+    Entity(
+        "URL",
+        Group.NETWORK,
+        "a web address",
+        (
+            "url",
+            "link",
+            "website",
+            "homepage",
+        ),
+    ),
     Entity("URL_CREDENTIALS", Group.SECRET, "a web address with a password in it", ("url", "dsn", "connection")),
     Entity(
         "DATE_OF_BIRTH",
@@ -131,9 +153,6 @@ _ALL = (
             "date of birth",
             "birth date",
             "born",
-            "tanggal lahir",
-            "tgl lahir",
-            "lahir",
         ),
     ),
     Entity("PERSON", Group.PERSON, "a person's name", _PERSON_HEADERS),
@@ -141,7 +160,13 @@ _ALL = (
         "LOCATION",
         Group.LOCATION,
         "a postal address",
-        ("address", "street", "addr", "home address", "residence", "alamat", "jalan", "domisili"),
+        (
+            "address",
+            "street",
+            "addr",
+            "home address",
+            "residence",
+        ),
     ),
     Entity(
         "COORDINATES",
@@ -159,9 +184,6 @@ _ALL = (
             "coordinates",
             "gps",
             "geo",
-            "lintang",
-            "bujur",
-            "koordinat",
         ),
     ),
     Entity(
@@ -185,7 +207,13 @@ _ALL = (
         "ID_NIK",
         Group.GOVERNMENT_ID,
         "an Indonesian identity number (NIK)",
-        ("nik", "ktp", "no ktp", "nomor ktp", "national id", "nationalid", "identity", "identitas", "kependudukan"),
+        (
+            "nik",
+            "ktp",
+            "national id",
+            "nationalid",
+            "identity",
+        ),
         chance=0.12,
         prior=0.25,
     ),
@@ -193,7 +221,7 @@ _ALL = (
         "ID_NPWP",
         Group.GOVERNMENT_ID,
         "an Indonesian tax number (NPWP)",
-        ("npwp", "pajak", "tax id", "taxid"),
+        ("npwp", "tax id", "taxid"),
         chance=0.12,
         prior=0.1,
     ),

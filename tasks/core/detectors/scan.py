@@ -25,14 +25,12 @@ from tasks.core.detectors.columns import FULL_NAME, GIVEN, ColumnState, judge, t
 from tasks.core.detectors.entities import UNREADABLE
 from tasks.core.detectors.patterns import ALL
 from tasks.core.detectors.tables import METADATA, Batch, Source, Unread, format_of, read
+from tasks.core.detectors.words import LANGUAGES
 from tasks.core.errors import Invalid
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
-
-LANGUAGES = ("en", "id")
-"""The languages whose words count as evidence."""
 
 NAME_COLUMN = "(name)"
 """The column of findings in the names of objects."""
@@ -103,7 +101,7 @@ def scan(
     """
     started = time.monotonic()
     require_languages(languages)
-    tables, unread = read_tables(store, uri, manifest, in_flight=in_flight)
+    tables, unread = read_tables(store, uri, manifest, languages=languages, in_flight=in_flight)
     findings = [*_shortened(unread), *_name_findings(manifest)]
     profile: list[ColumnProfile] = []
     for table in tables.values():
@@ -130,19 +128,19 @@ def require_languages(languages: tuple[str, ...]) -> None:
 
 
 def read_tables(
-    store: Store, uri: DatasetURI, manifest: Manifest, *, in_flight: int
+    store: Store, uri: DatasetURI, manifest: Manifest, *, languages: tuple[str, ...], in_flight: int
 ) -> tuple[dict[TableKey, Table], list[Finding]]:
     """Read every object once. Answers what was counted, by table, and what could not be read."""
     tables: dict[TableKey, Table] = {}
     unread: list[Finding] = []
     with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="scan") as pool:
-        for seen in pool.map(partial(scan_object, store, uri), manifest):
+        for seen in pool.map(partial(scan_object, store, uri, languages), manifest):
             _merge(tables.setdefault(seen.key, Table()), seen)
             unread += [_unread_finding(safe_path(seen.path), each, seen.rows) for each in seen.unread]
     return tables, unread
 
 
-def scan_object(store: Store, uri: DatasetURI, entry: Entry) -> ObjectScan:
+def scan_object(store: Store, uri: DatasetURI, languages: tuple[str, ...], entry: Entry) -> ObjectScan:
     """Read one object of a manifest and count what is in it."""
     source = Source.open(store, uri, entry)
     kind, _ = format_of(source)
@@ -151,17 +149,17 @@ def scan_object(store: Store, uri: DatasetURI, entry: Entry) -> ObjectScan:
         if isinstance(part, Unread):
             seen.unread.append(part)
         else:
-            _add(seen, part)
+            _add(seen, part, languages)
     if kind in ("parquet", "csv"):
         seen.key = replace(seen.key, columns=tuple(name for name in seen.columns if name != METADATA))
     return seen
 
 
-def _add(seen: ObjectScan, batch: Batch) -> None:
+def _add(seen: ObjectScan, batch: Batch, languages: tuple[str, ...]) -> None:
     seen.rows += batch.rows
     for leaf in batch.leaves:
         if leaf.name not in seen.columns:
-            seen.columns[leaf.name] = ColumnState(leaf.name)
+            seen.columns[leaf.name] = ColumnState(leaf.name, languages)
             personal = personal_name(leaf.name)
             if personal:
                 seen.personal_names[leaf.name] = personal

@@ -16,8 +16,9 @@ from tasks.core.detectors.candidates import Candidates, Evidence
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.columns import ADDRESS, DATE, NAME, ColumnState, confidences, judge, text_marks, with_context
 from tasks.core.detectors.patterns import ALL
-from tasks.core.detectors.scan import LANGUAGES, TableKey, read_tables, require_languages, safe_path, scan_object
+from tasks.core.detectors.scan import read_tables, require_languages, safe_path
 from tasks.core.detectors.tables import METADATA, Batch, Leaf, Source, read
+from tasks.core.detectors.words import LANGUAGES
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -41,10 +42,10 @@ def spans(
         min_confidence: Hits whose column makes them less sure are left out.
     """
     require_languages(languages)
-    tables, _ = read_tables(store, uri, manifest, in_flight=in_flight)
+    tables, _ = read_tables(store, uri, manifest, languages=languages, in_flight=in_flight)
+    table_of = {path: table for table in tables.values() for path in table.paths}
     for entry in manifest:
-        key: TableKey = scan_object(store, uri, entry).key
-        table = tables[key]
+        table = table_of[entry.path]
         label, path = table.label(), safe_path(entry.path)
         for part in read(Source.open(store, uri, entry)):
             if isinstance(part, Batch):
@@ -81,7 +82,7 @@ def _of_leaf(
     cells = leaf.values.filter(filled)
     if cells.dtype != pl.String:
         cells = cells.cast(pl.String)
-    for cell, entity, start, end, score in _hits(cells, scores):
+    for cell, entity, start, end, score in _hits(cells, scores, state.languages):
         yield int(row_of[cell]), entity, start, end, score
     if looks:
         marks = text_marks(cells)
@@ -90,10 +91,12 @@ def _of_leaf(
                 yield int(row_of[cell]), entity, 0, len(cells[int(cell)]), score
 
 
-def _hits(cells: pl.Series, scores: Mapping[tuple[str, Evidence], float]) -> Iterator[tuple[int, str, int, int, float]]:
+def _hits(
+    cells: pl.Series, scores: Mapping[tuple[str, Evidence], float], languages: tuple[str, ...]
+) -> Iterator[tuple[int, str, int, int, float]]:
     lengths = cells.str.len_bytes().cast(pl.Int64).to_numpy()
     after: dict[tuple[int, str], int] = {}
-    for each in with_context(classify(Candidates.found(cells, ALL)), cells, lengths):
+    for each in with_context(classify(Candidates.found(cells, ALL)), cells, lengths, languages):
         score = scores.get((each.entity, each.evidence))
         if score is None:
             continue

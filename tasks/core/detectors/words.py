@@ -7,6 +7,24 @@ import re
 
 from tasks.core.detectors.entities import ENTITIES
 
+LANGUAGES = ("en", "id")
+"""The languages whose words count as evidence; English ones always do."""
+
+_IN_INDONESIAN: dict[str, tuple[str, ...]] = {
+    "EMAIL_ADDRESS": ("surel",),
+    "PHONE_NUMBER": ("telepon", "telp", "hp", "handphone", "ponsel", "nomor hp", "no hp"),
+    "CREDIT_CARD": ("kartu", "kartu kredit", "nomor kartu"),
+    "IBAN_CODE": ("rekening", "norek"),
+    "IP_ADDRESS": ("alamat ip",),
+    "URL": ("tautan",),
+    "DATE_OF_BIRTH": ("tanggal lahir", "tgl lahir", "lahir"),
+    "PERSON": ("nama", "nama lengkap", "penumpang", "pasien", "karyawan", "pelanggan", "pemegang"),
+    "LOCATION": ("alamat", "jalan", "domisili"),
+    "COORDINATES": ("lintang", "bujur", "koordinat"),
+    "ID_NIK": ("no ktp", "nomor ktp", "identitas", "kependudukan"),
+    "ID_NPWP": ("pajak",),
+}
+
 _PARTS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
 _MIN_INSIDE = 5
 """Words of at least so many letters count inside a longer one too ("contactemail")."""
@@ -41,8 +59,13 @@ def words_of(name: str) -> tuple[str, ...]:
     return tuple(part.lower() for part in _PARTS.findall(name))
 
 
+def headers_of(entity: str, languages: tuple[str, ...]) -> tuple[str, ...]:
+    """The words that speak for an entity in these languages, and in English."""
+    return ENTITIES[entity].headers + (_IN_INDONESIAN.get(entity, ()) if "id" in languages else ())
+
+
 @functools.cache
-def speaks_for(entity: str, name: str) -> str:
+def speaks_for(entity: str, name: str, languages: tuple[str, ...] = LANGUAGES) -> str:
     """The header word of an entity that a column's name or path holds, or nothing.
 
     >>> speaks_for("EMAIL_ADDRESS", "contact_email"), speaks_for("PERSON", "airport_name")
@@ -54,7 +77,7 @@ def speaks_for(entity: str, name: str) -> str:
     if entity == "LOCATION" and _NO_ADDRESS.intersection(words):
         return ""
     joined = f" {' '.join(words)} "
-    headers = ENTITIES[entity].headers
+    headers = headers_of(entity, languages)
     whole = [header for header in headers if f" {header} " in joined or f" {header}s " in joined]
     inside = [header for header in headers if len(header) >= _MIN_INSIDE and header in joined]
     return max(whole or inside, key=len, default="")
@@ -67,7 +90,7 @@ def speaks_against(name: str) -> str:
 
 
 @functools.cache
-def context_pattern(entity: str) -> str:
+def context_pattern(entity: str, languages: tuple[str, ...]) -> str:
     """A regular expression for the entity's words anywhere in a text, as whole words."""
-    headers = "|".join(header.replace(" ", "[ _-]?") for header in ENTITIES[entity].headers)
+    headers = "|".join(header.replace(" ", "[ _-]?") for header in headers_of(entity, languages))
     return rf"(?i)(?:^|[^a-z])(?:{headers})(?:[^a-z]|$)"
