@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from blake3 import blake3
 
 from tasks.core.errors import IntegrityError, Invalid, NotFound
+from tasks.core.retries import in_parallel, with_retries
 
 if TYPE_CHECKING:
     from tasks.core.ports import Journal, ObjectInfo, Store
+
+R = TypeVar("R")
 
 CHUNK_BYTES = 8 * 1024 * 1024
 """Size in bytes of the chunks that are read, hashed and sent as one piece."""
@@ -237,6 +240,7 @@ def read_manifest(
     reread: bool = False,
     trust_labels: bool = False,
     in_flight: int = 8,
+    attempts: int = 4,
     on_object: Callable[[Entry], None] | None = None,
 ) -> Manifest:
     """List a dataset and give every object its content digest, reading only what is not known already.
@@ -253,6 +257,7 @@ def read_manifest(
             destination of a move: Lintas writes that label only under a verified upload, so a half-done move can be
             continued from another machine without reading back what is there.
         in_flight: How many objects are looked up or read at the same time; memory is bounded by this many chunks.
+        attempts: How often one object is tried when the store answers `Retryable`.
         on_object: Called with each entry as it becomes known, from several threads.
 
     Raises:
@@ -260,14 +265,18 @@ def read_manifest(
         PreconditionFailed: An object changed while it was read; the caller starts again.
     """
     published = {} if reread else _published_entries(store, uri)
+    stop = threading.Event()
+
+    def again(call: Callable[[], R]) -> R:
+        return with_retries(call, attempts, stop)
 
     def entry_of(info: ObjectInfo) -> Entry:
         path = uri.path(info.key)
         digest = None if reread else _known_digest(store, info, published.get(path), journal)
         if digest is None and trust_labels and not reread:
-            digest = store.head(info.key).metadata.get(DIGEST_METADATA)
+            digest = again(lambda: store.head(info.key)).metadata.get(DIGEST_METADATA)
         if digest is None:
-            digest, size_bytes = content_digest(store.get(info.key, version=info.version))
+            digest, size_bytes = again(lambda: content_digest(store.get(info.key, version=info.version)))
             if size_bytes != info.size_bytes:
                 raise IntegrityError(
                     f"'{path}' of {uri} gave {size_bytes} bytes where the listing says {info.size_bytes}",
@@ -280,8 +289,7 @@ def read_manifest(
             on_object(entry)
         return entry
 
-    with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="manifest") as pool:
-        return Manifest.of(pool.map(entry_of, list_objects(store, uri)))
+    return Manifest.of(in_parallel(entry_of, list_objects(store, uri), in_flight, stop))
 
 
 def list_objects(store: Store, uri: DatasetURI) -> Iterator[ObjectInfo]:

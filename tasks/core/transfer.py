@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from tasks.core.dataset import (
     CHUNK_BYTES,
-    DIGEST_METADATA,
     PUBLISHED_MANIFEST,
     ContentHasher,
     DatasetURI,
@@ -29,17 +26,16 @@ from tasks.core.dataset import (
     list_objects,
     published_manifest,
 )
-from tasks.core.errors import IntegrityError, Invalid, NotFound, Retryable
+from tasks.core.errors import IntegrityError, Invalid, NotFound
+from tasks.core.plane import CopiedObject, Load, Plane, Route
+from tasks.core.plane.stream import StreamPlane
+from tasks.core.retries import in_parallel, with_retries
 
 if TYPE_CHECKING:
     from tasks.core.ports import Journal, Store
     from tasks.core.privacy import Cleared, VerdictKey
 
-T = TypeVar("T")
-R = TypeVar("R")
-
 GIB = 1024**3
-Route = Literal["nothing", "stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +79,6 @@ class TransferPlan:
     def bytes_to_send(self) -> int:
         """How many bytes must travel."""
         return sum(entry.size_bytes for entry in self.to_send)
-
-
-@dataclass(frozen=True, slots=True)
-class CopiedObject:
-    """One object of a receipt: what it is, how it was verified, and the version it has at the far end."""
-
-    path: str
-    size_bytes: int
-    digest: str
-    version: str
-    verified_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,60 +158,6 @@ def plan_transfer(
     )
 
 
-class Plane(Protocol):
-    """Carries the bytes of one object. The first plane pumps through the official SDKs of both sides; a faster one
-    takes requests that the SDKs have signed and needs no other change in this module.
-    """
-
-    def carry(
-        self, entry: Entry, source: Store, source_key: str, destination: Store, key: str, *, replaces: str | None
-    ) -> CopiedObject:
-        """Copy one object and verify it on the way.
-
-        Args:
-            entry: What the object must be; its `version` pins the source's content.
-            source, source_key: Where it is.
-            destination, key: Where it goes.
-            replaces: The version that the destination's object must still have, or None when there must be none.
-
-        Raises:
-            IntegrityError: The bytes read are not those of `entry`; nothing became visible.
-            PreconditionFailed: The source or the destination changed since planning.
-        """
-        ...
-
-
-class StreamPlane:
-    """Streams through this process over both SDKs, a few 8 MiB pieces of each object in memory at a time."""
-
-    def carry(
-        self, entry: Entry, source: Store, source_key: str, destination: Store, key: str, *, replaces: str | None
-    ) -> CopiedObject:
-        """See `Plane.carry`. The digest is computed on the bytes as they pass, before the object becomes visible."""
-
-        def checked() -> Iterator[bytes]:
-            hasher = ContentHasher()
-            for piece in source.get(source_key, version=entry.version or None):
-                hasher.update(piece)
-                yield piece
-            if (hasher.hexdigest(), hasher.size_bytes) != (entry.digest, entry.size_bytes):
-                raise IntegrityError(
-                    f"'{entry.path}' did not arrive from {source.cloud} as its manifest says",
-                    "the source is damaged or changes while it is read: check it, then run the move again",
-                )
-
-        written = destination.put(
-            key,
-            checked(),
-            size_bytes=entry.size_bytes,
-            metadata={DIGEST_METADATA: entry.digest},
-            if_version=replaces,
-            if_absent=replaces is None,
-        )
-        verified_by = f"blake3 on the way, {destination.cloud}'s own checksum on arrival"
-        return CopiedObject(entry.path, entry.size_bytes, entry.digest, written.version, verified_by)
-
-
 Progress = Callable[[CopiedObject], None]
 
 
@@ -239,8 +170,6 @@ def copy(
     journal: Journal,
     *,
     plane: Plane | None = None,
-    in_flight: int = 8,
-    attempts: int = 4,
     on_object: Progress | None = None,
 ) -> Receipt:
     """Carry out a plan: send, remove, verify at the far end, publish the manifest, and give the receipt.
@@ -252,8 +181,6 @@ def copy(
         source, destination: The stores of the two buckets.
         journal: Where each finished object is entered, so that a killed run continues after it.
         plane: What carries the bytes; `StreamPlane` unless told.
-        in_flight: How many objects travel at the same time.
-        attempts: How often one object is tried when the store answers `Retryable`.
         on_object: Called after each object, from several threads.
 
     Raises:
@@ -263,27 +190,22 @@ def copy(
     """
     started = time.monotonic()
     key.require(verdict, manifest_digest=plan.manifest.digest, destination=plan.destination)
-    carrier = plane or StreamPlane()
-    stop = threading.Event()
+    loads = _loads(plan)
+    lock = threading.Lock()
+    done: list[CopiedObject] = []
 
-    def carry(item: tuple[Entry, str | None]) -> CopiedObject:
-        entry, replaces = item
-        far_key = plan.destination.key(entry.path)
-        copied = _with_retries(
-            lambda: carrier.carry(entry, source, plan.source.key(entry.path), destination, far_key, replaces=replaces),
-            attempts,
-            stop,
-        )
-        journal.record(destination.cloud, destination.bucket, far_key, copied.version, copied.size_bytes, copied.digest)
+    def arrived(load: Load, item: CopiedObject) -> None:
+        journal.record(destination.cloud, destination.bucket, load.key, item.version, item.size_bytes, item.digest)
+        with lock:
+            done.append(item)
         if on_object is not None:
-            on_object(copied)
-        return copied
+            on_object(item)
 
-    work = [(entry, None) for entry in plan.add] + list(plan.replace)
-    copied = _in_parallel(carry, work, in_flight, stop)
+    if loads:
+        (plane or StreamPlane()).carry(loads, source, destination, arrived)
     for path in plan.remove:
         destination.delete(plan.destination.key(path))
-    far = _far_manifest(plan, copied, destination)
+    far = _far_manifest(plan, done, destination)
     _publish(far, plan.destination, destination)
     return Receipt(
         source=plan.source,
@@ -291,39 +213,25 @@ def copy(
         digest=far.digest,
         objects=len(far),
         size_bytes=far.size_bytes,
-        copied=tuple(sorted(copied, key=lambda item: item.path)),
+        copied=tuple(sorted(done, key=lambda item: item.path)),
         removed=plan.remove,
-        route=plan.route,
+        route=_route_taken(done),
         elapsed_s=time.monotonic() - started,
     )
 
 
-def _in_parallel(work: Callable[[T], R], items: list[T], in_flight: int, stop: threading.Event) -> list[R]:
-    """Run `work` over the items, at most `in_flight` at a time; the first failure stops the rest and is raised."""
-    results: list[R] = []
-    waiting = iter(items)
-    with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="carry") as pool:
-        running: set[Future[R]] = {pool.submit(work, item) for item in islice(waiting, in_flight)}
-        try:
-            while running:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                results += [future.result() for future in done]
-                running |= {pool.submit(work, item) for item in islice(waiting, len(done))}
-        except BaseException:
-            stop.set()
-            raise
-    return results
+def _loads(plan: TransferPlan) -> list[Load]:
+    work: list[tuple[Entry, str | None]] = [(entry, None) for entry in plan.add]
+    work += plan.replace
+    source, destination = plan.source, plan.destination
+    return [Load(entry, source.key(entry.path), destination.key(entry.path), replaces) for entry, replaces in work]
 
 
-def _with_retries(call: Callable[[], R], attempts: int, stop: threading.Event) -> R:
-    for attempt in range(1, attempts + 1):
-        try:
-            return call()
-        except Retryable as error:
-            pause_s = error.retry_after_s if error.retry_after_s is not None else 0.2 * 2**attempt
-            if attempt == attempts or stop.wait(pause_s):
-                raise
-    raise AssertionError("unreachable: attempts is at least 1")
+def _route_taken(done: list[CopiedObject]) -> Route:
+    routes: set[Route] = {item.route for item in done}
+    if len(routes) > 1:
+        return "mixed"
+    return routes.pop() if routes else "nothing"
 
 
 def _far_manifest(plan: TransferPlan, copied: list[CopiedObject], destination: Store) -> Manifest:
@@ -413,7 +321,7 @@ def fetch(
         partial.replace(target)
 
     stop = threading.Event()
-    _in_parallel(lambda entry: _with_retries(lambda: bring(entry), 4, stop), wanted, in_flight, stop)
+    in_parallel(lambda entry: with_retries(lambda: bring(entry), 4, stop), wanted, in_flight, stop)
     return into
 
 

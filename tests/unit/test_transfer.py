@@ -10,6 +10,7 @@ import pytest
 
 from tasks.core.dataset import DatasetURI, Manifest, published_manifest, read_manifest
 from tasks.core.errors import IntegrityError, Invalid, NotFound, PolicyViolation, PreconditionFailed, Retryable
+from tasks.core.plane.stream import StreamPlane
 from tasks.core.privacy import Cleared, VerdictKey
 from tasks.core.transfer import Receipt, TransferPlan, TransferPrices, copy, fetch, plan_transfer
 from tests.memory_store import MemoryJournal, MemoryStore
@@ -39,7 +40,9 @@ class World:
 
     def move(self, *, delete: bool = False) -> Receipt:
         plan = self.plan(delete=delete)
-        return copy(plan, cleared(plan.manifest), KEY, self.near, self.far, self.journal, in_flight=2)
+        return copy(
+            plan, cleared(plan.manifest), KEY, self.near, self.far, self.journal, plane=StreamPlane(in_flight=2)
+        )
 
 
 def test_a_move_makes_both_sides_equal_and_publishes_the_manifest() -> None:
@@ -150,6 +153,50 @@ def test_a_store_that_is_busy_is_tried_again() -> None:
 
     world.far.before = busy
     assert world.move().objects == 1
+
+
+def test_a_write_whose_answer_was_lost_is_recognised_as_our_own() -> None:
+    world = World(a=b"1")
+    losses = iter([True])
+
+    def lose_the_answer(call: str, _key: str) -> None:
+        if call == "written" and next(losses, False):
+            raise Retryable("the connection was cut", "try again", retry_after_s=0.0)
+
+    world.far.before = lose_the_answer
+    receipt = world.move()
+    assert [item.version for item in receipt.copied] == [world.far.objects["lake/a"][1].version]
+
+
+def test_a_stranger_s_object_is_not_taken_for_our_own() -> None:
+    world = World(a=b"1")
+    plan = world.plan()
+    world.far.write("lake/a", b"2")
+    with pytest.raises(PreconditionFailed):
+        copy(plan, cleared(plan.manifest), KEY, world.near, world.far, world.journal)
+    assert world.far.contents()["lake/a"] == b"2"
+
+
+def test_the_manifest_is_read_in_spite_of_a_busy_store() -> None:
+    world = World(a=b"1")
+    failures = iter([True, True])
+
+    def busy(call: str, _key: str) -> None:
+        if call == "read" and next(failures, False):
+            raise Retryable("the store is busy", "wait", retry_after_s=0.0)
+
+    world.near.before = busy
+    assert len(read_manifest(world.near, SOURCE)) == 1
+
+
+def test_nothing_is_begun_after_a_failure() -> None:
+    world = World(**{f"o{number:03}": b"x" for number in range(200)})
+    plan = world.plan()
+    world.near.write("data/o000", b"changed")
+    world.far.sent.clear()
+    with pytest.raises(PreconditionFailed):
+        copy(plan, cleared(plan.manifest), KEY, world.near, world.far, world.journal, plane=StreamPlane(in_flight=1))
+    assert world.far.sent == []
 
 
 def test_planning_refuses_overlaps_and_emptiness() -> None:

@@ -1,0 +1,100 @@
+"""Planes: what carries the bytes of a move from one store to another, verified on the way.
+
+`stream` pumps through the official SDKs of both sides and works between any two stores. `direct` sends requests that
+the SDKs have signed over connections of its own. `tasks.core.transfer.copy` asks a plane for nothing but what stands
+on this page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from tasks.core.dataset import DIGEST_METADATA, Entry
+from tasks.core.errors import IntegrityError, NotFound
+
+if TYPE_CHECKING:
+    from tasks.core.ports import Store
+
+Route = Literal["nothing", "stream", "direct", "mixed"]
+"""`stream`: through both SDKs. `direct`: signed requests over our own connections. `mixed`: some of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One object to be carried.
+
+    Args:
+        entry: What the object must be; its `version` pins the source's content.
+        source_key: Where it is.
+        key: Where it goes.
+        replaces: The version that the destination's object must still have, or None when there must be none.
+    """
+
+    entry: Entry
+    source_key: str
+    key: str
+    replaces: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedObject:
+    """One object of a receipt: what it is, how it was verified, the version at the far end, and the way it took."""
+
+    path: str
+    size_bytes: int
+    digest: str
+    version: str
+    verified_by: str
+    route: Route
+
+
+Arrived = Callable[[Load, CopiedObject], None]
+
+
+class Plane(Protocol):
+    """Carries objects."""
+
+    def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
+        """Copy the objects and verify each on the way: it becomes visible with the right content, or not at all.
+
+        Args:
+            loads: What to carry; in any order.
+            source, destination: The stores of the two buckets.
+            arrived: Called after each object, from several threads.
+
+        Raises:
+            IntegrityError: The bytes read are not those of the entry; the object did not become visible.
+            PreconditionFailed: The source or the destination changed since planning.
+            Retryable: A store did not answer, after several attempts. What arrived before stays.
+        """
+        ...
+
+
+def copied(load: Load, version: str, verified_by: str, route: Route) -> CopiedObject:
+    """The receipt's line for a load that arrived as `version`."""
+    entry = load.entry
+    return CopiedObject(entry.path, entry.size_bytes, entry.digest, version, verified_by, route)
+
+
+def wrong_bytes(entry: Entry, source: Store) -> IntegrityError:
+    """What was read is not what the manifest says."""
+    return IntegrityError(
+        f"'{entry.path}' did not arrive from {source.cloud} as its manifest says",
+        "the source is damaged or changes while it is read: check it, then run the move again",
+    )
+
+
+def own_write(load: Load, destination: Store) -> str | None:
+    """The version of what is at the destination, if that is this very load; None otherwise.
+
+    A conditional write whose answer was lost meets its own result when it is tried again. The label tells: Lintas
+    writes it only under a verified upload.
+    """
+    try:
+        there = destination.head(load.key)
+    except NotFound:
+        return None
+    same = (there.metadata.get(DIGEST_METADATA), there.size_bytes) == (load.entry.digest, load.entry.size_bytes)
+    return there.version if same and there.version != load.replaces else None

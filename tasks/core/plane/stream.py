@@ -1,0 +1,65 @@
+"""The plane that works between any two stores: it pumps through the official SDKs of both sides."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from tasks.core.dataset import DIGEST_METADATA, ContentHasher
+from tasks.core.errors import PreconditionFailed
+from tasks.core.plane import Arrived, CopiedObject, Load, copied, own_write, wrong_bytes
+from tasks.core.retries import in_parallel, with_retries
+
+if TYPE_CHECKING:
+    from tasks.core.ports import Store
+
+
+class StreamPlane:
+    """Streams through this process, a few 8 MiB pieces of each object in memory at a time.
+
+    Args:
+        in_flight: How many objects travel at the same time.
+        attempts: How often one object is tried when a store answers `Retryable`.
+    """
+
+    def __init__(self, *, in_flight: int = 8, attempts: int = 4) -> None:
+        self._in_flight = in_flight
+        self._attempts = attempts
+
+    def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
+        """See `Plane.carry`. The digest is computed on the bytes as they pass, before the object becomes visible."""
+        stop = threading.Event()
+
+        def one(load: Load) -> None:
+            arrived(load, with_retries(lambda: _carry(load, source, destination), self._attempts, stop))
+
+        in_parallel(one, loads, self._in_flight, stop)
+
+
+def _carry(load: Load, source: Store, destination: Store) -> CopiedObject:
+    entry = load.entry
+
+    def checked() -> Iterator[bytes]:
+        hasher = ContentHasher()
+        for piece in source.get(load.source_key, version=entry.version or None):
+            hasher.update(piece)
+            yield piece
+        if (hasher.hexdigest(), hasher.size_bytes) != (entry.digest, entry.size_bytes):
+            raise wrong_bytes(entry, source)
+
+    try:
+        version = destination.put(
+            load.key,
+            checked(),
+            size_bytes=entry.size_bytes,
+            metadata={DIGEST_METADATA: entry.digest},
+            if_version=load.replaces,
+            if_absent=load.replaces is None,
+        ).version
+    except PreconditionFailed:
+        settled = own_write(load, destination)
+        if settled is None:
+            raise
+        version = settled
+    return copied(load, version, f"blake3 on the way, {destination.cloud}'s own checksum on arrival", "stream")
