@@ -1,5 +1,5 @@
 """The `lintas` command. `main` is its entry point."""
 
-from deployments.cli.app import main
+from deployments.cli.main import main
 
 __all__ = ["main"]

@@ -75,7 +75,7 @@ class Stack:
                     starting.remove(process)
                     ready.add(process.name)
                     report(self.status())
-                if not starting and waiting:
+                if not starting and not any(ready.issuperset(process.needs) for process in waiting) and waiting:
                     names = ", ".join(process.name for process in waiting)
                     raise Terminal(f"{names} need processes that are not part of the twin", "start those too")
                 time.sleep(_POLL_S)
