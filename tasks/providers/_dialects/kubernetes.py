@@ -24,6 +24,8 @@ from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Preconditi
 Json = dict[str, Any]
 
 _TIMEOUT_S = (5.0, 60.0)
+# The status of an object is written by its controller all the time, and counts as a change.
+_TRIES = 8
 _APIS: Mapping[str, tuple[str, str]] = {
     "Job": ("BatchV1Api", "job"),
     "Deployment": ("AppsV1Api", "deployment"),
@@ -88,7 +90,7 @@ class Cluster:
         Raises:
             Retryable: It appeared, changed and vanished under our hands.
         """
-        for _ in range(3):
+        for _ in range(_TRIES):
             if self.create(manifest):
                 return
             found = self.read(manifest["kind"], manifest["metadata"]["name"])

@@ -52,8 +52,6 @@ _THREADS = 8
 _TIMEOUT_S = 60.0
 _EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 _SECRETS = ("LINTAS_S3_ACCESS_KEY_ID", "LINTAS_S3_SECRET_ACCESS_KEY", "LINTAS_S3_SESSION_TOKEN")
-# Lintas' own folders are no part of a dataset that is a whole bucket.
-_OWN = ("lintas-jobs/", "lintas-checkpoints/")
 
 
 class StoreError(Exception):
@@ -231,9 +229,8 @@ def fetch(store: S3, bucket: str, prefix: str, into: Path) -> None:
             raise StoreError(f"the key '{key}' leads outside of its directory")
         store.download(bucket, key, place)
 
-    keys = (key for key in store.keys(bucket, prefix) if not key.endswith("/"))
     with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(one, (key for key in keys if prefix or not key.startswith(_OWN))))
+        list(pool.map(one, (key for key in store.keys(bucket, prefix) if not key.endswith("/"))))
 
 
 def unpack(store: S3, bucket: str, key: str, sha256: str, into: Path) -> None:
