@@ -15,6 +15,9 @@ from deployments.local.processes import HOST
 CLOUDS = ("aws", "google", "azure", "coreweave", "onprem", "edge")
 QUEUE = "lintas-events"
 AWS_REGION = "us-east-1"
+WORK_BUCKET = "lintas-work"
+"""Where a cloud keeps what training and serving need besides the dataset: code, outputs, checkpoints, models."""
+
 _REPOSITORY = Path(__file__).parents[2]
 
 
@@ -82,9 +85,20 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "provider": "aws",
             "region": AWS_REGION,
             "jurisdiction": "US",
-            "endpoints": {"objects": url("aws-s3"), "events": url("aws-events")},
+            "endpoints": {
+                "objects": url("aws-s3"),
+                "events": url("aws-events"),
+                **_both("training", "serving", url("aws-sagemaker")),
+            },
             "credentials": s3("aws"),
-            "options": {"queue": QUEUE},
+            # The twin runs and serves with this machine's Python, whatever the images are.
+            "options": {
+                "queue": QUEUE,
+                "bucket": WORK_BUCKET,
+                "role_arn": "arn:aws:iam::123456789012:role/lintas",
+                "image": f"123456789012.dkr.ecr.{AWS_REGION}.amazonaws.com/lintas-training:1",
+                "serving_image": f"123456789012.dkr.ecr.{AWS_REGION}.amazonaws.com/mlflow-pyfunc:1",
+            },
         },
         "google": {
             "provider": "google",
@@ -112,6 +126,11 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
         "onprem": site("onprem", "jakarta", 0.10),
         "edge": site("edge", "surabaya", 0.12),
     }
+
+
+def _both(one: str, other: str, url: str) -> dict[str, str]:
+    """Two roles that are played at one URL; none while it is not there."""
+    return {one: url, other: url} if url else {}
 
 
 def _reference(secrets: SecretFiles, name: str, make: credentials.Make) -> str:

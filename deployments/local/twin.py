@@ -24,6 +24,7 @@ from deployments.local.object_stores import AZURITE_PORTS, SEAWEEDFS_PORTS
 from deployments.local.ports import choose_ports
 from deployments.local.processes import HOST, Process
 from deployments.local.s3_events import notification_settings
+from deployments.local.sagemaker.process import sagemaker
 from tasks.core.errors import Invalid, Terminal
 
 LEVELS = ("objects", "all")
@@ -97,8 +98,12 @@ def _check(wanted: Wanted) -> None:
 
 
 def _port_names(wanted: Wanted) -> list[str]:
+    def compute(name: str) -> list[str]:
+        """Training and serving belong to the whole twin, not to its object stores."""
+        return [name] if wanted.level == "all" else []
+
     of_cloud: dict[str, list[str]] = {
-        "aws": [*_seaweedfs_names("aws"), "aws-events", "aws-notifications"],
+        "aws": [*_seaweedfs_names("aws"), "aws-events", "aws-notifications", *compute("aws-sagemaker")],
         "coreweave": _seaweedfs_names("coreweave"),
         "google": ["google-objects"],
         "azure": [f"azure-{port}" for port in AZURITE_PORTS],
@@ -140,7 +145,24 @@ def _aws(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Pr
         "access-key-id": secrets.path("aws-access-key-id", credentials.access_key_id),
         "secret-access-key": secrets.path("aws-secret-access-key", credentials.token),
     }
+    compute = (
+        [
+            sagemaker(
+                ports["aws-sagemaker"],
+                state / "data" / "aws-sagemaker",
+                state / "logs" / "aws-sagemaker.log",
+                s3_port=ports["aws-s3"],
+                region=AWS_REGION,
+                secrets=keys,
+                # After the servers that all wait for.
+                needs=("aws-objects", "prefect", "mlflow"),
+            )
+        ]
+        if "aws-sagemaker" in ports
+        else []
+    )
     return [
+        *compute,
         _seaweedfs("aws", state, ports, secrets, settings.directory),
         object_stores.sqs(ports["aws-events"], state / "logs" / "aws-events.log"),
         object_stores.s3_events(

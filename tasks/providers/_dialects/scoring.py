@@ -31,16 +31,11 @@ _OTHER_REASONS = (
         "must be a JSON dictionary",
         "the body must be a JSON object with exactly one of dataframe_split, dataframe_records, instances and inputs",
     ),
-    (
-        "exactly one of dataframe_split",
-        "the body must be a JSON object with exactly one of dataframe_split, dataframe_records, instances and inputs",
-    ),
     ("valid JSON formatted string", "the body is not JSON"),
-    ("the body is not JSON", "the body is not JSON"),
     ("only supports", "the content type is not one that MLflow's scoring protocol knows"),
     ("unexpected error while evaluating", "the model failed on this input"),
-    ("the model failed on this input", "the model failed on this input"),
 )
+_PLAIN = frozenset(reason for _, reason in _OTHER_REASONS)
 
 
 def plain_reason(text: str) -> str:
@@ -51,6 +46,8 @@ def plain_reason(text: str) -> str:
     >>> plain_reason("Failed to convert value `secret`")
     "the request does not fit the model's signature"
     """
+    if text in _PLAIN:
+        return text
     # The reason comes last, after the data that MLflow quotes; the data could hold a text that looks like one.
     for pattern in _KNOWN_REASONS:
         found = re.findall(pattern, text)

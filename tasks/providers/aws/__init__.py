@@ -1,7 +1,8 @@
-"""Amazon Web Services: S3 for objects, SQS for their events.
+"""Amazon Web Services: S3 for objects, SQS for their events, SageMaker for training and serving.
 
 `credentials`: `access_key_id`, `secret_access_key`, `session_token`; without any, boto3's own chain is asked.
-`options`: `addressing` (`virtual`, `path`), `queue` (name or URL of the SQS queue that S3 writes to).
+`options`: `addressing` (`virtual`, `path`), `queue` (name or URL of the SQS queue that S3 writes to), and
+those of `trainer.open_trainer` and `server.open_server`; docs/clouds/aws.md lists them with the permissions needed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from tasks.core.cloud import CloudConfig, Provider
 
 if TYPE_CHECKING:
-    from tasks.core.ports import EventSource, Store
+    from tasks.core.ports import EventSource, Server, Store, Trainer
 
 
 def _open_store(config: CloudConfig, bucket: str) -> Store:
@@ -27,9 +28,23 @@ def _open_events(config: CloudConfig) -> EventSource:
     return open_events(config)
 
 
+def _open_trainer(config: CloudConfig) -> Trainer:
+    from tasks.providers.aws.trainer import open_trainer
+
+    return open_trainer(config)
+
+
+def _open_server(config: CloudConfig) -> Server:
+    from tasks.providers.aws.server import open_server
+
+    return open_server(config)
+
+
 PROVIDER = Provider(
     name="aws",
     open_store=_open_store,
+    open_trainer=_open_trainer,
+    open_server=_open_server,
     open_events=_open_events,
     catalog=Path(__file__).with_name("catalog.yaml"),
 )

@@ -1,0 +1,355 @@
+"""Serving on Amazon SageMaker: a model version is a Model and an EndpointConfig of one name; the Endpoint points to it.
+
+The name of both is made of everything that could change what is served, so that the same spec again changes nothing.
+SageMaker undoes an update that does not come up and is InService again, with its reason or without: therefore the
+endpoint's tags say which configuration was wanted, and what is told is always the one that is in use.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html
+https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.html
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import botocore.exceptions as boto
+
+from tasks.core.cloud import CloudConfig
+from tasks.core.errors import Invalid, LintasError, NotFound, Retryable, Terminal
+from tasks.core.release import Endpoint, EndpointSpec
+from tasks.providers._dialects.scoring import answered_reason, checked_model, example_request, pack_model
+from tasks.providers.aws.sagemaker import (
+    DIGEST_TAG,
+    Clients,
+    Depot,
+    number,
+    one_line,
+    open_clients,
+    open_depot,
+    translated,
+)
+
+WANTED_TAG = "lintas:wanted"
+UNDONE_TAG = "lintas:undone"
+_VARIANT = "AllTraffic"
+_JSON = "application/json"
+_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+_NAME_ROOM = 46
+_SERVING = ("InService", "Updating", "SystemUpdating", "RollingBack", "UpdateRollbackFailed")
+_CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack")
+_PIECE_BYTES = 1024 * 1024
+
+
+def open_server(cloud: CloudConfig) -> SageMakerServer:
+    """The server of an AWS account in one region.
+
+    Options: `role_arn` (the role that models take on), `serving_image` (serves MLflow models from /opt/ml/model on port
+    8080, as `mlflow sagemaker build-and-push-container` builds it), `bucket` (for models), `prefix` in it,
+    `serving_instance_type` (`ml.m5.large`), `serving_instances` (1).
+
+    Raises:
+        Invalid: An option is missing or wrong.
+    """
+    return SageMakerServer(
+        cloud.name,
+        cloud.region,
+        open_clients(cloud, "serving"),
+        open_depot(cloud),
+        role_arn=cloud.option("role_arn"),
+        image=cloud.option("serving_image"),
+        instance_type=cloud.options.get("serving_instance_type", "ml.m5.large"),
+        instances=int(number(cloud, "serving_instances", 1, least=1)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What a configuration serves."""
+
+    model: str
+    version: str
+    digest: str
+
+
+class SageMakerServer:
+    """The `Server` port by SageMaker endpoints; see `open_server` for the options. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        cloud: str,
+        region: str,
+        clients: Clients,
+        depot: Depot,
+        *,
+        role_arn: str,
+        image: str,
+        instance_type: str,
+        instances: int,
+    ) -> None:
+        self._cloud, self._clients, self._depot = cloud, clients, depot
+        self._role_arn, self._image = role_arn, image
+        self._instance_type, self._instances = instance_type, instances
+        self._control, self._place = clients.control, clients.place
+        # A prediction may take 60 s, SageMaker's own limit.
+        self._runtime = clients.open("sagemaker-runtime", read_timeout_s=70.0)
+        self._url = (clients.endpoint or f"https://runtime.sagemaker.{region}.amazonaws.com").rstrip("/")
+        self._served_by = functools.lru_cache(maxsize=256)(self._read_config)
+        self._example_of = functools.lru_cache(maxsize=64)(self._read_example)
+
+    def deploy(self, spec: EndpointSpec) -> Endpoint:
+        """See `Server.deploy`. The model travels only when the bucket does not have it.
+
+        Raises:
+            IntegrityError: The files at `model_path` are not those of the spec's digest.
+            Invalid: There is no model at `model_path`, or one without a signature, or SageMaker refuses the request.
+            Stockout: The account's quota for the machine is used up.
+            Retryable: SageMaker is still at work on the endpoint.
+        """
+        config = self._config_name(spec)
+        found = self._find(spec.name)
+        if found is not None and found["EndpointStatus"] == "Failed":
+            # It never served; SageMaker updates no endpoint in this state.
+            self.delete(spec.name)
+            found = None
+        if found is None:
+            self._prepare(spec, config)
+            self._create(spec, config)
+        elif found["EndpointStatus"] in _CHANGING:
+            if _goal(found) != config:
+                raise Retryable(f"'{self._cloud}' is still changing the endpoint '{spec.name}'", "try again")
+        elif found["EndpointConfigName"] == config:
+            self._want(found, config)
+        else:
+            self._prepare(spec, config)
+            undone = self._tags(found).get(WANTED_TAG) == config
+            self._want(found, config, undone=config if undone else "")
+            with translated(self._place):
+                self._control.update_endpoint(EndpointName=spec.name, EndpointConfigName=config)
+        seen = self.describe(spec.name)
+        if seen is None:
+            raise Retryable(f"the endpoint '{spec.name}' of '{self._cloud}' is being deleted", "deploy again")
+        return seen
+
+    def describe(self, name: str) -> Endpoint | None:
+        """See `Server.describe`. What serves is asked for the model's own example, and must answer as its variant."""
+        found = self._find(name)
+        if found is None or found["EndpointStatus"] == "Deleting":
+            return None
+        status, reason = found["EndpointStatus"], one_line(found.get("FailureReason") or "")
+        url = f"{self._url}/endpoints/{name}/invocations"
+        goal = self._served_by(_goal(found))
+        if status not in _SERVING:
+            started = f"SageMaker is starting version {goal.version}"
+            failed = f"version {goal.version} does not start: {reason or 'SageMaker gives no reason'}"
+            return Endpoint(
+                self._cloud, name, url, 0, "", "", healthy=False, detail=started if status == "Creating" else failed
+            )
+        served = self._served_by(found["EndpointConfigName"])
+        trouble = self._probe(name, served.digest)
+        detail = trouble or self._unfinished(found, goal, reason)
+        return Endpoint(
+            self._cloud, name, url, 0, served.digest, served.version, healthy=trouble is None, detail=detail
+        )
+
+    def predict(self, name: str, payload: bytes) -> bytes:
+        """See `Server.predict`.
+
+        Raises:
+            NotFound: There is no such endpoint.
+            Invalid: The request does not fit the model's signature; the message names columns and types, no values.
+            Retryable: The endpoint is busy, or its container does not answer.
+        """
+        try:
+            return self._invoke(name, payload)
+        except NotFound as error:
+            raise NotFound(
+                f"'{self._cloud}': there is no endpoint '{name}'", "promote the model to this cloud first"
+            ) from error
+
+    def delete(self, name: str) -> None:
+        """See `Server.delete`; also the endpoint's configurations and models.
+
+        Raises:
+            Retryable: SageMaker is still at work on the endpoint and does not delete it now.
+        """
+        found = self._find(name)
+        if found is not None and found["EndpointStatus"] != "Deleting":
+            with suppress(NotFound), translated(self._place):
+                self._control.delete_endpoint(EndpointName=name)
+        control, ours = self._control, re.compile(rf"{re.escape(name[:_NAME_ROOM])}-[0-9a-f]{{16}}")
+        with translated(self._place):
+            listed = control.list_endpoint_configs(NameContains=name[:_NAME_ROOM])["EndpointConfigs"]
+        for config in (each["EndpointConfigName"] for each in listed):
+            if ours.fullmatch(config):
+                with suppress(NotFound), translated(self._place):
+                    control.delete_endpoint_config(EndpointConfigName=config)
+                with suppress(NotFound), translated(self._place):
+                    control.delete_model(ModelName=config)
+        self._served_by.cache_clear()
+
+    def _config_name(self, spec: EndpointSpec) -> str:
+        if _NAME.fullmatch(spec.name) is None:
+            raise Invalid(f"'{spec.name}' cannot name an endpoint of SageMaker", "use letters, digits and dashes")
+        facts = [spec.name, spec.model, spec.version, spec.digest, self._image, self._role_arn, self._depot.uri("")]
+        facts += [self._instance_type, str(self._instances)]
+        return f"{spec.name[:_NAME_ROOM]}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
+
+    def _prepare(self, spec: EndpointSpec, config: str) -> None:
+        """Make sure of the model's archive, the Model and the EndpointConfig."""
+        directory = checked_model(spec)
+        key = self._model_key(spec.digest)
+        try:
+            self._depot.store.head(key)
+        except NotFound:
+            with tempfile.TemporaryFile() as archive:
+                pack_model(directory, archive)
+                size_bytes = archive.tell()
+                archive.seek(0)
+                pieces = iter(lambda: archive.read(_PIECE_BYTES), b"")
+                self._depot.put(self._example_key(spec.digest), example_request(directory) or b"")
+                # Last, since it stands for both.
+                self._depot.store.put(key, pieces, size_bytes=size_bytes, content_type="application/gzip")
+        environment = {"LINTAS_MODEL": spec.model, "LINTAS_VERSION": spec.version, "LINTAS_DIGEST": spec.digest}
+        container = {"Image": self._image, "ModelDataUrl": self._depot.uri(key), "Environment": environment}
+        variant = {
+            "VariantName": _VARIANT,
+            "ModelName": config,
+            "InstanceType": self._instance_type,
+            "InitialInstanceCount": self._instances,
+            "InitialVariantWeight": 1.0,
+        }
+        with _unless_there(), translated(self._place):
+            self._control.create_model(ModelName=config, PrimaryContainer=container, ExecutionRoleArn=self._role_arn)
+        with _unless_there(), translated(self._place):
+            self._control.create_endpoint_config(EndpointConfigName=config, ProductionVariants=[variant])
+
+    def _create(self, spec: EndpointSpec, config: str) -> None:
+        tags = [{"Key": WANTED_TAG, "Value": config}, {"Key": DIGEST_TAG, "Value": spec.digest}]
+        with translated(self._place):
+            self._control.create_endpoint(EndpointName=spec.name, EndpointConfigName=config, Tags=tags)
+
+    def _find(self, name: str) -> Mapping[str, Any] | None:
+        if _NAME.fullmatch(name) is None:
+            return None
+        try:
+            with translated(self._place):
+                return self._control.describe_endpoint(EndpointName=name)
+        except NotFound:
+            return None
+
+    def _tags(self, found: Mapping[str, Any]) -> dict[str, str]:
+        with translated(self._place):
+            listed = self._control.list_tags(ResourceArn=found["EndpointArn"])["Tags"]
+        return {tag["Key"]: tag["Value"] for tag in listed}
+
+    def _want(self, found: Mapping[str, Any], config: str, undone: str = "") -> None:
+        """Note which configuration is wanted, and whether SageMaker has already undone it once."""
+        tags = self._tags(found)
+        if (tags.get(WANTED_TAG), tags.get(UNDONE_TAG, "")) == (config, undone):
+            return
+        with translated(self._place):
+            self._control.add_tags(
+                ResourceArn=found["EndpointArn"],
+                Tags=[{"Key": WANTED_TAG, "Value": config}, {"Key": UNDONE_TAG, "Value": undone}],
+            )
+
+    def _unfinished(self, found: Mapping[str, Any], goal: _Served, reason: str) -> str:
+        """What is between an endpoint that serves and the one that was wanted; empty when nothing is."""
+        tags = self._tags(found)
+        wanted = tags.get(WANTED_TAG, found["EndpointConfigName"])
+        if found["EndpointStatus"] != "InService":
+            again = tags.get(UNDONE_TAG) == wanted
+            earlier = f"version {goal.version} does not start: SageMaker has undone it once; it is tried again"
+            return earlier if again else f"version {goal.version} is starting"
+        if wanted == found["EndpointConfigName"]:
+            return ""
+        version = self._served_by(wanted).version
+        why = (
+            reason
+            or f"SageMaker undid the update and gives no reason; see /aws/sagemaker/Endpoints/{found['EndpointName']}"
+        )
+        return f"version {version} does not start: {why}"
+
+    def _read_config(self, config: str) -> _Served:
+        """What a configuration serves. Configurations and models never change; only their deletion is possible."""
+        try:
+            with translated(self._place):
+                variants = self._control.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
+                model = self._control.describe_model(ModelName=variants[0]["ModelName"])
+            told = model["PrimaryContainer"].get("Environment", {})
+        except (NotFound, KeyError):
+            # Deleted by hand, or not ours: what it serves cannot be known.
+            told = {}
+        return _Served(told.get("LINTAS_MODEL", ""), told.get("LINTAS_VERSION", ""), told.get("LINTAS_DIGEST", ""))
+
+    def _probe(self, name: str, digest: str) -> str | None:
+        """Why the endpoint does not predict, or None."""
+        example = self._example_of(digest) if digest else None
+        if example is None:
+            return None
+        try:
+            self._invoke(name, example)
+        except LintasError as error:
+            return error.what
+        return None
+
+    def _invoke(self, name: str, payload: bytes) -> bytes:
+        try:
+            with translated(self._place):
+                answer = self._runtime.invoke_endpoint(EndpointName=name, ContentType=_JSON, Accept=_JSON, Body=payload)
+                return answer["Body"].read()
+        except Terminal as error:
+            if isinstance(error.__cause__, boto.ClientError):
+                said = error.__cause__.response
+                if said.get("Error", {}).get("Code") == "ModelError":
+                    raise self._model_error(name, said) from error.__cause__
+            raise
+
+    def _model_error(self, name: str, said: Mapping[str, Any]) -> LintasError:
+        """What the container answered; its body may quote the request and is never repeated."""
+        status, body = int(said.get("OriginalStatusCode", 0)), str(said.get("OriginalMessage", ""))
+        if 400 <= status < 500:
+            return Invalid(f"'{self._cloud}' refuses the request: {answered_reason(body)}", "correct the request")
+        log = f"see the log group /aws/sagemaker/Endpoints/{name}"
+        if status in (0, 502, 503, 504):
+            return Retryable(f"the container of '{name}' on '{self._cloud}' does not answer", "try again")
+        return Terminal(f"the model of '{name}' on '{self._cloud}' failed: {answered_reason(body)}", log)
+
+    def _read_example(self, digest: str) -> bytes | None:
+        try:
+            return b"".join(self._depot.store.get(self._example_key(digest))) or None
+        except NotFound:
+            return None
+
+    def _model_key(self, digest: str) -> str:
+        return f"{self._folder(digest)}model.tar.gz"
+
+    def _example_key(self, digest: str) -> str:
+        return f"{self._folder(digest)}example.json"
+
+    def _folder(self, digest: str) -> str:
+        prefix = f"{self._depot.prefix}/" if self._depot.prefix else ""
+        return f"{prefix}lintas-models/{digest}/"
+
+
+@contextmanager
+def _unless_there() -> Iterator[None]:
+    """Passes over SageMaker's refusal to create what exists: the names are made of the content."""
+    try:
+        yield
+    except LintasError as error:
+        if "already existing" not in error.what:
+            raise
+
+
+def _goal(found: Mapping[str, Any]) -> str:
+    """The configuration that an endpoint is on its way to, or at."""
+    return found.get("PendingDeploymentSummary", {}).get("EndpointConfigName", found["EndpointConfigName"])
