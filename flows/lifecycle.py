@@ -43,8 +43,9 @@ def lifecycle(
     destination: Dataset = "google://lake/flights",
     policy: str = "flights",
     training: str = "examples/flights/training.yaml",
-    serve_on: Clouds = ["onprem", "edge"],  # noqa: B006  (the form shows the default; nobody changes it)
+    serve_on: Clouds = ["onprem", "edge"],
     delete: bool = False,
+    train_on: list[str] = [],
 ) -> Lifecycle:
     """Move a dataset after the gate has cleared it, train where capacity is, and promote the model if it is better.
 
@@ -54,11 +55,12 @@ def lifecycle(
         policy: Name of a policy under policies_dir, or the path of a YAML file.
         training: Path of the training spec (YAML): what to run, on which kind of machine, and how good it must be.
         serve_on: Clouds that serve the model, with equal shares of the traffic.
+        train_on: The only clouds that may train; empty for all, and the cheapest wins.
         delete: Remove objects that only the destination has. Without it their presence refuses the move.
     """
     started = time.monotonic()
     moved = move.fn(source, destination, policy, delete)
-    trained = train.fn(destination, training, policy)
+    trained = train.fn(destination, training, policy, train_on)
     if not trained.evaluation.passed:
         raise PolicyViolation(
             f"version {trained.version.version} of '{trained.version.model}' is not promoted: it did not pass",

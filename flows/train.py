@@ -53,16 +53,19 @@ class Trained:
 
 
 @flow(name="train", flow_run_name="train {spec} on {dataset}")
-def train(dataset: Dataset, spec: str = "examples/flights/training.yaml", policy: str = "flights") -> Trained:
+def train(
+    dataset: Dataset, spec: str = "examples/flights/training.yaml", policy: str = "flights", train_on: list[str] = []
+) -> Trained:
     """Train a model on the cloud that can run it now at the least total cost, and register it as challenger.
 
     Args:
         dataset: The dataset, as cloud://bucket/prefix.
         spec: Path of the training spec (YAML).
         policy: The policy that governs where the data may go.
+        train_on: The only clouds that may train; empty for all.
     """
     here = installation()
-    wanted, origin, rules = training_spec(Path(spec)), here.parse(dataset), here.policy(policy)
+    wanted, origin, rules = training_spec(Path(spec)).on(train_on), here.parse(dataset), here.policy(policy)
     manifest = manifest_of(origin)
 
     attempts: tuple[Attempt, ...] = ()

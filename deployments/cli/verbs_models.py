@@ -79,12 +79,18 @@ def place(spec: Spec, data: Data = None, policy: PolicyName = "flights", as_json
 
 
 @app.command()
-def train(spec: Spec, data: Data = None, policy: PolicyName = "flights", as_json: AsJson = False) -> None:
+def train(
+    spec: Spec,
+    data: Data = None,
+    policy: PolicyName = "flights",
+    on: Annotated[str, typer.Option("--on", help="The only clouds that may train, with commas between.")] = "",
+    as_json: AsJson = False,
+) -> None:
     """Train where it costs least, evaluate against the champion, and register the model as challenger."""
     from flows.train import train as flow
     from tasks.registry import training_spec
 
-    _finish("Trained", flow.fn(_dataset(training_spec(spec), data), str(spec), policy).as_json(), as_json)
+    _finish("Trained", flow.fn(_dataset(training_spec(spec), data), str(spec), policy, _names(on)).as_json(), as_json)
 
 
 @app.command()
@@ -98,8 +104,7 @@ def promote(
     from flows.promote import promote as flow
     from flows.promote import release_json
 
-    clouds = [name.strip() for name in to.split(",") if name.strip()]
-    _finish("Promoted", release_json(flow.fn(model, version, clouds)), as_json)
+    _finish("Promoted", release_json(flow.fn(model, version, _names(to))), as_json)
 
 
 @app.command()
@@ -140,6 +145,10 @@ def releases(
             for release in found
         ],
     )
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
 
 
 def _dataset(spec: TrainingSpec, given: str | None) -> str:

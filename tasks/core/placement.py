@@ -51,6 +51,7 @@ class Requirements:
         deadline_s: Seconds within which it must be finished, transfer of the data included; None for no limit.
         spot: Whether it may run where it can be preempted.
         jurisdictions: Where it may run; empty for wherever the policy lets the data go.
+        clouds: The only clouds on which it may run; empty for all.
     """
 
     accelerator: str | None = None
@@ -64,6 +65,7 @@ class Requirements:
     deadline_s: float | None = None
     spot: bool = False
     jurisdictions: tuple[str, ...] = ()
+    clouds: tuple[str, ...] = ()
 
     @classmethod
     def from_mapping(cls, data: object, where: str = "requirements") -> Requirements:
@@ -82,6 +84,7 @@ class Requirements:
             deadline_s=fields.optional_number("deadline_s"),
             spot=fields.flag("spot", False),
             jurisdictions=fields.texts("jurisdictions", ()),
+            clouds=fields.texts("clouds", ()),
         )
         fields.finish()
         if (needs.accelerator is None) != (needs.count == 0):
@@ -246,6 +249,8 @@ def _lacks(what: str, has_gib: float, needed_gib: float) -> str:
 
 def _barred(needs: Requirements, offer: Offer, situation: Situation) -> str | None:
     """Why the job must not or cannot go there, or None."""
+    if needs.clouds and offer.cloud not in needs.clouds:
+        return f"'{offer.cloud}' is not among the job's clouds"
     if not offer.has_trainer:
         return f"'{offer.cloud}' has no trainer configured"
     allowed = situation.allowed_jurisdictions

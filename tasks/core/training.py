@@ -24,7 +24,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,6 +216,11 @@ class TrainingSpec:
         if spec.train_path == spec.holdout_path:
             raise Invalid(f"{paths.key('train')} and {paths.key('holdout')} are the same", "hold other rows out")
         return spec
+
+    def on(self, clouds: Iterable[str]) -> TrainingSpec:
+        """The same, allowed on these clouds only; unchanged when none is named."""
+        only = tuple(clouds)
+        return replace(self, requirements=replace(self.requirements, clouds=only)) if only else self
 
     def job(self, *, data: DatasetURI, data_digest: str, run_id: str, offer: Offer, attempt: int = 1) -> JobSpec:
         """The job that runs this spec on an offer.
