@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from deployments.local import credentials
+from deployments.local.azure_ml.process import azure_ml, workspace_id
 from deployments.local.object_stores import (
     AZURITE_PORTS,
     SEAWEEDFS_PORTS,
@@ -25,7 +26,6 @@ from deployments.local.object_stores import (
 )
 from deployments.local.ports import free_ports
 from deployments.local.processes import HOST, Process
-from deployments.local.services import azure_ml, workspace_id
 from tasks.core.cloud import CloudConfig, Secret
 
 OBJECT_CLOUDS = ("aws", "google", "azure", "coreweave", "onprem")
@@ -203,7 +203,7 @@ def with_azure_ml(cloud: CloudConfig, directory: Path, running: ExitStack) -> Cl
         "training_environment": "lintas-training:1",
         "serving_image": "lintas-serving:1",
         "serving_sku": "Standard_D2s_v5",
-        "models_bucket": "models",
+        "bucket": "lintas-work",
     }
     process = azure_ml(
         port,

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from deployments.local.azure_ml.process import workspace_id
 from deployments.local.faults import put_faults
-from deployments.local.services import workspace_id
 from tasks.core.cloud import CloudConfig, Secret
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Retryable, Stockout, Terminal
@@ -38,9 +38,9 @@ def cloud(azure_ml_cloud: CloudConfig) -> Iterator[CloudConfig]:
 
 @pytest.fixture(scope="module")
 def data(azure_ml_cloud: CloudConfig) -> DatasetURI:
-    for bucket in ("raw", "models"):
-        open_store(azure_ml_cloud, bucket).create_bucket()
-    open_store(azure_ml_cloud, "raw").put("flights/rows.txt", [b"one\n"], size_bytes=4)
+    store = open_store(azure_ml_cloud, "raw")
+    store.create_bucket()
+    store.put("flights/rows.txt", [b"one\n"], size_bytes=4)
     return DatasetURI("azure", "raw", "flights")
 
 
@@ -62,8 +62,7 @@ def trainer(cloud: CloudConfig) -> AzureTrainer:
 
 
 @pytest.fixture
-def server(cloud: CloudConfig, data: DatasetURI) -> Iterator[AzureServer]:
-    del data
+def server(cloud: CloudConfig) -> Iterator[AzureServer]:
     opened = open_server(cloud)
     yield opened
     put_faults(cloud.endpoint("serving"), [])

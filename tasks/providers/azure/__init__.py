@@ -9,11 +9,11 @@ Azure ML: `options.subscription`, `resource_group` and `workspace` name the work
 
 | option | meaning |
 | --- | --- |
+| `bucket` | container for code, outputs, checkpoints and models |
 | `training_environment` | `NAME:VERSION` in the workspace, or an id: the environment that jobs run in |
 | `compute` | a cluster for all jobs; by default serverless compute of the offer's machine |
 | `identity_client_id` | managed identity of the jobs; by default the service's choice |
 | `queue_timeout_s` | seconds in the queue after which a job counts as a stock-out (1800) |
-| `models_bucket` | container that the models to serve are put into |
 | `serving_image` | image that serves `$AZUREML_MODEL_DIR` by MLflow's protocol on port 8080 |
 | `serving_sku`, `serving_instances` | machine of a deployment, and how many (1) |
 | `prefix` | keys of all that Lintas puts into containers begin with this |

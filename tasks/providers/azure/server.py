@@ -40,8 +40,7 @@ def open_server(config: CloudConfig) -> AzureServer:
         Invalid: An option is missing.
         Denied: A credential's reference leads nowhere.
     """
-    bucket = config.option("models_bucket")
-    return AzureServer(config, Workspace(config, "serving"), open_store(config, bucket))
+    return AzureServer(config, Workspace(config, "serving"), open_store(config, config.option("bucket")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +203,7 @@ class AzureServer:
         path = f"models/{_asset_name(spec.model)}/versions/{spec.digest[:32]}"
         if self._workspace.find(path) is None:
             prefix = self._model_prefix(spec.digest)
+            self._store.create_bucket()
             for file in sorted(model.rglob("*")):
                 if file.is_file():
                     self._upload(file, f"{prefix}{file.relative_to(model).as_posix()}")

@@ -1,7 +1,7 @@
 """The `Trainer` port by command jobs of an Azure ML workspace.
 
 A job runs on serverless compute of the offer's machine (spot: the queue's tier `Spot`), or on the cluster that
-`options.compute` names. What it needs travels through the container of its dataset, see
+`options.compute` names. What it needs travels through the container `options.bucket`, see
 `tasks.providers._dialects.jobs`. Whether there is capacity shows only by waiting: a job without a machine stays
 `Queued`, so one that has waited for `options.queue_timeout_s` is cancelled and counts as a stock-out.
 
@@ -88,7 +88,7 @@ class AzureTrainer:
     def __init__(self, config: CloudConfig, workspace: Workspace, queue_timeout_s: float) -> None:
         self._config = config
         self._cloud = config.name
-        self._account = config.option("account")
+        self._account, self._bucket = config.option("account"), config.option("bucket")
         self._prefix = config.options.get("prefix", "")
         self._workspace = workspace
         self._queue_timeout_s = queue_timeout_s
@@ -100,9 +100,10 @@ class AzureTrainer:
         if self._workspace.find(f"jobs/{name}") is not None:
             return name
         packed = pack_job(job, self._cloud, grace_s=_GRACE_S)
-        store = open_store(self._config, job.data.bucket)
-        self._require_data(job.data, store)
+        self._require_data(job.data)
         prefix = job_prefix(self._prefix, name)
+        store = open_store(self._config, self._bucket)
+        store.create_bucket()
         for file, content in packed.items():
             store.put(f"{prefix}code/{file}", [content], size_bytes=len(content))
         try:
@@ -179,7 +180,8 @@ class AzureTrainer:
             raise NotFound(f"there is no job '{job_id}' on '{self._cloud}'", "list the runs and use one's job id")
         return found
 
-    def _require_data(self, data: DatasetURI, store: AzureStore) -> None:
+    def _require_data(self, data: DatasetURI) -> None:
+        store = open_store(self._config, data.bucket)
         try:
             if next(iter(store.list(f"{data.prefix}/" if data.prefix else "")), None) is not None:
                 return
@@ -189,7 +191,7 @@ class AzureTrainer:
 
     def _described(self, job: JobSpec, prefix: str) -> dict[str, Any]:
         """The job as the service wants it. Outputs are mounted: what is written survives the machine."""
-        options, bucket = self._config.options, job.data.bucket
+        options, bucket = self._config.options, self._bucket
         command = f"python ${{{{inputs.code}}}}/{LAUNCHER} --data ${{{{inputs.data}}}} --output ${{{{outputs.output}}}}"
         properties: dict[str, Any] = {
             "jobType": "Command",
@@ -199,7 +201,7 @@ class AzureTrainer:
             "environmentId": self._environment(),
             "inputs": {
                 "code": _folder(self._uri(bucket, f"{prefix}code/"), "jobInputType", "Download"),
-                "data": _folder(self._uri(bucket, f"{job.data.prefix}/"), "jobInputType", "ReadOnlyMount"),
+                "data": _folder(self._uri(job.data.bucket, f"{job.data.prefix}/"), "jobInputType", "ReadOnlyMount"),
             },
             "outputs": {
                 "output": _folder(self._uri(bucket, f"{prefix}output/"), "jobOutputType", "ReadWriteMount"),
