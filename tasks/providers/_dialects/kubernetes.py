@@ -118,16 +118,15 @@ class Cluster:
 
     def pod_log(self, pod: str, container: str) -> str | None:
         """What a container has written; None when it has not begun or its log is gone."""
-        with self._translated():
-            answer: Any = client.CoreV1Api(self._api).read_namespaced_pod_log(
-                pod, self.namespace, container=container, _preload_content=False, _request_timeout=_TIMEOUT_S
-            )
-            body = bytes(answer.read())
-            # A container that is still waiting is a bad request to Kubernetes.
-            if answer.status in (400, 404):
-                return None
-            self._require_success(answer)
-            return body.decode(errors="replace")
+        try:
+            with self._translated():
+                answer: Any = client.CoreV1Api(self._api).read_namespaced_pod_log(
+                    pod, self.namespace, container=container, _preload_content=False, _request_timeout=_TIMEOUT_S
+                )
+                return bytes(answer.read()).decode(errors="replace")
+        except (Invalid, NotFound):
+            # Of a container that is still waiting Kubernetes says that the request is a bad one.
+            return None
 
     def service_url(self, service: str, port: str, path: str) -> str:
         """Where the API server passes requests on to a service (`services/proxy`)."""
@@ -181,13 +180,7 @@ class Cluster:
         call = getattr(getattr(client, group)(self._api), verb.format(noun))
         with self._translated():
             answer = call(*arguments, _preload_content=False, _request_timeout=_TIMEOUT_S, **options)
-            body = bytes(answer.read())
-            self._require_success(answer)
-            return json.loads(body)
-
-    def _require_success(self, answer: Any) -> None:
-        if not 200 <= answer.status <= 299:
-            raise ApiException(status=answer.status, http_resp=answer)
+            return json.loads(bytes(answer.read()))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
