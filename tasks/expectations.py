@@ -15,8 +15,10 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from tasks.core.dataset import DatasetURI
 from tasks.core.findings import ScanReport
@@ -202,6 +204,11 @@ _SCRIPTS = re.compile(r"<script\b.*?</script\s*>", re.DOTALL | re.IGNORECASE)
 _REMOTE_TAGS = re.compile(r"<(?:link|img|iframe|source)\b[^>]*https?://[^>]*>", re.IGNORECASE)
 _REMOTE_LINKS = re.compile(r"""(href|src|action)\s*=\s*(["'])https?://.*?\2""", re.IGNORECASE)
 _REMOTE = re.compile(r"""https?://(?!www\.w3\.org/)[^\s"'<>)]*""")
+_FOR_SCRIPTS = re.compile(
+    r"<footer\b.*?</footer>|<button\b.*?</button>|<a\b[^>]*data-toggle=[^>]*>\s*Show more info.*?</a>"
+    r"|<strong>Actions</strong>|<label\b[^>]*>\s*<input type=\"radio\".*?</label>|Validation Filter:",
+    re.DOTALL | re.IGNORECASE,
+)
 _HEAD = re.compile(r"<head\b[^>]*>", re.IGNORECASE)
 
 _STYLE = """<meta http-equiv="Content-Security-Policy"
@@ -217,11 +224,30 @@ padding:0 .3rem}.fa-check-circle::before{content:"passed"}.fa-times::before{cont
 
 
 def make_self_contained(docs: Path) -> None:
-    """Take scripts and everything remote out of the pages under a directory, and give them a style of their own."""
+    """Take scripts, what only they serve, and everything remote out of the pages, and give them a style of their own.
+
+    The index, which Great Expectations fills in by script, is written anew as plain links.
+    """
     shutil.rmtree(docs / "static", ignore_errors=True)
     for page in docs.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         for pattern, instead in ((_SCRIPTS, ""), (_REMOTE_TAGS, ""), (_REMOTE_LINKS, r'\1="#"'), (_REMOTE, "")):
             text = pattern.sub(instead, text)
+        text = _FOR_SCRIPTS.sub("", text)
         text = re.sub(r"""<link\b[^>]*static/[^>]*>|<img\b[^>]*static/[^>]*>""", "", text, flags=re.IGNORECASE)
         page.write_text(_HEAD.sub(lambda head: head.group(0) + _STYLE, text, count=1), encoding="utf-8")
+    _write_index(docs)
+
+
+def _write_index(docs: Path) -> None:
+    sections: list[str] = []
+    for title, directory in (("Validations", "validations"), ("Expectations", "expectations")):
+        pages = sorted(page.relative_to(docs) for page in (docs / directory).rglob("*.html"))
+        links = "".join(
+            f'<li><a href="{quote(page.as_posix())}">{escape(page.parts[1].removesuffix(".html"))}</a></li>'
+            for page in pages
+        )
+        sections.append(f"<h2>{title}</h2><ul>{links}</ul>")
+    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Data Docs</title>{_STYLE}</head>'
+    page = f"{head}<body><h1>Data Docs</h1>{''.join(sections)}</body></html>"
+    (docs / "index.html").write_text(page, encoding="utf-8")

@@ -6,6 +6,7 @@ import re
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -95,6 +96,10 @@ def test_data_docs_hold_no_script_and_nothing_remote(tmp_path: Path) -> None:
             text = file.read_text(encoding="utf-8")
             assert re.findall(r"https?://(?!www\.w3\.org/)[^\s\"'<>]+", text) == []
             assert "<script" not in text.lower()
+    index = (tmp_path / "docs" / "index.html").read_text()
+    for link in re.findall(r'href="([^"]+)"', index):
+        assert (tmp_path / "docs" / unquote(link)).is_file()
+    assert len(re.findall("<li>", index)) == len(pages) - 1
     validations = [page.read_text() for page in pages if "validations" in page.parts]
     assert any("null_share" in text or "null share" in text for text in validations)
 
