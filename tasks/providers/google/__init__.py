@@ -1,7 +1,22 @@
-"""Google Cloud: Cloud Storage for objects.
+"""Google Cloud: Cloud Storage for objects, Vertex AI for training and serving.
 
 `credentials`: `token` (a bearer token, for short-lived access), or `service_account_file` (a key file's content),
-or neither for application default credentials. `options`: `project`, needed only to create a bucket.
+or neither for application default credentials. `endpoints`: `objects`, `training`, `serving` and `logs` (Cloud
+Logging); the public ones by default. The cloud's `region` is where jobs and endpoints are, and where their buckets
+must be.
+
+| option | meaning |
+| --- | --- |
+| `project` | the project's id; needed to create a bucket, to train and to serve |
+| `image` | container image that jobs run in; needs `python3` and the user's packages |
+| `serving_image` | container image that serves `$AIP_STORAGE_URI` by MLflow's scoring protocol on port 8080 |
+| `bucket` | bucket for code, outputs, checkpoints (by default that of the dataset) and models; made if missing |
+| `prefix` | keys of all that Lintas puts there begin with this |
+| `scheduling` | `on-demand`, or `flex-start` to wait in line for accelerators |
+| `queue_timeout_s` | seconds without a machine after which a job counts as a stock-out (1800) |
+| `service_account`, `network` | of the jobs; by default the project's |
+| `grace_s` | seconds between asking a command to end and killing it (5) |
+| `serving_sku`, `serving_instances` | machine of a deployment (n1-standard-2), and how many (1) |
 """
 
 from __future__ import annotations
@@ -12,7 +27,7 @@ from typing import TYPE_CHECKING
 from tasks.core.cloud import CloudConfig, Provider
 
 if TYPE_CHECKING:
-    from tasks.core.ports import Store
+    from tasks.core.ports import Server, Store, Trainer
 
 
 def _open_store(config: CloudConfig, bucket: str) -> Store:
@@ -21,8 +36,22 @@ def _open_store(config: CloudConfig, bucket: str) -> Store:
     return open_store(config, bucket)
 
 
+def _open_trainer(config: CloudConfig) -> Trainer:
+    from tasks.providers.google.trainer import open_trainer
+
+    return open_trainer(config)
+
+
+def _open_server(config: CloudConfig) -> Server:
+    from tasks.providers.google.server import open_server
+
+    return open_server(config)
+
+
 PROVIDER = Provider(
     name="google",
     open_store=_open_store,
     catalog=Path(__file__).with_name("catalog.yaml"),
+    open_trainer=_open_trainer,
+    open_server=_open_server,
 )

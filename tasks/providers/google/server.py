@@ -1,0 +1,435 @@
+"""The `Server` port by endpoints of Vertex AI.
+
+An endpoint has the name of the release's endpoint; a model version is a version of the model of the same name in the
+registry, and its deployment has an id made from the version's digest, so that the same wish twice is one deployment.
+
+Deploying takes minutes, and a wish is carried out over several calls, each of which looks at what is there and makes
+the next step: the new version is deployed beside the old one, without traffic; when it is up, undeploying the old one
+hands the traffic over in the same operation. So nothing is left behind when the caller goes away in between.
+
+https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tasks.core.cloud import CloudConfig
+from tasks.core.dataset import CHUNK_BYTES
+from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Retryable, Stockout, Terminal
+from tasks.core.release import Endpoint, EndpointSpec
+from tasks.providers._dialects.scoring import EXAMPLE, answered_reason, checked_model
+from tasks.providers.google.quirks import quirks
+from tasks.providers.google.store import GoogleStore, open_store
+from tasks.providers.google.vertex import Vertex
+
+_WANTED, _OPERATION, _VERSION = "lintas-wanted", "lintas-operation", "lintas-version"
+_COMPLETE = "_lintas_complete"
+_PORT = 8080
+_SCORED = (200, 400, 413, 415, 422)
+
+
+def open_server(config: CloudConfig) -> VertexServer:
+    """The server of a cloud; `tasks.providers.google` says what its configuration may hold.
+
+    Raises:
+        Invalid: An option is missing.
+        Denied: There are no credentials.
+    """
+    for option in ("bucket", "serving_image"):
+        config.option(option)
+    return VertexServer(config, Vertex(config, "serving"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A model version by its own word."""
+
+    version: str
+    digest: str
+    artifact: str
+
+
+class VertexServer:
+    """Serves models from endpoints of one project and region. Safe to use from several threads.
+
+    Args:
+        config: The cloud.
+        vertex: Its API.
+    """
+
+    def __init__(self, config: CloudConfig, vertex: Vertex) -> None:
+        self._config, self._cloud, self._vertex = config, config.name, vertex
+        self._bucket = config.option("bucket")
+        self._prefix = config.options.get("prefix", "").strip("/")
+        self._store = open_store(config, self._bucket)
+        self._served: dict[str, _Served] = {}
+        self._examples: dict[str, bytes] = {}
+
+    def deploy(self, spec: EndpointSpec) -> Endpoint:
+        """See `Server.deploy`: makes the next step towards it.
+
+        Raises:
+            Invalid, IntegrityError: The model cannot be served, see `checked_model`.
+            Stockout: There was no machine or no quota for it a moment ago.
+            Terminal: It was deployed a moment ago and did not come up.
+        """
+        directory = checked_model(spec)
+        endpoint = self._ensured(spec.name)
+        wanted, deployed = _deployment_id(spec), _deployed(endpoint)
+        labels = endpoint.get("labels", {})
+        operation = self._operation(endpoint)
+        if operation is not None and not operation.get("done") and labels.get(_WANTED) == wanted:
+            return self._described(endpoint, operation)
+        if operation is not None and not operation.get("done"):
+            # What is no longer wanted must not come up when nobody looks any more.
+            self._vertex.post(f"{operation['name']}:cancel", {}, self._named(spec.name))
+        split = endpoint.get("trafficSplit", {})
+        if wanted in deployed:
+            return self._noted(spec, self._handed_over(endpoint, wanted))
+        if operation is not None and labels.get(_WANTED) == wanted and _failed_lately(operation):
+            raise self._failure(operation, spec.version)
+        model = self._registered(spec, directory)
+        serving = max(split, key=lambda each: split[each], default="")
+        body = {
+            "deployedModel": {
+                "id": wanted,
+                "model": model,
+                "displayName": spec.name,
+                "dedicatedResources": {
+                    "machineSpec": {"machineType": self._config.options.get("serving_sku", quirks()["serving_sku"])},
+                    "minReplicaCount": self._instances(),
+                    "maxReplicaCount": self._instances(),
+                },
+            },
+            "trafficSplit": {serving: 100, "0": 0} if serving else {"0": 100},
+        }
+        operation = self._vertex.post(f"{endpoint['name']}:deployModel", body, self._named(spec.name))
+        return self._noted(spec, operation)
+
+    def describe(self, name: str) -> Endpoint | None:
+        """See `Server.describe`. Health is an answer to the model's own example, through the endpoint."""
+        endpoint = self._vertex.find(self._path(name), self._named(name))
+        return None if endpoint is None else self._described(endpoint, self._operation(endpoint))
+
+    def predict(self, name: str, payload: bytes) -> bytes:
+        """See `Server.predict`.
+
+        Raises:
+            NotFound: There is no such endpoint.
+            Invalid: The request does not fit the model's signature; the message names columns and types, no values.
+            Retryable: The endpoint has nothing deployed, or its container does not answer.
+        """
+        answer = self._scored(name, payload, 60.0)
+        if answer.status_code == requests.codes.ok:
+            return answer.content
+        raise Invalid(f"'{self._cloud}' refuses the request: {_reason(answer)}", "correct the request")
+
+    def delete(self, name: str) -> None:
+        """See `Server.delete`; waits until the endpoint, its model and the model's files are gone.
+
+        Raises:
+            Retryable: It takes longer than the catalogue's `delete_timeout_s`; the next call goes on with it.
+        """
+        what, timeout_s = self._named(name), float(quirks()["delete_timeout_s"])
+        endpoint = self._vertex.find(self._path(name), what)
+        if endpoint is not None:
+            self._settle(endpoint, what, timeout_s)
+            endpoint = self._vertex.find(self._path(name), what) or {}
+            while deployed := list(_deployed(endpoint)):
+                split = {deployed[-1]: 100} if len(deployed) > 1 else {}
+                self._vertex.wait(self._undeploy(endpoint, deployed[0], split), what, timeout_s)
+                endpoint = self._vertex.find(self._path(name), what) or {}
+            self._gone(self._path(name), what, timeout_s)
+        self._gone(f"{self._vertex.parent}/models/{name}", f"model '{name}'", timeout_s)
+        try:
+            for info in self._store.list(self._folder(name)):
+                self._store.delete(info.key)
+        except NotFound:
+            return
+
+    def _path(self, name: str) -> str:
+        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", name):
+            raise Invalid(f"'{name}' cannot be an endpoint's name", "use the name that endpoint_name gives")
+        return f"{self._vertex.parent}/endpoints/{name}"
+
+    @staticmethod
+    def _named(name: str) -> str:
+        return f"endpoint '{name}'"
+
+    def _folder(self, name: str) -> str:
+        return f"{self._prefix}/lintas-models/{name}/".lstrip("/")
+
+    def _instances(self) -> int:
+        try:
+            return int(self._config.options.get("serving_instances", 1))
+        except ValueError as error:
+            raise Invalid(
+                f"clouds.{self._cloud}.options.serving_instances is not a number", "correct lintas.yaml"
+            ) from error
+
+    def _ensured(self, name: str) -> dict[str, Any]:
+        """The endpoint, made if there is none."""
+        what = self._named(name)
+        found = self._vertex.find(self._path(name), what)
+        if found is not None:
+            return found
+        try:
+            operation = self._vertex.post(
+                f"{self._vertex.parent}/endpoints", {"displayName": name}, what, endpointId=name
+            )
+            self._vertex.wait(operation, what, quirks()["create_endpoint_timeout_s"])
+        except (Denied, Invalid, Retryable, Stockout):
+            raise
+        except Terminal:
+            pass  # Somebody else has made it at this moment, or it cannot be made: reading it tells.
+        return self._vertex.get(self._path(name), what)
+
+    def _registered(self, spec: EndpointSpec, directory: Path) -> str:
+        """Name of the model version in the registry, with its files in the bucket; both made if need be."""
+        alias = f"lintas-{_identity(spec)[:40]}"
+        model, what = f"{self._vertex.parent}/models/{spec.name}", f"model '{spec.name}' {spec.version}"
+        known = self._vertex.find(f"{model}@{alias}", what)
+        if known is None:
+            artifact = self._uploaded(spec, directory)
+            described: dict[str, Any] = {
+                "displayName": spec.name,
+                "versionAliases": [alias],
+                "versionDescription": json.dumps({"version": spec.version, "digest": spec.digest}),
+                "artifactUri": artifact,
+                "containerSpec": {
+                    "imageUri": self._config.option("serving_image"),
+                    "predictRoute": "/invocations",
+                    "healthRoute": "/ping",
+                    "ports": [{"containerPort": _PORT}],
+                },
+            }
+            body: dict[str, Any] = {"model": described}
+            if self._vertex.find(model, what) is None:
+                body["modelId"] = spec.name
+            else:
+                body["parentModel"] = model
+            operation = self._vertex.post(f"{self._vertex.parent}/models:upload", body, what)
+            self._vertex.wait(operation, what, quirks()["create_endpoint_timeout_s"])
+        return f"{model}@{alias}"
+
+    def _uploaded(self, spec: EndpointSpec, directory: Path) -> str:
+        """URI of the model's files in the bucket. An object that is written last says that all are there."""
+        folder = f"{self._folder(spec.name)}{spec.digest}/"
+        marker = f"{self._folder(spec.name)}{spec.digest}{_COMPLETE}"
+        try:
+            self._store.head(marker)
+        except NotFound:
+            self._store.create_bucket()
+            for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+                with path.open("rb") as file:
+                    self._store.put(
+                        f"{folder}{path.relative_to(directory).as_posix()}",
+                        iter(lambda file=file: file.read(CHUNK_BYTES), b""),
+                        size_bytes=path.stat().st_size,
+                    )
+            self._store.put(marker, [b"."], size_bytes=1)
+        return f"gs://{self._bucket}/{folder}"
+
+    def _handed_over(self, endpoint: Mapping[str, Any], wanted: str) -> dict[str, Any] | None:
+        """Give a deployed version the traffic: the operation that does so, or None when there is nothing to undeploy.
+
+        What has no traffic goes first, so that the traffic moves only with the last one: until then `describe` tells
+        that another version serves, and whoever reconciles comes back.
+        """
+        split: Mapping[str, int] = endpoint.get("trafficSplit", {})
+        others = sorted((each for each in _deployed(endpoint) if each != wanted), key=lambda each: split.get(each, 0))
+        if others:
+            return self._undeploy(endpoint, others[0], {wanted: 100} if len(others) == 1 else {})
+        if split != {wanted: 100}:
+            change = {"trafficSplit": {wanted: 100}}
+            self._vertex.patch(str(endpoint["name"]), change, "trafficSplit", "the endpoint's traffic")
+        return None
+
+    def _undeploy(self, endpoint: Mapping[str, Any], deployed: str, split: Mapping[str, int]) -> dict[str, Any]:
+        body: dict[str, Any] = {"deployedModelId": deployed, **({"trafficSplit": dict(split)} if split else {})}
+        name = str(endpoint["name"])
+        return self._vertex.post(f"{name}:undeployModel", body, self._named(name.rpartition("/")[2]))
+
+    def _noted(self, spec: EndpointSpec, operation: Mapping[str, Any] | None) -> Endpoint:
+        """Write on the endpoint what is wanted and what is under way; the endpoint as it is then."""
+        what = self._named(spec.name)
+        endpoint = self._vertex.get(self._path(spec.name), what)
+        labels = {
+            **{key: value for key, value in endpoint.get("labels", {}).items() if key != _OPERATION},
+            _WANTED: _deployment_id(spec),
+            _VERSION: re.sub(r"[^a-z0-9_-]", "-", spec.version.lower())[:63],
+        }
+        if operation is not None:
+            labels[_OPERATION] = str(operation["name"]).rpartition("/")[2]
+        if labels != endpoint.get("labels", {}):
+            change = {"labels": labels}
+            endpoint = self._vertex.patch(self._path(spec.name), change, "labels", what)
+        return self._described(endpoint, self._operation(endpoint))
+
+    def _operation(self, endpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What was last begun on the endpoint, or None when nothing was or the service has forgotten it."""
+        number = endpoint.get("labels", {}).get(_OPERATION)
+        return number and self._vertex.find(f"{endpoint['name']}/operations/{number}", "operation")
+
+    def _described(self, endpoint: Mapping[str, Any], operation: Mapping[str, Any] | None) -> Endpoint:
+        name = str(endpoint["name"]).rpartition("/")[2]
+        split: Mapping[str, int] = endpoint.get("trafficSplit", {})
+        labels = endpoint.get("labels", {})
+        serving = max(split, key=lambda each: split[each], default="")
+        served, trouble, detail = _Served("", "", ""), "", ""
+        if serving in (deployed := _deployed(endpoint)):
+            served = self._version(deployed[serving])
+            trouble = self._probe(name, served.artifact)
+        if labels.get(_WANTED, serving) != serving or not serving:
+            detail = self._under_way(labels, operation, deployed)
+        return Endpoint(
+            cloud=self._cloud,
+            name=name,
+            url=f"{self._vertex.url}/v1/{endpoint['name']}:rawPredict",
+            weight=0,
+            digest=served.digest,
+            version=served.version,
+            healthy=bool(serving) and not trouble,
+            detail=trouble or detail,
+        )
+
+    def _under_way(
+        self, labels: Mapping[str, str], operation: Mapping[str, Any] | None, deployed: Mapping[str, Any]
+    ) -> str:
+        version = labels.get(_VERSION, "")
+        if operation is not None and not operation.get("done"):
+            return f"version {version} is being deployed"
+        if labels.get(_WANTED) in deployed:
+            return f"version {version} is up and takes over with the next step"
+        if operation is not None and "error" in operation:
+            return self._failure(operation, version).what
+        return f"version {version} waits for its next step" if version else "nothing is deployed"
+
+    def _failure(self, operation: Mapping[str, Any], version: str) -> LintasError:
+        """Why a deployment failed."""
+        error = self._vertex.meaning(operation["error"], f"version {version}")
+        if isinstance(error, (Stockout, Retryable, Denied)):
+            return error
+        return Terminal(
+            f"version {version} does not start on '{self._cloud}': its container never became healthy",
+            "read the endpoint's log in Cloud Logging, then promote a version that does",
+        )
+
+    def _version(self, deployed: Mapping[str, Any]) -> _Served:
+        """What a deployed model is, by the registry's entry of just that version."""
+        name = f"{str(deployed['model']).partition('@')[0]}@{deployed['modelVersionId']}"
+        key = f"{name} {deployed['id']}"
+        if key not in self._served:
+            model = self._vertex.find(name, "model version") or {}
+            try:
+                told = json.loads(model.get("versionDescription", ""))
+                served = _Served(str(told["version"]), str(told["digest"]), str(model["artifactUri"]))
+            except (ValueError, KeyError, TypeError):
+                # Somebody else's model: it has no digest, so that it is no release's.
+                served = _Served("", "", str(model.get("artifactUri", "")))
+            self._served[key] = served
+        return self._served[key]
+
+    def _probe(self, name: str, artifact: str) -> str:
+        """Why the endpoint does not predict, or the empty text."""
+        example = self._example(artifact)
+        try:
+            answer = self._scored(name, example or b"{}", float(quirks()["probe_timeout_s"]))
+        except Retryable as error:
+            return error.what
+        # Without an example, the container's refusal of an empty request is the best that can be had.
+        if answer.status_code == requests.codes.ok or not example:
+            return ""
+        return f"it refuses its own example: {_reason(answer)}"
+
+    def _example(self, artifact: str) -> bytes:
+        """The model's own example request, from its files."""
+        if artifact not in self._examples:
+            bucket, _, folder = artifact.removeprefix("gs://").partition("/")
+            store: GoogleStore = self._store if bucket == self._bucket else open_store(self._config, bucket)
+            try:
+                self._examples[artifact] = b"".join(store.get(f"{folder.rstrip('/')}/{EXAMPLE}"))
+            except NotFound:
+                self._examples[artifact] = b""
+        return self._examples[artifact]
+
+    def _scored(self, name: str, payload: bytes, timeout_s: float) -> requests.Response:
+        """The container's answer, a refusal of the request included."""
+        url = f"{self._vertex.url}/v1/{self._path(name)}:rawPredict"
+        try:
+            return self._vertex.send(
+                "POST", url, self._named(name), data=payload, timeout_s=timeout_s, accept=_from_container
+            )
+        except (NotFound, Denied, Stockout, Retryable, Invalid):
+            raise
+        except Terminal as error:
+            raise Retryable(f"{self._named(name)} on '{self._cloud}' has nothing deployed", "try again") from error
+
+    def _settle(self, endpoint: Mapping[str, Any], what: str, timeout_s: float) -> None:
+        """End what is under way on an endpoint, so that it can be taken apart."""
+        operation = self._operation(endpoint)
+        if operation is None or operation.get("done"):
+            return
+        self._vertex.post(f"{operation['name']}:cancel", {}, what)
+        self._vertex.finished(operation, what, timeout_s)
+
+    def _gone(self, name: str, what: str, timeout_s: float) -> None:
+        try:
+            self._vertex.wait(self._vertex.delete(name, what), what, timeout_s)
+        except NotFound:
+            return
+
+
+def _identity(spec: EndpointSpec) -> str:
+    return hashlib.sha256(json.dumps([spec.model, spec.version, spec.digest]).encode()).hexdigest()
+
+
+def _deployment_id(spec: EndpointSpec) -> str:
+    """Ten digits, as the service wants them, the same for the same model version."""
+    return str(10**9 + int(_identity(spec), 16) % (9 * 10**9))
+
+
+def _deployed(endpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {str(each["id"]): each for each in endpoint.get("deployedModels", [])}
+
+
+def _failed_lately(operation: Mapping[str, Any]) -> bool:
+    if "error" not in operation:
+        return False
+    ended = operation.get("metadata", {}).get("genericMetadata", {}).get("updateTime")
+    if not ended:
+        return True
+    return (datetime.now(UTC) - datetime.fromisoformat(ended)).total_seconds() < quirks()["retry_deploy_s"]
+
+
+def _from_container(answer: requests.Response) -> bool:
+    """Whether a container answered, and not the service in its place."""
+    return answer.status_code in _SCORED and not _service_error(answer)
+
+
+def _service_error(answer: requests.Response) -> bool:
+    if answer.ok:
+        return False
+    try:
+        error = answer.json()["error"]
+        return str(error["status"]) != "INVALID_ARGUMENT" and "code" in error
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _reason(answer: requests.Response) -> str:
+    """MLflow's reason, by itself or inside the service's own error."""
+    try:
+        return answered_reason(str(answer.json()["error"]["message"]))
+    except (ValueError, KeyError, TypeError):
+        return answered_reason(answer.text)
