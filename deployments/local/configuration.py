@@ -120,8 +120,24 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "provider": "coreweave",
             "region": "US-EAST-04A",
             "jurisdiction": "US",
-            "endpoints": {"objects": url("coreweave-s3")},
-            "credentials": s3("coreweave"),
+            "endpoints": {
+                "objects": url("coreweave-s3"),
+                **_both("training", "serving", url("coreweave-kubernetes")),
+            },
+            "credentials": {
+                **s3("coreweave"),
+                "token": _reference(secrets, "coreweave-token", credentials.token),
+            },
+            "options": {
+                # Virtual hosts, as CoreWeave wants them, would need a name server.
+                "addressing": "path",
+                "bucket": WORK_BUCKET,
+                "image": "python:3.11",
+                "serving_image": "ghcr.io/mlflow/mlflow:v3.17.2",
+                "spot_node_label": "lintas/spot=true",
+                "stockout_after_s": 20,
+                "drain_s": 1,
+            },
         },
         "onprem": site("onprem", "jakarta", 0.10),
         "edge": site("edge", "surabaya", 0.12),

@@ -20,6 +20,7 @@ from pathlib import Path
 from deployments.local import credentials, object_stores, services
 from deployments.local.configuration import AWS_REGION, CLOUDS, QUEUE, write_config
 from deployments.local.credentials import SecretFiles
+from deployments.local.kubernetes_api.process import kubernetes_api
 from deployments.local.object_stores import AZURITE_PORTS, SEAWEEDFS_PORTS
 from deployments.local.ports import choose_ports
 from deployments.local.processes import HOST, Process
@@ -104,7 +105,7 @@ def _port_names(wanted: Wanted) -> list[str]:
 
     of_cloud: dict[str, list[str]] = {
         "aws": [*_seaweedfs_names("aws"), "aws-events", "aws-notifications", *compute("aws-sagemaker")],
-        "coreweave": _seaweedfs_names("coreweave"),
+        "coreweave": [*_seaweedfs_names("coreweave"), *compute("coreweave-kubernetes")],
         "google": ["google-objects"],
         "azure": [f"azure-{port}" for port in AZURITE_PORTS],
     }
@@ -177,7 +178,18 @@ def _aws(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Pr
 
 
 def _coreweave(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Process]:
-    return [_seaweedfs("coreweave", state, ports, secrets, None)]
+    stores = [_seaweedfs("coreweave", state, ports, secrets, None)]
+    if "coreweave-kubernetes" not in ports:
+        return stores
+    cluster = kubernetes_api(
+        ports["coreweave-kubernetes"],
+        state / "data" / "coreweave-kubernetes",
+        state / "logs" / "coreweave-kubernetes.log",
+        secrets.path("coreweave-token", credentials.token),
+        # After the servers that all wait for.
+        needs=("coreweave-objects", "prefect", "mlflow"),
+    )
+    return [*stores, cluster]
 
 
 def _seaweedfs(
