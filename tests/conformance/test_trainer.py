@@ -19,6 +19,8 @@ from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid, NotFound, Stockout
 from tasks.core.ports import Trainer
 from tasks.core.training import JobSpec, JobStatus, RunState, code_digest, run_job
+from tasks.registry import providers
+from tests.compute_clouds import TRAINING_CLOUDS, ComputeCloud
 
 
 @dataclass
@@ -29,8 +31,9 @@ class Site:
     cloud: CloudConfig
     data: DatasetURI
     work: Path
-    job_dir: Callable[[str], Path]
+    files: Callable[[str], list[Path]]
     reopen: Callable[..., Trainer]
+    traces: Callable[[str], list[str]]
     submitted: list[str] = field(default_factory=list)
 
     def job(self, script: str, *, run_id: str = "run-1", timeout_s: float = 60.0, **environment: str) -> JobSpec:
@@ -86,15 +89,51 @@ def onprem(tmp_path: Path) -> Site:
         cloud=cloud,
         data=DatasetURI("site", "raw", "flights"),
         work=tmp_path,
-        job_dir=lambda job_id: root / ".jobs" / job_id,
+        files=lambda job_id: [path for path in job_dir(root, job_id).rglob("*") if path.is_file()],
         reopen=reopen,
+        traces=lambda job_id: [str(path) for path in (root / ".jobs").glob(f"{job_id}*")],
     )
 
 
-@pytest.fixture(params=["onprem"])
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
-    """The trainer of each provider that has one; a new provider adds its name and a fixture."""
-    site: Site = request.getfixturevalue(request.param)
+def job_dir(root: Path, job_id: str) -> Path:
+    """Where an on-premises site keeps a job."""
+    return root / ".jobs" / job_id
+
+
+def cloud_site(compute: ComputeCloud, work: Path) -> Site:
+    """The training service of a cloud, with a dataset in a bucket of its own."""
+    provider = providers()[compute.config.provider]
+    open_trainer = provider.open_trainer
+    assert open_trainer is not None
+    data = DatasetURI(compute.config.name, "conformance-training", "flights")
+    raw = provider.open_store(compute.config, data.bucket)
+    raw.create_bucket()
+    raw.put("flights/rows.txt", [b"one\ntwo\n"], size_bytes=8)
+    kept = provider.open_store(compute.config, compute.config.option("bucket"))
+    kept.create_bucket()
+
+    def reopen(**options: str) -> Trainer:
+        return open_trainer(replace(compute.config, options={**compute.config.options, **options}))
+
+    return Site(
+        trainer=reopen(),
+        cloud=compute.config,
+        data=data,
+        work=work,
+        files=lambda job_id: [path for path in compute.disks.rglob("*") if job_id in str(path) and path.is_file()],
+        reopen=reopen,
+        traces=lambda job_id: [info.key for info in kept.list(f"lintas-jobs/{job_id}")],
+    )
+
+
+@pytest.fixture(params=["onprem", *TRAINING_CLOUDS])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """The trainer of each provider that has one; a new cloud joins in `tests.compute_clouds`."""
+    site: Site
+    if request.param == "onprem":
+        site = request.getfixturevalue("onprem")
+    else:
+        site = cloud_site(request.getfixturevalue("compute_clouds")[request.param], tmp_path)
     yield site
     for job_id in site.submitted:
         site.trainer.cancel(job_id)
@@ -154,20 +193,21 @@ def test_lines_are_followed_while_the_job_runs(site: Site) -> None:
     job_id = site.submit(
         site.job(
             """
-            import pathlib, sys, time
+            import os, pathlib, sys, time
             print("first")
             print("second", file=sys.stderr)
-            while not pathlib.Path("../output/go").exists():
+            while not pathlib.Path(os.environ["GO"]).exists():
                 time.sleep(0.05)
             print("third", end="")
-            """
+            """,
+            GO=str(site.work / "go"),
         )
     )
     site.wait_for_line(job_id, "second")
     assert site.trainer.poll(job_id).state is RunState.RUNNING
     assert list(site.trainer.logs(job_id)) == ["first", "second"]
     assert list(site.trainer.logs(job_id, after_line=1)) == ["second"]
-    (site.job_dir(job_id) / "output" / "go").touch()
+    (site.work / "go").touch()
     site.wait(job_id, lambda status: status.state.ended)
     assert list(site.trainer.logs(job_id, after_line=2)) == ["third"]
     assert list(site.reopen().logs(job_id, after_line=1)) == ["second", "third"]
@@ -228,7 +268,7 @@ def test_cancelling_ends_the_command_and_all_that_it_started_even_when_they_do_n
             import os, pathlib, signal, subprocess, sys, time
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-            pathlib.Path("../output/pids").write_text(f"{os.getpid()} {other.pid}")
+            (pathlib.Path(os.environ["LINTAS_OUTPUT_DIR"]) / "pids").write_text(f"{os.getpid()} {other.pid}")
             print("ready")
             time.sleep(60)
             """
@@ -297,7 +337,9 @@ def test_the_worker_s_secrets_do_not_reach_the_command(site: Site, monkeypatch: 
     lines = list(site.trainer.logs(job_id))
     assert "MLFLOW_TRACKING_URI http://127.0.0.1:1" in lines
     assert canary not in "\n".join(lines)
-    assert not any(canary in path.read_text() for path in site.job_dir(job_id).rglob("*") if path.is_file())
+    files = site.files(job_id)
+    assert files
+    assert not any(canary.encode() in path.read_bytes() for path in files)
 
 
 def test_hidden_files_are_not_taken_along(site: Site) -> None:
@@ -310,12 +352,14 @@ def test_hidden_files_are_not_taken_along(site: Site) -> None:
 def test_a_spec_that_cannot_run_is_refused_at_once_and_leaves_nothing(site: Site) -> None:
     job = site.job("pass")
     elsewhere = replace(job, data=DatasetURI("elsewhere", "raw"))
-    missing = replace(job, data=DatasetURI(site.data.cloud, "raw", "no-such-dataset"))
+    missing = replace(job, data=DatasetURI(site.data.cloud, site.data.bucket, "no-such-dataset"))
     changed = replace(job, code_digest="0" * 64)
     for refused, words in ((elsewhere, "is not on"), (missing, "there is no dataset"), (changed, "changed since")):
         with pytest.raises(Invalid, match=words):
             site.trainer.submit(refused)
-        assert not site.job_dir(refused.job_name).exists()
+        assert site.traces(refused.job_name) == []
+        with pytest.raises(NotFound):
+            site.trainer.poll(refused.job_name)
 
 
 # From here on: what can only be seen from inside the machine.
@@ -324,7 +368,9 @@ def test_a_spec_that_cannot_run_is_refused_at_once_and_leaves_nothing(site: Site
 def test_a_supervisor_that_was_killed_is_a_failure_and_takes_the_command_with_it(onprem: Site) -> None:
     job_id = onprem.submit(onprem.job("import os, time\nprint(os.getpid())\ntime.sleep(60)"))
     onprem.wait(job_id, lambda status: any(onprem.trainer.logs(job_id)))
-    supervisor = json.loads((onprem.job_dir(job_id) / "supervisor.json").read_text())["process"]
+    supervisor = json.loads((job_dir(Path(onprem.cloud.options["root"]), job_id) / "supervisor.json").read_text())[
+        "process"
+    ]
     os.kill(int(supervisor.split(":")[1]), signal.SIGKILL)
     status = onprem.wait(job_id, lambda status: status.state.ended)
     assert status.state is RunState.FAILED
@@ -338,19 +384,19 @@ def test_a_supervisor_that_was_killed_is_a_failure_and_takes_the_command_with_it
 
 def test_another_process_with_the_supervisor_s_id_is_not_the_supervisor(onprem: Site) -> None:
     job_id = onprem.run(onprem.job("pass")).job_id
-    job_dir = onprem.job_dir(job_id)
-    (job_dir / "verdict.json").unlink()
+    place = job_dir(Path(onprem.cloud.options["root"]), job_id)
+    (place / "verdict.json").unlink()
     mine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    (job_dir / "supervisor.json").write_text(json.dumps({"process": f"{mine}:{os.getpid()}:1"}))
+    (place / "supervisor.json").write_text(json.dumps({"process": f"{mine}:{os.getpid()}:1"}))
     assert onprem.trainer.poll(job_id).state is RunState.FAILED
 
 
 def test_a_submitter_that_died_before_the_start_is_made_up_for_by_the_next(onprem: Site) -> None:
     job = onprem.job("print('ran')")
     job_id = onprem.run(job).job_id
-    job_dir = onprem.job_dir(job_id)
+    place = job_dir(Path(onprem.cloud.options["root"]), job_id)
     for name in ("supervisor.json", "verdict.json", "child.json", ".verdict.draft", "log.txt"):
-        (job_dir / name).unlink()
+        (place / name).unlink()
     assert onprem.trainer.poll(job_id).state is RunState.QUEUED
     assert onprem.run(job).state is RunState.SUCCEEDED
     assert list(onprem.reopen().logs(job_id)) == ["ran"]
@@ -382,7 +428,7 @@ def test_a_token_for_the_tracking_server_reaches_the_command_and_no_file(onprem:
     script = "import os\nassert os.environ['MLFLOW_TRACKING_TOKEN'].startswith('canary-')"
     job_id = trainer.submit(onprem.job(script))
     assert onprem.wait(job_id, lambda status: status.state.ended).state is RunState.SUCCEEDED
-    files = [path for path in onprem.job_dir(job_id).rglob("*") if path.is_file()]
+    files = [path for path in job_dir(Path(onprem.cloud.options["root"]), job_id).rglob("*") if path.is_file()]
     assert not any("canary-token" in path.read_text() for path in files)
 
 

@@ -1,0 +1,114 @@
+"""Clouds that train and serve, for the tests: each with its object store and its double, started when first asked for.
+
+A cloud joins by a function in `_OPENERS`; the conformance suites then run on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from deployments.local import credentials
+from deployments.local.ports import free_ports
+from deployments.local.processes import HOST
+from deployments.local.sagemaker.process import sagemaker
+from tasks.core.cloud import CloudConfig
+from tests.servers import ObjectClouds, Vault
+
+WORK_BUCKET = "lintas-work"
+
+
+@dataclass(frozen=True)
+class ComputeCloud:
+    """A cloud whose training and serving run.
+
+    Args:
+        config: How it is reached.
+        wrong: The same with credentials that it refuses.
+        refusal: What the error then says.
+        disks: Directory with everything that its jobs have on their machines; a job's paths contain its id.
+        pid: The double's process, whose descendants are the jobs and the scoring processes.
+        headers: The headers with which any HTTP client may POST this body to this URL.
+    """
+
+    config: CloudConfig
+    wrong: CloudConfig
+    refusal: str
+    disks: Path
+    pid: int
+    headers: Callable[[str, bytes], Mapping[str, str]]
+
+
+class ComputeClouds(dict[str, ComputeCloud]):
+    """Clouds by name; what is behind one starts when it is first asked for."""
+
+    def __init__(self, directory: Path, object_clouds: ObjectClouds, running: ExitStack) -> None:
+        super().__init__()
+        self._directory, self._object_clouds, self._running = directory, object_clouds, running
+
+    def __missing__(self, name: str) -> ComputeCloud:
+        self[name] = _OPENERS[name](self._object_clouds[name], self._directory / name, self._running)
+        return self[name]
+
+
+def _aws(cloud: CloudConfig, directory: Path, running: ExitStack) -> ComputeCloud:
+    files, (port,) = credentials.SecretFiles(directory / "secrets"), free_ports(1)
+    key, secret = (cloud.credentials[name].reveal() for name in ("access_key_id", "secret_access_key"))
+    process = sagemaker(
+        port,
+        directory / "sagemaker",
+        directory / "sagemaker.log",
+        s3_port=urlsplit(cloud.endpoint("objects")).port or 0,
+        region=cloud.region,
+        secrets={"access-key-id": files.write("key", key), "secret-access-key": files.write("secret", secret)},
+        needs=(),
+    )
+    running.callback(process.stop)
+    process.start().wait_ready()
+    assert process.pid is not None
+    url = f"http://{HOST}:{port}"
+    config = replace(
+        cloud,
+        endpoints={**cloud.endpoints, "training": url, "serving": url},
+        options={
+            **cloud.options,
+            "bucket": WORK_BUCKET,
+            "role_arn": "arn:aws:iam::123456789012:role/lintas",
+            "image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/training:1",
+            "serving_image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/serving:1",
+            "grace_s": "1",
+        },
+    )
+    wrong = {**config.credentials, "secret_access_key": Vault().secret("aws-wrong", "wrong")}
+
+    def signed(url: str, body: bytes) -> Mapping[str, str]:
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+
+        request = AWSRequest("POST", url, headers={"content-type": "application/json"}, data=body)
+        SigV4Auth(Credentials(key, secret), "sagemaker", cloud.region).add_auth(request)
+        return dict(request.headers.items())
+
+    refused = replace(config, credentials=wrong)
+    return ComputeCloud(config, refused, "refused its credentials", directory / "sagemaker", process.pid, signed)
+
+
+Opener = Callable[[CloudConfig, Path, ExitStack], ComputeCloud]
+"""Given a cloud whose object store runs, a directory and what ends with the session, starts the rest."""
+
+_OPENERS: Mapping[str, Opener] = {"aws": _aws}
+TRAINING_CLOUDS: tuple[str, ...] = ("aws",)
+SERVING_CLOUDS: tuple[str, ...] = ("aws",)
+
+
+@pytest.fixture(scope="session")
+def compute_clouds(object_clouds: ObjectClouds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComputeClouds]:
+    """`compute_clouds["aws"]` is a cloud whose training and serving run; see `TRAINING_CLOUDS`, `SERVING_CLOUDS`."""
+    with ExitStack() as running:
+        yield ComputeClouds(tmp_path_factory.mktemp("compute"), object_clouds, running)
