@@ -15,6 +15,12 @@ from deployments.local.processes import HOST
 CLOUDS = ("aws", "google", "azure", "coreweave", "onprem", "edge")
 QUEUE = "lintas-events"
 AWS_REGION = "us-east-1"
+AZURE_REGION = "southeastasia"
+AZURE_WORKSPACE = {
+    "subscription": "00000000-0000-0000-0000-000000000001",
+    "resource_group": "lintas",
+    "workspace": "lintas",
+}
 WORK_BUCKET = "lintas-work"
 """Where a cloud keeps what training and serving need besides the dataset: code, outputs, checkpoints, models."""
 
@@ -110,11 +116,24 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
         },
         "azure": {
             "provider": "azure",
-            "region": "southeastasia",
+            "region": AZURE_REGION,
             "jurisdiction": "SG",
-            "endpoints": {"objects": f"{url('azure-blob')}/{account}"},
-            "credentials": {"account_key": _reference(secrets, "azure-account-key", credentials.account_key)},
-            "options": {"account": account},
+            "endpoints": {
+                "objects": f"{url('azure-blob')}/{account}",
+                **_both("training", "serving", url("azure-ml")),
+            },
+            "credentials": {
+                "account_key": _reference(secrets, "azure-account-key", credentials.account_key),
+                "token": _reference(secrets, "azure-token", credentials.token),
+            },
+            "options": {
+                "account": account,
+                **AZURE_WORKSPACE,
+                "bucket": WORK_BUCKET,
+                "training_environment": "lintas-training:1",
+                "serving_image": "lintas.azurecr.io/mlflow-pyfunc:1",
+                "serving_sku": "Standard_D2s_v5",
+            },
         },
         "coreweave": {
             "provider": "coreweave",

@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployments.local import credentials, object_stores, services
-from deployments.local.configuration import AWS_REGION, CLOUDS, QUEUE, write_config
+from deployments.local.azure_ml.process import azure_ml, workspace_id
+from deployments.local.configuration import AWS_REGION, AZURE_REGION, AZURE_WORKSPACE, CLOUDS, QUEUE, write_config
 from deployments.local.credentials import SecretFiles
 from deployments.local.kubernetes_api.process import kubernetes_api
 from deployments.local.object_stores import AZURITE_PORTS, SEAWEEDFS_PORTS
@@ -107,7 +108,7 @@ def _port_names(wanted: Wanted) -> list[str]:
         "aws": [*_seaweedfs_names("aws"), "aws-events", "aws-notifications", *compute("aws-sagemaker")],
         "coreweave": [*_seaweedfs_names("coreweave"), *compute("coreweave-kubernetes")],
         "google": ["google-objects"],
-        "azure": [f"azure-{port}" for port in AZURITE_PORTS],
+        "azure": [*(f"azure-{port}" for port in AZURITE_PORTS), *compute("azure-ml")],
     }
     names = [name for cloud in wanted.clouds for name in of_cloud.get(cloud, [])]
     if wanted.level == "all":
@@ -219,15 +220,30 @@ def _google(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list
 
 
 def _azure(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Process]:
-    return [
-        object_stores.azurite(
-            {port: ports[f"azure-{port}"] for port in AZURITE_PORTS},
-            state / "data" / "azure-objects",
-            state / "logs" / "azure-objects.log",
-            secrets.text("azure-account-name", credentials.account_name),
-            secrets.text("azure-account-key", credentials.account_key),
-        )
-    ]
+    account = secrets.text("azure-account-name", credentials.account_name)
+    key = secrets.path("azure-account-key", credentials.account_key)
+    objects = object_stores.azurite(
+        {port: ports[f"azure-{port}"] for port in AZURITE_PORTS},
+        state / "data" / "azure-objects",
+        state / "logs" / "azure-objects.log",
+        account,
+        key.read_text(),
+    )
+    if "azure-ml" not in ports:
+        return [objects]
+    workspace = azure_ml(
+        ports["azure-ml"],
+        state / "data" / "azure-ml",
+        state / "logs" / "azure-ml.log",
+        workspace=workspace_id(AZURE_WORKSPACE),
+        region=AZURE_REGION,
+        account=account,
+        blob_url=f"http://{HOST}:{ports['azure-blob']}/{account}",
+        secrets={"token": secrets.path("azure-token", credentials.token), "account-key": key},
+        # After the servers that all wait for.
+        needs=("azure-objects", "prefect", "mlflow"),
+    )
+    return [objects, workspace]
 
 
 def _upper_floor(
