@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tasks.core.errors import LintasError, NotFound
+from tasks.core.errors import Denied, LintasError, NotFound
 from tasks.registry import Installation, installation, providers
 from tasks.settings import load_settings, resolve_secret
 
@@ -48,6 +48,27 @@ def examine() -> Iterator[Check]:
     yield _disk(here)
     for path in sorted(settings.policies_dir.glob("*.yaml")):
         yield _check(f"policy {path.stem}", lambda p=path: here.policy(str(p)).digest[:16])
+
+
+def examine_cloud(name: str) -> Iterator[Check]:
+    """Look at one account: every permission that Lintas needs there, one by one, with read-only calls."""
+    here = installation()
+    cloud, provider = here.cloud(name), here.provider(name)
+    for key, secret in cloud.credentials.items():
+        yield _check(f"credentials.{key}", lambda s=secret: (s.reveal() and s.reference) or s.reference)
+    yield _check("objects", lambda: _reach(here, name))
+    if provider.probes is None:
+        return
+    for probe in provider.probes(cloud):
+        what = f"{probe.permission} (for {probe.needed_for})"
+        try:
+            yield Check(what, True, probe.look())
+        except NotFound as error:
+            yield Check(what, True, f"allowed; {error.what}")
+        except Denied as error:
+            yield Check(what, False, f"the permission {probe.permission} is missing: {error}")
+        except LintasError as error:
+            yield Check(what, False, str(error))
 
 
 def _check(what: str, look: Callable[[], str]) -> Check:

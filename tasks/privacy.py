@@ -102,7 +102,7 @@ def _clearance_file(manifest: Manifest, policy: Policy, destination: DatasetURI)
 
 @step(name="scan", retries=2, run_name="scan {uri}")
 def scan_dataset(uri: DatasetURI, manifest: Manifest) -> ScanReport:
-    """Look for personal data in every object; see `tasks.core.scan.scan`. The report holds counts, never values."""
+    """Look for personal data in every object; see `tasks.core.detectors.scan.scan`. The report holds counts, never values."""
     report = scan(installation().store_of(uri), uri, manifest)
     say(f"{uri}: {report.rows:,} rows, {len(report.findings)} findings")
     show_table(

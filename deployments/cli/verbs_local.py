@@ -94,12 +94,17 @@ def demo(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    cloud: Annotated[
+        str | None, typer.Option("--cloud", help="Look at this account alone: each permission it needs, by name.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Check the configuration, the secrets, the services and the reach of every cloud; changes nothing."""
-    from deployments.doctor import examine
+    from deployments.doctor import examine, examine_cloud
 
     checks = []
-    for check in examine():
+    for check in examine_cloud(cloud) if cloud else examine():
         checks.append(check)
         if not as_json:
             from deployments.cli import show

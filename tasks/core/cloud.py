@@ -6,7 +6,7 @@ accounts or two sites of one provider are simply two clouds. Secrets are referen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +72,23 @@ class CloudConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Probe:
+    """One thing that an account must allow, and a read-only call that shows whether it does.
+
+    Args:
+        permission: Its name in the provider's words, such as `s3:ListBucket`.
+        needed_for: What of Lintas needs it: `objects`, `training`, `serving` or `events`.
+        look: Makes the call and says in one line what was seen. `Denied` means that the permission is missing;
+            `NotFound` that the thing looked for is not there, which shows that the permission is; any other error is
+            its own finding.
+    """
+
+    permission: str
+    needed_for: str
+    look: Callable[[], str] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """What a provider's folder offers; a capability that it lacks is None. Each opener imports its SDK when called.
 
@@ -81,6 +98,7 @@ class Provider:
         open_trainer: Opens the cloud's training service.
         open_server: Opens the cloud's serving service.
         open_events: Opens the cloud's event queue.
+        probes: What an account must allow, to be looked at one by one by `lintas doctor --cloud`.
         catalog: Its `catalog.yaml`: offers with prices and their sources, egress prices, limits and quirks.
     """
 
@@ -90,3 +108,4 @@ class Provider:
     open_trainer: Callable[[CloudConfig], Trainer] | None = None
     open_server: Callable[[CloudConfig], Server] | None = None
     open_events: Callable[[CloudConfig], EventSource] | None = None
+    probes: Callable[[CloudConfig], Iterable[Probe]] | None = None
