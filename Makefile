@@ -50,7 +50,7 @@ lint: setup-dev ## Style, types and import rules
 	$(BIN)/pyright
 
 conformance: setup-dev ## One suite a port, every provider
-	$(BIN)/python -m pytest tests/conformance
+	LINTAS_CONFORMANCE_TABLE=docs/conformance.md $(BIN)/python -m pytest tests/conformance
 
 browser: setup-dev ## The pages, in a headless Chromium
 	$(BIN)/python -m pytest tests/browser

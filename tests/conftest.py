@@ -1,3 +1,3 @@
-"""What every test may ask for; the servers are in `tests/servers.py`, the whole twin in `tests/whole_stack.py`."""
+"""What every test may ask for: servers, clouds that compute, the whole twin; and the table of the conformance run."""
 
-pytest_plugins = ["tests.servers", "tests.compute_clouds"]
+pytest_plugins = ["tests.servers", "tests.compute_clouds", "tests.whole_stack", "tests.conformance_table"]
