@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from deployments.local import credentials
+from deployments.local.kubernetes_api.process import kubernetes_api
 from deployments.local.ports import free_ports
 from deployments.local.processes import HOST
 from deployments.local.sagemaker.process import sagemaker
@@ -99,12 +100,41 @@ def _aws(cloud: CloudConfig, directory: Path, running: ExitStack) -> ComputeClou
     return ComputeCloud(config, refused, "refused its credentials", directory / "sagemaker", process.pid, signed)
 
 
+def _coreweave(cloud: CloudConfig, directory: Path, running: ExitStack) -> ComputeCloud:
+    files, vault, (port,) = credentials.SecretFiles(directory / "secrets"), Vault(), free_ports(1)
+    token = files.path("token", credentials.token)
+    process = kubernetes_api(port, directory / "kubernetes", directory / "kubernetes.log", token)
+    running.callback(process.stop)
+    process.start().wait_ready()
+    assert process.pid is not None
+    url = f"http://{HOST}:{port}"
+    config = replace(
+        cloud,
+        endpoints={**cloud.endpoints, "training": url, "serving": url},
+        credentials={**cloud.credentials, "token": vault.secret("coreweave-token", token.read_text())},
+        options={
+            **cloud.options,
+            "addressing": "path",
+            "bucket": WORK_BUCKET,
+            "image": "python:3.11",
+            "serving_image": "ghcr.io/mlflow/mlflow:v3.17.2",
+            "spot_node_label": "lintas/spot=true",
+            "grace_s": "1",
+            "drain_s": "0",
+        },
+    )
+    wrong = replace(config, credentials={**config.credentials, "token": vault.secret("coreweave-wrong", "wrong")})
+    bearer = {"authorization": f"Bearer {token.read_text()}", "content-type": "application/json"}
+    disks = directory / "kubernetes"
+    return ComputeCloud(config, wrong, "refuses the token", disks, process.pid, lambda _url, _body: bearer)
+
+
 Opener = Callable[[CloudConfig, Path, ExitStack], ComputeCloud]
 """Given a cloud whose object store runs, a directory and what ends with the session, starts the rest."""
 
-_OPENERS: Mapping[str, Opener] = {"aws": _aws}
-TRAINING_CLOUDS: tuple[str, ...] = ("aws",)
-SERVING_CLOUDS: tuple[str, ...] = ("aws",)
+_OPENERS: Mapping[str, Opener] = {"aws": _aws, "coreweave": _coreweave}
+TRAINING_CLOUDS: tuple[str, ...] = ("aws", "coreweave")
+SERVING_CLOUDS: tuple[str, ...] = ("aws", "coreweave")
 
 
 @pytest.fixture(scope="session")
