@@ -153,7 +153,7 @@ class Cluster:
                 body=body,
                 headers=headers,
                 timeout=urllib3.Timeout(connect=_TIMEOUT_S[0], read=timeout_s),
-                retries=urllib3.Retry(connect=1, read=0, redirect=0, other=0),
+                retries=urllib3.Retry(total=0),
             )
         content = bytes(answer.data)
         if answer.status >= 400:
@@ -283,8 +283,8 @@ def _from_kubeconfig(cloud: CloudConfig) -> client.ApiClient:
 
 
 def _with_patience(settings: client.Configuration) -> client.ApiClient:
-    # Only what certainly did not reach the server is sent again here; the rest is the caller's to decide.
-    settings.retries = urllib3.Retry(connect=2, read=0, redirect=0, other=0, backoff_factor=0.1)
+    # Whether to try again is the caller's to decide.
+    settings.retries = urllib3.Retry(total=0)
     settings.connection_pool_maxsize = 32
     return client.ApiClient(settings)
 
