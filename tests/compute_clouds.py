@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from deployments.local import credentials
+from deployments.local.azure_ml.process import azure_ml, workspace_id
+from deployments.local.configuration import AZURE_WORKSPACE
 from deployments.local.kubernetes_api.process import kubernetes_api
 from deployments.local.ports import free_ports
 from deployments.local.processes import HOST
@@ -129,11 +131,49 @@ def _coreweave(cloud: CloudConfig, directory: Path, running: ExitStack) -> Compu
     return ComputeCloud(config, wrong, "refuses the token", disks, process.pid, lambda _url, _body: bearer)
 
 
+def _azure(cloud: CloudConfig, directory: Path, running: ExitStack) -> ComputeCloud:
+    files, (port,) = credentials.SecretFiles(directory / "secrets"), free_ports(1)
+    token = files.path("token", credentials.token)
+    options = {
+        **cloud.options,
+        **AZURE_WORKSPACE,
+        "bucket": WORK_BUCKET,
+        "training_environment": "lintas-training:1",
+        "serving_image": "lintas.azurecr.io/mlflow-pyfunc:1",
+        "serving_sku": "Standard_D2s_v5",
+        "grace_s": "1",
+    }
+    process = azure_ml(
+        port,
+        directory / "azure-ml",
+        directory / "azure-ml.log",
+        workspace=workspace_id(options),
+        region=cloud.region,
+        account=cloud.option("account"),
+        blob_url=cloud.endpoint("objects"),
+        secrets={"token": token, "account-key": files.write("key", cloud.credentials["account_key"].reveal())},
+    )
+    running.callback(process.stop)
+    process.start().wait_ready()
+    assert process.pid is not None
+    url, vault = f"http://{HOST}:{port}", Vault()
+    config = replace(
+        cloud,
+        endpoints={**cloud.endpoints, "training": url, "serving": url},
+        credentials={**cloud.credentials, "token": vault.secret("azure-token", token.read_text())},
+        options=options,
+    )
+    wrong = replace(config, credentials={**config.credentials, "token": vault.secret("azure-wrong", "wrong")})
+    headers = {"authorization": f"Bearer {token.read_text()}", "content-type": "application/json"}
+    disks = directory / "azure-ml"
+    return ComputeCloud(config, wrong, "refuses the token", disks, process.pid, lambda *_: headers)
+
+
 Opener = Callable[[CloudConfig, Path, ExitStack], ComputeCloud]
 """Given a cloud whose object store runs, a directory and what ends with the session, starts the rest."""
 
-_OPENERS: Mapping[str, Opener] = {"aws": _aws, "coreweave": _coreweave}
-TRAINING_CLOUDS: tuple[str, ...] = ("aws", "coreweave")
+_OPENERS: Mapping[str, Opener] = {"aws": _aws, "azure": _azure, "coreweave": _coreweave}
+TRAINING_CLOUDS: tuple[str, ...] = ("aws", "azure", "coreweave")
 SERVING_CLOUDS: tuple[str, ...] = ("aws", "coreweave")
 
 

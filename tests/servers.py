@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from deployments.local import credentials
-from deployments.local.azure_ml.process import azure_ml, workspace_id
 from deployments.local.object_stores import (
     AZURITE_PORTS,
     SEAWEEDFS_PORTS,
@@ -184,57 +183,6 @@ def rclone_environment(cloud: CloudConfig) -> Mapping[str, str]:
     # A CA bundle for other hosts makes rclone's S3 refuse plain HTTP endpoints.
     inherited = {key: value for key, value in os.environ.items() if key != "AWS_CA_BUNDLE"}
     return {**inherited, **remote, "RCLONE_CONFIG": os.devnull}
-
-
-AZURE_WORKSPACE = {
-    "subscription": "00000000-0000-0000-0000-000000000001",
-    "resource_group": "lintas-test",
-    "workspace": "lintas-test",
-}
-
-
-def with_azure_ml(cloud: CloudConfig, directory: Path, running: ExitStack) -> CloudConfig:
-    """The cloud `azure` with a workspace beside its storage account: jobs and endpoints."""
-    files = credentials.SecretFiles(directory / "secrets")
-    token = files.path("azure_token", credentials.token)
-    (port,) = free_ports(1)
-    options = {
-        **cloud.options,
-        **AZURE_WORKSPACE,
-        "training_environment": "lintas-training:1",
-        "serving_image": "lintas-serving:1",
-        "serving_sku": "Standard_D2s_v5",
-        "bucket": "lintas-work",
-    }
-    process = azure_ml(
-        port,
-        directory / "azure-ml",
-        directory / "azure-ml.log",
-        workspace=workspace_id(options),
-        region=cloud.region,
-        account=cloud.option("account"),
-        blob_url=cloud.endpoint("objects"),
-        secrets={
-            "token": token,
-            "account-key": files.write("azure_account_key", cloud.credentials["account_key"].reveal()),
-        },
-    )
-    running.callback(process.stop)
-    process.start().wait_ready()
-    url = f"http://{HOST}:{port}"
-    return replace(
-        cloud,
-        endpoints={**cloud.endpoints, "training": url, "serving": url},
-        credentials={**cloud.credentials, "token": Vault().secret("azure-token", token.read_text())},
-        options=options,
-    )
-
-
-@pytest.fixture(scope="session")
-def azure_ml_cloud(object_clouds: ObjectClouds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudConfig]:
-    """The cloud `azure` with Azure ML."""
-    with ExitStack() as running:
-        yield with_azure_ml(object_clouds["azure"], tmp_path_factory.mktemp("azure-ml"), running)
 
 
 def with_vertex_ai(cloud: CloudConfig, directory: Path, running: ExitStack) -> CloudConfig:

@@ -25,20 +25,22 @@ from tasks.providers.azure.arm import API_VERSION
 from tasks.providers.azure.server import AzureServer, open_server
 from tasks.providers.azure.store import open_store
 from tasks.providers.azure.trainer import AzureTrainer, open_trainer
+from tests.compute_clouds import ComputeClouds
 
 SLEEP = "import time\nprint('up', flush=True)\ntime.sleep(60)"
 ROWS = json.dumps({"dataframe_split": {"columns": ["x"], "data": [[2.0]]}}).encode()
 
 
 @pytest.fixture
-def cloud(azure_ml_cloud: CloudConfig) -> Iterator[CloudConfig]:
-    yield azure_ml_cloud
-    put_faults(azure_ml_cloud.endpoint("training"), [])
+def cloud(compute_clouds: ComputeClouds) -> Iterator[CloudConfig]:
+    config = compute_clouds["azure"].config
+    yield config
+    put_faults(config.endpoint("training"), [])
 
 
 @pytest.fixture(scope="module")
-def data(azure_ml_cloud: CloudConfig) -> DatasetURI:
-    store = open_store(azure_ml_cloud, "raw")
+def data(compute_clouds: ComputeClouds) -> DatasetURI:
+    store = open_store(compute_clouds["azure"].config, "raw")
     store.create_bucket()
     store.put("flights/rows.txt", [b"one\n"], size_bytes=4)
     return DatasetURI("azure", "raw", "flights")

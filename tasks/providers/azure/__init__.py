@@ -9,6 +9,7 @@ Azure ML: `options.subscription`, `resource_group` and `workspace` name the work
 
 | option | meaning |
 | --- | --- |
+| `grace_s` | seconds between asking a job's command to end and killing it (10) |
 | `bucket` | container for code, outputs, checkpoints and models |
 | `training_environment` | `NAME:VERSION` in the workspace, or an id: the environment that jobs run in |
 | `compute` | a cluster for all jobs; by default serverless compute of the offer's machine |

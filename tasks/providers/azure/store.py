@@ -46,7 +46,8 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
     """A store for a container; `tasks.providers.azure` says what a cloud's configuration may hold.
 
     Raises:
-        Invalid: The account is missing, or `azure.identity` is needed and not installed.
+        Invalid: The account is missing, `azure.identity` is needed and not installed, or there is only a token and
+            no TLS.
         Denied: A credential's reference leads nowhere.
     """
     account = config.option("account")
@@ -54,9 +55,15 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0))
+    credential = _credential(config, account)
+    if isinstance(credential, TokenCredential) and not endpoint.startswith("https://"):
+        raise Invalid(
+            f"clouds.{config.name}.endpoints.objects would carry a token over the network in the clear",
+            "write it with https, or set an account_key",
+        )
     client = BlobServiceClient(
         endpoint,
-        credential=_credential(config, account),
+        credential=credential,
         # The first also limits how long one piece may take to be sent.
         transport=RequestsTransport(session=session, connection_timeout=20, read_timeout=60),
         retry_policy=LinearRetry(backoff=1, retry_total=2, random_jitter_range=1),

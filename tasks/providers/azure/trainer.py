@@ -71,9 +71,11 @@ def open_trainer(config: CloudConfig) -> AzureTrainer:
     """
     try:
         queue_timeout_s = float(config.options.get("queue_timeout_s", _QUEUE_TIMEOUT_S))
+        grace_s = float(config.options.get("grace_s", _GRACE_S))
     except ValueError as error:
-        raise Invalid(f"clouds.{config.name}.options.queue_timeout_s is not a number", "correct lintas.yaml") from error
-    return AzureTrainer(config, Workspace(config, "training"), queue_timeout_s)
+        key = f"clouds.{config.name}.options"
+        raise Invalid(f"{key}.queue_timeout_s or {key}.grace_s is not a number", "correct lintas.yaml") from error
+    return AzureTrainer(config, Workspace(config, "training"), queue_timeout_s, grace_s)
 
 
 class AzureTrainer:
@@ -83,15 +85,16 @@ class AzureTrainer:
         config: The cloud: its storage account, `training_environment`, and further options.
         workspace: Where the jobs run.
         queue_timeout_s: Seconds in the queue after which a job counts as a stock-out.
+        grace_s: Seconds between asking the command to end and killing it; the service waits for 30.
     """
 
-    def __init__(self, config: CloudConfig, workspace: Workspace, queue_timeout_s: float) -> None:
+    def __init__(self, config: CloudConfig, workspace: Workspace, queue_timeout_s: float, grace_s: float) -> None:
         self._config = config
         self._cloud = config.name
         self._account, self._bucket = config.option("account"), config.option("bucket")
         self._prefix = config.options.get("prefix", "")
         self._workspace = workspace
-        self._queue_timeout_s = queue_timeout_s
+        self._queue_timeout_s, self._grace_s = queue_timeout_s, grace_s
         self._logs: dict[str, tuple[int, int]] = {}
 
     def submit(self, job: JobSpec) -> str:
@@ -99,7 +102,7 @@ class AzureTrainer:
         name = job.job_name
         if self._workspace.find(f"jobs/{name}") is not None:
             return name
-        packed = pack_job(job, self._cloud, grace_s=_GRACE_S)
+        packed = pack_job(job, self._cloud, grace_s=self._grace_s)
         self._require_data(job.data)
         prefix = job_prefix(self._prefix, name)
         store = open_store(self._config, self._bucket)
