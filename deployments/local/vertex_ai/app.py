@@ -27,8 +27,9 @@ from deployments.local.vertex_ai.resources import Registry
 from deployments.local.vertex_ai.schema import numbered
 
 _LARGEST_BODY_BYTES = 10 * 1024 * 1024
+# Google's clients poll operations below /ui.
 _PATH = re.compile(
-    r"/v1/projects/(?P<project>[^/:]+)/locations/(?P<location>[^/:]+)/(?P<rest>[^:]+)(?::(?P<verb>\w+))?"
+    r"/(?P<version>v1|ui)/projects/(?P<project>[^/:]+)/locations/(?P<location>[^/:]+)/(?P<rest>[^:]+)(?::(?P<verb>\w+))?"
 )
 
 
@@ -129,6 +130,8 @@ class VertexAI:
             raise not_found(request.url.path)
         self._require_place(found["project"], found["location"])
         name = f"{self._registry.parent}/{found['rest']}"
+        if found["version"] == "ui" and "/operations/" not in name:
+            raise not_found(request.url.path)
         if "/operations/" in name:
             return await self._operation(request.method, name, found["verb"] or "")
         collection, *rest = found["rest"].split("/")

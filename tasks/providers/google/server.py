@@ -30,7 +30,7 @@ from tasks.core.release import Endpoint, EndpointSpec
 from tasks.providers._dialects.scoring import EXAMPLE, answered_reason, checked_model
 from tasks.providers.google.quirks import quirks
 from tasks.providers.google.store import GoogleStore, open_store
-from tasks.providers.google.vertex import Vertex
+from tasks.providers.google.vertex import Exists, Vertex
 
 _WANTED, _OPERATION, _VERSION = "lintas-wanted", "lintas-operation", "lintas-version"
 _COMPLETE = "_lintas_complete"
@@ -84,10 +84,9 @@ class VertexServer:
             Terminal: It was deployed a moment ago and did not come up.
         """
         directory = checked_model(spec)
-        endpoint = self._ensured(spec.name)
+        endpoint, operation = self._with_operation(self._ensured(spec.name))
         wanted, deployed = _deployment_id(spec), _deployed(endpoint)
         labels = endpoint.get("labels", {})
-        operation = self._operation(endpoint)
         if operation is not None and not operation.get("done") and labels.get(_WANTED) == wanted:
             return self._described(endpoint, operation)
         if operation is not None and not operation.get("done"):
@@ -119,7 +118,7 @@ class VertexServer:
     def describe(self, name: str) -> Endpoint | None:
         """See `Server.describe`. Health is an answer to the model's own example, through the endpoint."""
         endpoint = self._vertex.find(self._path(name), self._named(name))
-        return None if endpoint is None else self._described(endpoint, self._operation(endpoint))
+        return None if endpoint is None else self._described(*self._with_operation(endpoint))
 
     def predict(self, name: str, payload: bytes) -> bytes:
         """See `Server.predict`.
@@ -188,10 +187,8 @@ class VertexServer:
                 f"{self._vertex.parent}/endpoints", {"displayName": name}, what, endpointId=name
             )
             self._vertex.wait(operation, what, quirks()["create_endpoint_timeout_s"])
-        except (Denied, Invalid, Retryable, Stockout):
-            raise
-        except Terminal:
-            pass  # Somebody else has made it at this moment, or it cannot be made: reading it tells.
+        except Exists:
+            pass
         return self._vertex.get(self._path(name), what)
 
     def _registered(self, spec: EndpointSpec, directory: Path) -> str:
@@ -274,7 +271,15 @@ class VertexServer:
         if labels != endpoint.get("labels", {}):
             change = {"labels": labels}
             endpoint = self._vertex.patch(self._path(spec.name), change, "labels", what)
-        return self._described(endpoint, self._operation(endpoint))
+        return self._described(*self._with_operation(endpoint))
+
+    def _with_operation(self, endpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The endpoint with what was last begun on it, in an order in which the one does not contradict the other."""
+        operation = self._operation(endpoint)
+        if operation is not None and operation.get("done"):
+            # It may have ended after the endpoint was read.
+            endpoint = self._vertex.get(str(endpoint["name"]), "endpoint")
+        return endpoint, operation
 
     def _operation(self, endpoint: Mapping[str, Any]) -> dict[str, Any] | None:
         """What was last begun on the endpoint, or None when nothing was or the service has forgotten it."""

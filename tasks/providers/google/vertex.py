@@ -54,6 +54,10 @@ class Unanswered(Retryable):
     """There was no answer that can be read, so that nobody knows whether the request was carried out."""
 
 
+class Exists(Retryable):
+    """What was to be made is there already, by somebody else's hand a moment ago: look again."""
+
+
 class Vertex:
     """The API of one project in one region. Safe to use from several threads.
 
@@ -260,7 +264,7 @@ class Vertex:
             case "FAILED_PRECONDITION":
                 return Terminal(f"'{self.cloud}' cannot do this to {what} as it stands", "look at it in the console")
             case "ALREADY_EXISTS":
-                return Terminal(f"{what} exists on '{self.cloud}' already", "try again: it may be of use as it is")
+                return Exists(f"{what} exists on '{self.cloud}' already", "try again: it may be of use as it is")
             case _ if status in _BUSY:
                 return Retryable(f"'{self.cloud}' could not answer for {what} now", "try again", retry_after_s=wait_s)
             case _:
