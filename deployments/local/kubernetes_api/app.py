@@ -41,6 +41,8 @@ from deployments.local.kubernetes_api.pods import Kubelet
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _POLL_S = 0.1
+# What a deletion is answered with; for everything else it is a Status.
+_ANSWERED_WITH_THEMSELVES = ("services", "resourcequotas")
 
 
 class ApiServer:
@@ -205,6 +207,8 @@ class ApiServer:
             self._kubelet.delete(key)
             return JSONResponse(found)
         self._objects.remove(key)
+        if resource.plural in _ANSWERED_WITH_THEMSELVES:
+            return JSONResponse(found)
         details = {"name": key[2], "kind": resource.plural, "uid": found["metadata"]["uid"]}
         return JSONResponse({"kind": "Status", "apiVersion": "v1", "status": "Success", "details": details})
 

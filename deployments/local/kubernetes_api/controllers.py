@@ -9,7 +9,6 @@ import asyncio
 import copy
 import hashlib
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from deployments.local.kubernetes_api.nodes import asked, quantity
@@ -63,7 +62,7 @@ class Controllers:
     async def _advance(self, key: Key, job: Json) -> bool:
         """Make one step with a Job; False: there is nothing to do but to look again."""
         spec, status = job["spec"], job["status"]
-        pods = [(pod_key, pod) for pod_key, pod in self._objects.owned(job)]
+        pods = self._objects.owned(job)
         if spec.get("suspend"):
             for pod_key, _ in pods:
                 self._kubelet.delete(pod_key)
@@ -79,20 +78,17 @@ class Controllers:
             return True
         if not pods:
             return self._make_job_pod(key, job)
-        pod_key, pod = pods[-1]
-        phase = pod["status"]["phase"]
-        if phase == "Succeeded":
+        if any(pod["status"]["phase"] == "Succeeded" for _, pod in pods):
             self._finish(key, job, "Complete", "CompletionsReached", "Reached expected number of succeeded pods")
             return True
-        if phase != "Failed":
+        if any(pod["status"]["phase"] != "Failed" for _, pod in pods):
             return False
-        taken_away = _matching_rule(spec.get("podFailurePolicy"), pod)
-        if taken_away:
-            text = f"Pod {key[1]}/{pod_key[2]} has condition DisruptionTarget matching FailJob rule at index 0"
+        taken_away = next((each for each, pod in pods if _matching_rule(spec.get("podFailurePolicy"), pod)), None)
+        if taken_away is not None:
+            text = f"Pod {key[1]}/{taken_away[2]} has condition DisruptionTarget matching FailJob rule at index 0"
             self._finish(key, job, "Failed", "PodFailurePolicy", text)
             return True
-        failed = sum(each["status"]["phase"] == "Failed" for _, each in pods)
-        if failed > spec.get("backoffLimit", _DEFAULT_BACKOFF_LIMIT):
+        if len(pods) > spec.get("backoffLimit", _DEFAULT_BACKOFF_LIMIT):
             text = "Job has reached the specified backoff limit"
             self._finish(key, job, "Failed", "BackoffLimitExceeded", text)
             return True
@@ -225,9 +221,6 @@ class Controllers:
     def _same(self, key: Key, uid: str) -> bool:
         found = self._objects.find(key)
         return found is not None and found["metadata"]["uid"] == uid
-
-
-Ready = Callable[[Json], bool]
 
 
 def is_ready(pod: Json) -> bool:
