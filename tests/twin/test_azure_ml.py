@@ -17,7 +17,7 @@ from deployments.local.azure_ml.process import workspace_id
 from deployments.local.faults import put_faults
 from tasks.core.cloud import CloudConfig, Secret
 from tasks.core.dataset import DatasetURI
-from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Retryable, Stockout, Terminal
+from tasks.core.errors import Denied, Invalid, NotFound, Retryable, Stockout, Terminal
 from tasks.core.evaluation import model_digest
 from tasks.core.release import Endpoint, EndpointSpec
 from tasks.core.training import JobSpec, JobStatus, RunState, code_digest, run_job
@@ -109,7 +109,11 @@ def ended(trainer: AzureTrainer, job_id: str) -> JobStatus:
 
 
 def serve(server: AzureServer, spec: EndpointSpec) -> Endpoint:
-    return until(lambda: server.deploy(spec), lambda seen: seen.healthy and seen.version == spec.version)
+    server.deploy(spec)
+    return until(
+        lambda: server.describe("flights"),
+        lambda seen: seen is not None and seen.healthy and seen.version == spec.version,
+    )
 
 
 def arm(cloud: CloudConfig, method: str, path: str, body: Any = None, *, token: str | None = None) -> tuple[int, Any]:
@@ -321,20 +325,12 @@ def endpoint_of(cloud: CloudConfig) -> str:
 def test_a_deployment_that_fails_is_told_removed_and_tried_again(cloud, server, spec, kind, error, words):
     faults(cloud, {"kind": kind, "times": 1})
 
-    def attempt() -> LintasError | None:
-        try:
-            server.deploy(spec)
-        except LintasError as raised:
-            return raised
-        return None
-
-    raised = until(attempt, lambda raised: raised is not None)
-    assert type(raised) is error
-    assert words in str(raised)
-    seen = server.describe("flights")
-    assert seen is not None
+    server.deploy(spec)
+    seen = until(lambda: server.describe("flights"), lambda seen: seen is not None and words in seen.detail)
     assert (seen.healthy, seen.digest) == (False, "")
-    assert words in seen.detail
+    with pytest.raises(error, match=words) as raised:
+        server.deploy(spec)
+    assert type(raised.value) is error
     assert serve(server, spec).detail == ""
 
 

@@ -5,7 +5,7 @@ https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from azure.core import exceptions as azure
@@ -63,9 +63,21 @@ def code_of(error: azure.HttpResponseError) -> str:
 
 
 def _by_answer(error: azure.HttpResponseError, status: int, place: Place, key: str | None) -> LintasError:
-    code = code_of(error)
+    return refusal(status, code_of(error), getattr(error.response, "headers", None), place, key)
+
+
+def refusal(status: int, code: str, headers: Mapping[str, str] | None, place: Place, key: str | None) -> LintasError:
+    """The error of `tasks.core.errors` for an answer of the service.
+
+    Args:
+        status: HTTP status, 300 or more.
+        code: The service's own code, or ''.
+        headers: The headers.
+        place: The container it is about.
+        key: The blob it is about; None for the container itself.
+    """
     if status == 429 or code in _BUSY or (status >= 500 and status != 501):
-        return place.busy(retry_after_s(getattr(error.response, "headers", None)))
+        return place.busy(retry_after_s(headers))
     if status in (401, 403):
         return place.denied()
     if status == 404:

@@ -2,9 +2,9 @@
 
 An endpoint holds one deployment a model version, named after the version's content; the one that serves has all of the
 traffic. A roll-out has four steps that each take the service minutes: the endpoint, the deployment beside the old one,
-the traffic, the old deployment's end. `deploy` makes the next step that is due and returns; it is called again while
-`describe` says otherwise than wanted, as the reconciler does. Nothing is kept between calls but the reason of the last
-failure, so a roll-out that was interrupted anywhere goes on from what the service says.
+the traffic, the old deployment's end. `deploy` makes the step that is due and leaves the others to a thread; each step
+follows from what the service says alone, so a roll-out that was interrupted anywhere goes on when it is
+asked for again.
 
 https://learn.microsoft.com/azure/machine-learning/concept-endpoints-online
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tasks.core.errors import Invalid, LintasError, NotFound, Retryable, Stockou
 from tasks.core.release import Endpoint, EndpointSpec
 from tasks.providers._dialects.scoring import EXAMPLE, answered_reason, checked_model
 from tasks.providers.azure.arm import Operation, Workspace
+from tasks.providers.azure.roll_out import RollOuts
 from tasks.providers.azure.store import AzureStore, open_store
 
 _LONGEST_NAME = 32
@@ -45,11 +46,11 @@ def open_server(config: CloudConfig) -> AzureServer:
 
 @dataclass(frozen=True, slots=True)
 class _Trouble:
-    """Why a version did not come up, as long as this process remembers it."""
+    """Why a deployment did not come up, as long as this process remembers it."""
 
     deployment: str
-    version: str
     error: LintasError
+    told: bool = False
 
 
 class AzureServer:
@@ -64,13 +65,15 @@ class AzureServer:
     def __init__(self, config: CloudConfig, workspace: Workspace, store: AzureStore) -> None:
         self._config, self._cloud = config, config.name
         self._workspace, self._store = workspace, store
+        self._roll_outs = RollOuts(self._note)
+        self._wanted: dict[str, str] = {}
         self._operations: dict[str, Operation] = {}
         self._troubles: dict[str, _Trouble] = {}
         self._scoring_urls: dict[str, str] = {}
         self._examples: dict[str, bytes] = {}
 
     def deploy(self, spec: EndpointSpec) -> Endpoint:
-        """Make the next step towards serving this version; see the head of this module and `Server.deploy`.
+        """See `Server.deploy`. A version that did not come up is told once and then tried again.
 
         Raises:
             Stockout: No quota or no capacity for another machine.
@@ -78,19 +81,17 @@ class AzureServer:
             IntegrityError: The files at `model_path` are not those of the spec's digest.
             Terminal: The version does not start; its log in the workspace says why.
         """
-        model = checked_model(spec)
-        resource = self._resource(spec.name)
-        endpoint = self._workspace.find(f"onlineEndpoints/{resource}")
-        if endpoint is None:
-            operation = self._put_endpoint(spec.name, {})
-            self._operations[resource] = operation
-        elif endpoint["properties"]["provisioningState"] == "Failed":
-            self._workspace.delete(f"onlineEndpoints/{resource}")
-            raise self._workspace.failure(self._operations.get(resource, "")) or Terminal(
-                f"the endpoint '{spec.name}' on '{self._cloud}' could not be created", "deploy again"
-            )
-        elif endpoint["properties"]["provisioningState"] not in _BUSY:
-            self._roll_out(spec, model, endpoint)
+        model, wanted = checked_model(spec), _deployment_name(spec)
+        with self._roll_outs.exclusively(spec.name):
+            trouble = self._troubles.get(spec.name)
+            if trouble is not None and trouble.deployment == wanted and not trouble.told:
+                self._troubles[spec.name] = replace(trouble, told=True)
+                raise trouble.error
+            if trouble is not None and trouble.deployment != wanted:
+                del self._troubles[spec.name]
+            self._wanted[spec.name] = wanted
+            body = self._deployment(spec, self._register(spec, model))
+            self._roll_outs.begin(spec.name, lambda: self._step(spec, wanted, body))
         seen = self.describe(spec.name)
         if seen is None:
             return Endpoint(self._cloud, spec.name, "", 0, "", "", False, "the endpoint is being created")
@@ -104,8 +105,8 @@ class AzureServer:
             return None
         deployments = self._deployments(resource)
         url = str(endpoint["properties"].get("scoringUri") or "")
-        pending = self._pending(name, endpoint, deployments)
         serving = _serving(endpoint, deployments)
+        pending = self._pending(name, endpoint, deployments, str(serving["name"]) if serving else "")
         if serving is None:
             return Endpoint(self._cloud, name, url, 0, "", "", False, pending or "no deployment has traffic yet")
         trouble, answered = self._probe(url, serving)
@@ -132,38 +133,60 @@ class AzureServer:
 
     def delete(self, name: str) -> None:
         """See `Server.delete`."""
-        self._scoring_urls.pop(name, None)
-        self._troubles.pop(name, None)
-        self._workspace.delete(f"onlineEndpoints/{self._resource(name)}")
+        with self._roll_outs.exclusively(name):
+            self._roll_outs.stop(name)
+            self._scoring_urls.pop(name, None)
+            self._troubles.pop(name, None)
+            self._workspace.delete(f"onlineEndpoints/{self._resource(name)}")
 
-    def _roll_out(self, spec: EndpointSpec, model: Path, endpoint: Mapping[str, Any]) -> None:
-        """Make the one step that is due on an endpoint that is ready for it."""
-        resource, wanted = str(endpoint["name"]), _deployment_name(spec)
+    def _step(self, spec: EndpointSpec, wanted: str, body: Mapping[str, Any]) -> bool:
+        """Make the step of a roll-out that is due; true when the wanted deployment alone serves."""
+        resource = self._resource(spec.name)
+        endpoint = self._workspace.find(f"onlineEndpoints/{resource}")
+        state = endpoint["properties"]["provisioningState"] if endpoint else None
+        if endpoint is None:
+            self._operations[resource] = self._put_endpoint(spec.name, {})
+        elif state in ("Failed", "Canceled"):
+            self._workspace.delete(f"onlineEndpoints/{resource}")
+            raise self._workspace.failure(self._operations.pop(resource, "")) or Terminal(
+                f"the endpoint '{spec.name}' on '{self._cloud}' could not be created", "deploy again"
+            )
+        elif state not in _BUSY:
+            return self._step_on(endpoint, spec, wanted, body)
+        return False
+
+    def _step_on(self, endpoint: Mapping[str, Any], spec: EndpointSpec, wanted: str, body: Mapping[str, Any]) -> bool:
+        """The same on an endpoint that is ready for it."""
+        resource = str(endpoint["name"])
         deployments = self._deployments(resource)
         made = deployments.get(wanted)
-        if spec.name in self._troubles and self._troubles[spec.name].deployment != wanted:
-            del self._troubles[spec.name]
         match made["properties"]["provisioningState"] if made else None:
             case None:
-                operation = self._put_deployment(resource, wanted, spec, model)
-                self._operations[f"{resource}/{wanted}"] = operation
-                self._troubles.pop(spec.name, None)
+                path = f"onlineEndpoints/{resource}/deployments/{wanted}"
+                self._operations[wanted] = self._workspace.put(path, body)
+            case "Succeeded" if (endpoint["properties"].get("traffic") or {}) != {wanted: 100}:
+                self._put_endpoint(spec.name, {wanted: 100})
             case "Succeeded":
-                traffic: Mapping[str, int] = endpoint["properties"].get("traffic") or {}
-                if traffic != {wanted: 100}:
-                    self._put_endpoint(spec.name, {wanted: 100})
-                    return
-                for other, facts in deployments.items():
-                    if other != wanted and facts["properties"]["provisioningState"] != "Deleting":
-                        self._workspace.delete(f"onlineEndpoints/{resource}/deployments/{other}")
+                self._troubles.pop(spec.name, None)
+                self._remove_others(resource, wanted, deployments)
+                return True
             case "Failed" | "Canceled":
+                error = self._why(spec, wanted)
                 # The service cannot repair one that never came up: it must go before the next attempt.
-                error = self._why(spec, f"{resource}/{wanted}")
-                self._troubles[spec.name] = _Trouble(wanted, spec.version, error)
                 self._workspace.delete(f"onlineEndpoints/{resource}/deployments/{wanted}")
                 raise error
             case _:
                 pass
+        return False
+
+    def _remove_others(self, resource: str, wanted: str, deployments: Mapping[str, Mapping[str, Any]]) -> None:
+        for name, facts in deployments.items():
+            if name != wanted and facts["properties"]["provisioningState"] != "Deleting":
+                self._workspace.delete(f"onlineEndpoints/{resource}/deployments/{name}")
+
+    def _note(self, name: str, error: LintasError) -> None:
+        """Remember why a roll-out ended, for `describe` and for the next `deploy`."""
+        self._troubles[name] = _Trouble(self._wanted[name], error)
 
     def _why(self, spec: EndpointSpec, deployment: str) -> LintasError:
         reason = self._workspace.failure(self._operations.pop(deployment, ""))
@@ -183,20 +206,20 @@ class AzureServer:
         }
         return self._workspace.put(f"onlineEndpoints/{self._resource(name)}", body)
 
-    def _put_deployment(self, resource: str, name: str, spec: EndpointSpec, model: Path) -> Operation:
-        body = {
+    def _deployment(self, spec: EndpointSpec, model_id: str) -> dict[str, Any]:
+        """A deployment of a registered model, as the service wants it."""
+        return {
             "location": self._workspace.region,
             "sku": {"name": "Default", "capacity": int(self._config.options.get("serving_instances", 1))},
             "tags": {"lintas-endpoint": spec.name, "version": spec.version, "digest": spec.digest},
             "properties": {
                 "endpointComputeType": "Managed",
-                "model": self._register(spec, model),
+                "model": model_id,
                 "environmentId": self._environment(),
                 "instanceType": self._config.option("serving_sku"),
                 "requestSettings": {"requestTimeout": "PT60S", "maxConcurrentRequestsPerInstance": 8},
             },
         }
-        return self._workspace.put(f"onlineEndpoints/{resource}/deployments/{name}", body)
 
     def _register(self, spec: EndpointSpec, model: Path) -> str:
         """Bring the model's files to the store and register them; returns the id. Equal files are one model."""
@@ -237,14 +260,21 @@ class AzureServer:
             return {}
         return {each["name"]: each for each in found if "digest" in (each.get("tags") or {})}
 
-    def _pending(self, name: str, endpoint: Mapping[str, Any], deployments: Mapping[str, Mapping[str, Any]]) -> str:
+    def _pending(
+        self,
+        name: str,
+        endpoint: Mapping[str, Any],
+        deployments: Mapping[str, Mapping[str, Any]],
+        serving: str,
+    ) -> str:
         """What is under way or went wrong, in one line; empty when there is nothing to say."""
         state = str(endpoint["properties"]["provisioningState"])
         for deployment in deployments.values():
             if deployment["properties"]["provisioningState"] == "Creating":
                 return f"version {deployment['tags']['version']} is being deployed"
-        if name in self._troubles:
-            return self._troubles[name].error.what
+        trouble = self._troubles.get(name)
+        if trouble is not None and trouble.deployment != serving:
+            return trouble.error.what
         return "" if state == "Succeeded" else f"the endpoint is {state.lower()}"
 
     def _probe(self, url: str, serving: Mapping[str, Any]) -> tuple[str | None, str]:

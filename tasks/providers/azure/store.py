@@ -13,7 +13,8 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import requests
 from azure.core import MatchConditions
@@ -37,6 +38,11 @@ from tasks.providers._dialects.objects import (
 )
 from tasks.providers.azure.errors import code_of, translated
 from tasks.providers.azure.identity import entra_credential
+
+if TYPE_CHECKING:
+    from tasks.providers.azure.direct import AzureDirect
+
+Credential = AzureNamedKeyCredential | AzureSasCredential | TokenCredential
 
 _MOST_BLOCKS = 50_000
 _CONNECTIONS = 32
@@ -71,10 +77,10 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
         max_single_get_size=CHUNK_BYTES,
         max_chunk_get_size=CHUNK_BYTES,
     )
-    return AzureStore(client, Place(config.name, bucket, address_of(endpoint)))
+    return AzureStore(client, credential, Place(config.name, bucket, address_of(endpoint)))
 
 
-def _credential(config: CloudConfig, account: str) -> AzureNamedKeyCredential | AzureSasCredential | TokenCredential:
+def _credential(config: CloudConfig, account: str) -> Credential:
     if "account_key" in config.credentials:
         return AzureNamedKeyCredential(account, config.credentials["account_key"].reveal().strip())
     if "sas_token" in config.credentials:
@@ -85,7 +91,8 @@ def _credential(config: CloudConfig, account: str) -> AzureNamedKeyCredential | 
 class AzureStore:
     """A container; implements `tasks.core.ports.Store`, where the methods are described."""
 
-    def __init__(self, client: BlobServiceClient, place: Place) -> None:
+    def __init__(self, client: BlobServiceClient, credential: Credential, place: Place) -> None:
+        self._credential = credential
         self._container = client.get_container_client(place.bucket)
         self._place = place
 
@@ -96,6 +103,13 @@ class AzureStore:
     @property
     def bucket(self) -> str:
         return self._place.bucket
+
+    @cached_property
+    def direct(self) -> AzureDirect:
+        """What others may send for it; see `tasks.core.ports.Direct`."""
+        from tasks.providers.azure.direct import AzureDirect
+
+        return AzureDirect(self._container, self._credential, self._place)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with translated(self._place):
@@ -139,7 +153,7 @@ class AzureStore:
         if_version: str | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        self._require_kept(key)
+        require_kept(key, self._place)
         labels = checked_metadata(metadata)
         blob = self._container.get_blob_client(key)
         condition = {"match_condition": MatchConditions.IfMissing} if if_absent else _only(if_version)
@@ -181,17 +195,6 @@ class AzureStore:
                 if code_of(error) != "ContainerAlreadyExists":
                     raise
 
-    def _require_kept(self, key: str) -> None:
-        r"""Raises `Invalid` for a key that the service would store under another name.
-
-        It turns `\` into `/` and may lose a dot at the end of a part.
-        """
-        if "\\" in key or any(part.endswith(".") for part in key.split("/")):
-            raise Invalid(
-                f"{self.cloud} cannot keep '{key}' as it is spelt",
-                "choose a key without '\\' and without a dot at the end of a part",
-            )
-
     def _put_blocks(self, blob: BlobClient, pieces: Iterable[bytes], key: str, describing: dict[str, Any]) -> Any:
         # Ids of one length, and of this upload alone: writers of one blob must not mix their blocks.
         upload = uuid.uuid4().hex
@@ -203,6 +206,18 @@ class AzureStore:
             blocks.append(BlobBlock(block_id))
         with translated(self._place, key):
             return blob.commit_block_list(blocks, **describing)
+
+
+def require_kept(key: str, place: Place) -> None:
+    r"""Raises `Invalid` for a key that the service would store under another name.
+
+    It turns `\` into `/` and may lose a dot at the end of a part.
+    """
+    if "\\" in key or any(part.endswith(".") for part in key.split("/")):
+        raise Invalid(
+            f"{place.cloud} cannot keep '{key}' as it is spelt",
+            "choose a key without '\\' and without a dot at the end of a part",
+        )
 
 
 def _info(blob: BlobProperties) -> ObjectInfo:

@@ -1,0 +1,213 @@
+"""Blob Storage, authorised for others to send; see `tasks.core.ports.Direct`.
+
+With an account's key the SDK signs one container for an hour at a time (a shared access signature); otherwise requests
+carry the configured signature or a token.
+
+The service verifies CRC64 (NVME, little-endian), which costs a tenth of MD5; emulators and older stamps do not, and
+say so by not returning it. Which of the two is found out with the first block, which nobody sees before it is
+committed; a blob written at once carries MD5 until then.
+https://learn.microsoft.com/rest/api/storageservices/put-block
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from awscrt import checksums
+from azure.core import MatchConditions
+from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
+from azure.core.exceptions import ResourceNotFoundError
+from azure.storage.blob import (
+    BlobBlock,
+    ContainerClient,
+    ContainerSasPermissions,
+    ContentSettings,
+    generate_container_sas,
+)
+
+from tasks.core.dataset import CHUNK_BYTES
+from tasks.core.errors import LintasError, NotFound
+from tasks.core.ports import Answer, SentPart, SignedRequest, Write
+from tasks.providers._dialects.objects import Place, checked_metadata, range_header
+from tasks.providers.azure.errors import refusal, translated
+from tasks.providers.azure.store import Credential, require_kept
+
+if TYPE_CHECKING:
+    from azure.core.credentials import TokenCredential
+
+_MOST_BLOCKS = 50_000
+_SIGNED_FOR_S = 3600
+_SCOPE = "https://storage.azure.com/.default"
+_CRC64 = "x-ms-content-crc64"
+_MD5 = "Content-MD5"
+_WRONG_CRC64 = "Crc64Mismatch"
+
+
+class AzureDirect:
+    """Implements `tasks.core.ports.Direct`, where the methods are described."""
+
+    most_parts = _MOST_BLOCKS
+
+    def __init__(self, container: ContainerClient, credential: Credential, place: Place) -> None:
+        where = urlsplit(container.url)
+        self._origin = f"{where.scheme}://{where.netloc}"
+        self._base = where.path
+        self._container = container
+        self._credential = credential
+        self._place = place
+        self._version = {"x-ms-version": container.api_version}
+        self._verifies_crc64: bool | None = None
+        self._signature = ("", 0.0)
+        self._signing = threading.Lock()
+
+    def get(self, key: str, *, version: str, start: int, length: int | None) -> SignedRequest:
+        headers = {"If-Match": f'"{version}"'} if version else {}
+        span = range_header(start, length)
+        if span is not None:
+            headers["Range"] = span
+        return self._authorized("GET", key, "", headers)
+
+    def put(self, write: Write, body: memoryview) -> SignedRequest:
+        require_kept(write.key, self._place)
+        # A blob is visible at once, so that nothing may be tried out on it.
+        name, proof = _proof(body, crc64=self._verifies_crc64 is True)
+        headers = {
+            "x-ms-blob-type": "BlockBlob",
+            "Content-Type": write.content_type,
+            name: proof,
+            **{f"x-ms-meta-{label}": value for label, value in _labels(write).items()},
+        }
+        if write.if_absent:
+            headers["If-None-Match"] = "*"
+        elif write.if_version is not None:
+            headers["If-Match"] = f'"{write.if_version}"'
+        return self._authorized("PUT", write.key, "", headers, proof)
+
+    def written(self, write: Write, request: SignedRequest, answer: Answer) -> str:
+        if _CRC64 in request.headers and answer.headers.get(_CRC64) != request.proof:
+            raise self._place.damaged(write.key)
+        if "etag" not in answer.headers:
+            raise self._place.not_understood("no ETag")
+        return answer.headers["etag"].strip('"')
+
+    def begin(self, write: Write) -> str:
+        require_kept(write.key, self._place)
+        # Ids of one length, and of this upload alone: writers of one blob must not mix their blocks.
+        return uuid.uuid4().hex
+
+    def part(self, write: Write, upload_id: str, number: int, body: memoryview) -> SignedRequest:
+        name, proof = _proof(body, crc64=self._verifies_crc64 is not False)
+        query = f"comp=block&blockid={quote(_block_id(upload_id, number), safe='')}"
+        return self._authorized("PUT", write.key, query, {name: proof, "x-lintas-part": str(number)}, proof)
+
+    def part_tag(self, request: SignedRequest, answer: Answer) -> str | None:
+        if _CRC64 in request.headers:
+            if answer.headers.get(_CRC64) != request.proof:
+                self._verifies_crc64 = False
+                return None
+            self._verifies_crc64 = True
+        return request.headers["x-lintas-part"]
+
+    def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:
+        with translated(self._place, write.key):
+            try:
+                _, waiting = self._container.get_blob_client(write.key).get_block_list("uncommitted")
+            except ResourceNotFoundError:
+                return None
+        blocks = {block.id for block in waiting}
+        numbers = range(1, -(-write.size_bytes // CHUNK_BYTES) + 1)
+        return {number: str(number) for number in numbers if _block_id(upload_id, number) in blocks}
+
+    def finish(self, write: Write, upload_id: str, parts: Sequence[SentPart]) -> str:
+        describing: dict[str, Any] = {
+            "metadata": _labels(write),
+            "content_settings": ContentSettings(content_type=write.content_type),
+        }
+        if write.if_absent:
+            describing["match_condition"] = MatchConditions.IfMissing
+        elif write.if_version is not None:
+            describing |= {"etag": f'"{write.if_version}"', "match_condition": MatchConditions.IfNotModified}
+        blocks = [BlobBlock(_block_id(upload_id, part.number)) for part in parts]
+        try:
+            with translated(self._place, write.key):
+                answer = self._container.get_blob_client(write.key).commit_block_list(blocks, **describing)
+        except NotFound as error:
+            # A conditional write that meets no blob answers as a read does.
+            if write.if_version is not None and error.what == self._place.no_object(write.key).what:
+                raise self._place.changed(write.key) from error
+            raise
+        return str(answer["etag"]).strip('"')
+
+    def abandon(self, write: Write, upload_id: str) -> None:
+        """Blocks that are never committed cannot be removed: the service drops them after a week."""
+
+    def refused(self, key: str, answer: Answer, *, writing: bool) -> LintasError:
+        code = answer.headers.get("x-ms-error-code", "")
+        if code == _WRONG_CRC64 and self._verifies_crc64 is None:
+            # Whether this service's CRC64 is ours is not known yet; its MD5 is beyond doubt.
+            self._verifies_crc64 = False
+            return self._place.cut(key)
+        error = refusal(answer.status, code, answer.headers, self._place, key)
+        if writing and isinstance(error, NotFound) and error.what == self._place.no_object(key).what:
+            return self._place.changed(key)
+        return error
+
+    def _authorized(self, method: str, key: str, query: str, headers: dict[str, str], proof: str = "") -> SignedRequest:
+        headers |= self._version
+        target = f"{self._base}/{quote(key, safe='~/')}"
+        if isinstance(self._credential, (AzureNamedKeyCredential, AzureSasCredential)):
+            query = "&".join(filter(None, (query, self._shared_signature(self._credential))))
+        else:
+            headers["Authorization"] = f"Bearer {self._token(self._credential)}"
+        return SignedRequest(method, self._origin, f"{target}?{query}" if query else target, headers, proof)
+
+    def _shared_signature(self, credential: AzureNamedKeyCredential | AzureSasCredential) -> str:
+        if isinstance(credential, AzureSasCredential):
+            return credential.signature.lstrip("?")
+        signature, renewed_at = self._signature
+        if time.monotonic() < renewed_at:
+            return signature
+        with self._signing:
+            signature = generate_container_sas(
+                str(credential.named_key.name),
+                self._place.bucket,
+                account_key=credential.named_key.key,
+                permission=ContainerSasPermissions(read=True, write=True, create=True),
+                # Clocks differ by minutes.
+                start=datetime.now(UTC) - timedelta(minutes=15),
+                expiry=datetime.now(UTC) + timedelta(seconds=_SIGNED_FOR_S),
+            )
+            self._signature = (signature, time.monotonic() + _SIGNED_FOR_S / 2)
+        return signature
+
+    def _token(self, credential: TokenCredential) -> str:
+        text, renewed_at = self._signature
+        if time.monotonic() < renewed_at:
+            return text
+        with self._signing, translated(self._place):
+            token = credential.get_token(_SCOPE)
+            self._signature = (token.token, time.monotonic() + max(0.0, (token.expires_on - time.time()) / 2))
+        return token.token
+
+
+def _proof(body: memoryview, *, crc64: bool) -> tuple[str, str]:
+    if crc64:
+        value = checksums.crc64nvme(body)  # pyright: ignore[reportArgumentType]  (any buffer will do)
+        return _CRC64, base64.b64encode(value.to_bytes(8, "little")).decode()
+    return _MD5, base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+
+def _labels(write: Write) -> dict[str, str]:
+    return {name.replace("-", "_"): value for name, value in checked_metadata(write.metadata).items()}
+
+
+def _block_id(upload_id: str, number: int) -> str:
+    return base64.b64encode(f"{upload_id}-{number:06}".encode()).decode()
