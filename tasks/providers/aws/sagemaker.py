@@ -173,6 +173,9 @@ def meaning(error: Exception, place: Place) -> LintasError:
         return NotFound(f"{place.cloud}: {words}", "check the name, and what was deleted")
     if _is_validation(code) and _IN_PROGRESS.search(words):
         return Retryable(f"{place.cloud} is still at work: {words}", "try again when it is done")
+    if code == "400":
+        # botocore takes the status for a code when the body ends before it can be read.
+        return place.cut(None)
     if code in _BUSY or status >= 500:
         return Retryable(f"SageMaker of {place.cloud} ({place.address}) is too busy ({code})", "try again later")
     if _is_validation(code):

@@ -118,7 +118,9 @@ class SageMakerServer:
         if found is not None and found["EndpointStatus"] == "Failed":
             # It never served; SageMaker updates no endpoint in this state.
             self.delete(spec.name)
-            found = None
+            found = self._find(spec.name)
+        if found is not None and found["EndpointStatus"] == "Deleting":
+            raise Retryable(f"the endpoint '{spec.name}' of '{self._cloud}' is being deleted", "deploy again")
         if found is None:
             self._prepare(spec, config)
             self._create(spec, config)
