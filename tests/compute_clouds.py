@@ -174,7 +174,7 @@ Opener = Callable[[CloudConfig, Path, ExitStack], ComputeCloud]
 
 _OPENERS: Mapping[str, Opener] = {"aws": _aws, "azure": _azure, "coreweave": _coreweave}
 TRAINING_CLOUDS: tuple[str, ...] = ("aws", "azure", "coreweave")
-SERVING_CLOUDS: tuple[str, ...] = ("aws", "coreweave")
+SERVING_CLOUDS: tuple[str, ...] = ("aws", "azure", "coreweave")
 
 
 @pytest.fixture(scope="session")
