@@ -112,7 +112,8 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "jurisdiction": "EU",
             "endpoints": {"objects": url("google-objects")},
             "credentials": {"token": _reference(secrets, "google-token", credentials.token)},
-            "options": {"project": "lintas-local"},
+            # The price is the twin's own figure, as for azure.
+            "options": {"project": "lintas-local", "price_usd_per_hour.n2-standard-4": 0.20},
         },
         "azure": {
             "provider": "azure",
@@ -128,6 +129,8 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             },
             "options": {
                 "account": account,
+                # The twin's own figure, no provider's: the catalogue has no dated price for this region.
+                "price_usd_per_hour.Standard_D4s_v5": 0.20,
                 **AZURE_WORKSPACE,
                 "bucket": WORK_BUCKET,
                 "training_environment": "lintas-training:1",

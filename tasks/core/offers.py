@@ -17,6 +17,9 @@ from tasks.core.fields import Fields
 OfferKey = tuple[str, str, str, bool]
 
 
+AGREED = "price_usd_per_hour."
+"""Options of a cloud that begin so state what its owner pays for the SKU that follows, whatever the catalogue says."""
+
 _OWNED_NUMBERS = {"price_usd_per_hour", "vcpus", "memory_gib", "count", "accelerator_memory_gib"}
 """Options of a cloud that describe its own machine where the catalogue says `owned: true`."""
 
@@ -138,6 +141,10 @@ def _offers_of(fields: Fields, cloud: CloudConfig, has_trainer: bool) -> list[Of
     )
     prices = dict(_price(Fields(item, fields.key("prices"))) for item in fields.items("prices"))
     fields.finish()
+    agreed = _agreed_price(cloud, machine.sku)
+    if agreed is not None:
+        source = f"clouds.{cloud.name}.options.{AGREED}{machine.sku}"
+        return [replace(machine, price_usd_per_hour=agreed, source=source)]
     here = prices.get(cloud.region) or prices.get("*")
     if here is None:
         return [machine]
@@ -146,6 +153,21 @@ def _offers_of(fields: Fields, cloud: CloudConfig, has_trainer: bool) -> list[Of
         spot = replace(machine, spot=True, price_usd_per_hour=here.spot, as_of=here.as_of, source=here.source)
         found.append(spot)
     return found
+
+
+def _agreed_price(cloud: CloudConfig, sku: str) -> float | None:
+    """What the cloud's owner pays for this machine by agreement, or None."""
+    given = cloud.options.get(f"{AGREED}{sku}")
+    if given is None:
+        return None
+    try:
+        price = float(given)
+    except ValueError:
+        price = -1.0
+    if not 0 <= price < float("inf"):
+        key = f"clouds.{cloud.name}.options.{AGREED}{sku}"
+        raise Invalid(f"{key} is not a price", "write a number of USD of at least 0")
+    return price
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,3 +252,21 @@ def test_wrong_requirements_name_the_key_and_the_mend(data: object, words: str) 
     with pytest.raises(Invalid) as wrong:
         Requirements.from_mapping(data)
     assert words in str(wrong.value)
+
+
+def test_a_price_by_agreement_replaces_the_catalogue_s_and_a_wrong_one_is_named() -> None:
+    catalog = {
+        "offers": [
+            {
+                "sku": "big",
+                "vcpus": 4,
+                "memory_gib": 16,
+                "prices": [{"region": "r", "on_demand_usd_per_hour": 2.0, "as_of": date(2026, 1, 1), "source": "page"}],
+            }
+        ]
+    }
+    cloud = CloudConfig("c", "aws", region="elsewhere", options={"price_usd_per_hour.big": "1.25"})
+    (offer,) = offers_from_catalog(catalog, cloud, True)
+    assert (offer.price_usd_per_hour, offer.source) == (1.25, "clouds.c.options.price_usd_per_hour.big")
+    with pytest.raises(Invalid, match=r"price_usd_per_hour\.big is not a price"):
+        offers_from_catalog(catalog, replace(cloud, options={"price_usd_per_hour.big": "cheap"}), True)
