@@ -1,21 +1,23 @@
 """The ports: what Lintas asks of the world outside, all on one screen.
 
-A provider implements `Store`, `Trainer`, `Server` and `EventSource`, as many of them as it has; one that it lacks
-is absent (None in the registry) and refused at planning. The state of Lintas itself sits behind `Journal`,
-`ReleaseBook` and `AuditLog`; the model registry behind `Tracking`. Only what cannot be built from the rest is
-asked for. Every call may raise the classes of `tasks.core.errors` and nothing else.
+A provider implements `Store`, `Trainer`, `Server` and `EventSource`, as many of them as it has (and `Direct`, where
+its stores can sign for others); one that it lacks is absent (None in the registry) and refused at planning. The
+state of Lintas itself sits behind `Journal`, `UploadJournal`, `ReleaseBook` and `AuditLog`; the model registry
+behind `Tracking`. Only what cannot be built from the rest is asked for. Every call may raise the classes of
+`tasks.core.errors` and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from tasks.core.audit import AuditRecord
+    from tasks.core.errors import LintasError
     from tasks.core.release import Endpoint, EndpointSpec, Release
     from tasks.core.training import JobSpec, JobStatus
 
@@ -92,12 +94,158 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Write:
+    """An object that is to be written: everything about it but its bytes. `Store.put` says what the fields mean."""
+
+    key: str
+    size_bytes: int
+    metadata: Mapping[str, str]
+    if_version: str | None
+    if_absent: bool
+    content_type: str = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class SignedRequest:
+    """One HTTP request that its holder may send as it is, once and soon: signatures age.
+
+    Args:
+        method: Its method.
+        origin: Scheme, host and port (`https://host:443`), without a slash at the end.
+        target: Percent-encoded path and query.
+        headers: Everything but `Host` and `Content-Length`. Holds a credential: never to be logged.
+        proof: The body's checksum, as the store will verify it; empty without a body.
+    """
+
+    method: str
+    origin: str
+    target: str
+    headers: Mapping[str, str] = field(repr=False)
+    proof: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a store answered. Header names are in lower case; `body` is empty where the content went elsewhere."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SentPart:
+    """One part of an object that the store has received and verified.
+
+    Args:
+        number: From 1.
+        size_bytes: Its size.
+        tag: What the store calls it.
+        proof: Its checksum, as it was verified.
+        digest: Its content digest.
+    """
+
+    number: int
+    size_bytes: int
+    tag: str
+    proof: str
+    digest: str
+
+
+class Direct(Protocol):
+    """What a store signs for others to send: the SDK's credentials and rules, without the SDK's pump.
+
+    A store that can do this has an attribute `direct`; see `DirectStore`. The methods that sign cost microseconds
+    and no request; the others are calls of the SDK.
+    """
+
+    most_parts: int
+
+    def get(self, key: str, *, version: str, start: int, length: int | None) -> SignedRequest:
+        """Read `length` bytes from `start` of exactly this version; the whole object when `length` is None."""
+        ...
+
+    def put(self, write: Write, body: memoryview) -> SignedRequest:
+        """Write a whole object under its conditions, with a checksum that the store verifies."""
+        ...
+
+    def written(self, write: Write, request: SignedRequest, answer: Answer) -> str:
+        """The version that a successful `put` made. IntegrityError: the store says that it has other bytes."""
+        ...
+
+    def begin(self, write: Write) -> str:
+        """Open an upload in parts; returns its id. Nothing is visible before `finish`."""
+        ...
+
+    def part(self, write: Write, upload_id: str, number: int, body: memoryview) -> SignedRequest:
+        """Send a part, with a checksum that the store verifies."""
+        ...
+
+    def part_tag(self, request: SignedRequest, answer: Answer) -> str | None:
+        """What the store calls a part that was sent; None when it did not verify it: sign and send it again."""
+        ...
+
+    def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:
+        """Number and tag of the parts that the store has; None when the upload is gone."""
+        ...
+
+    def finish(self, write: Write, upload_id: str, parts: Sequence[SentPart]) -> str:
+        """Make the object visible, if its conditions hold and the whole has the parts' joint checksum; its version."""
+        ...
+
+    def abandon(self, write: Write, upload_id: str) -> None:
+        """Give the upload up; returns silently if it is gone."""
+        ...
+
+    def refused(self, key: str, answer: Answer, *, writing: bool) -> LintasError:
+        """The error that an unsuccessful answer means."""
+        ...
+
+
+@runtime_checkable
+class DirectStore(Protocol):
+    """A store whose requests others may send."""
+
+    @property
+    def direct(self) -> Direct: ...
+
+
 class Journal(Protocol):
     """What earlier runs learnt about objects: the digest of this version of this key, kept durably."""
 
     def known(self, cloud: str, bucket: str, key: str, version: str, size_bytes: int) -> str | None: ...
 
     def record(self, cloud: str, bucket: str, key: str, version: str, size_bytes: int, digest: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """An upload in parts that was begun: where, what it shall hold, and the parts that have arrived.
+
+    Args:
+        content: Digest, size and condition of the object; an upload is continued only for the same content.
+    """
+
+    key: str
+    upload_id: str
+    content: str
+    parts: tuple[SentPart, ...]
+
+
+class UploadJournal(Protocol):
+    """The uploads in parts that are under way, kept durably, so that a killed move sends no finished part again."""
+
+    def begun(self, cloud: str, bucket: str, key: str, upload_id: str, content: str) -> None: ...
+    def part_sent(self, cloud: str, bucket: str, key: str, upload_id: str, part: SentPart) -> None: ...
+    def ended(self, cloud: str, bucket: str, key: str, upload_id: str) -> None:
+        """Forget the upload: it was finished or given up."""
+        ...
+
+    def open(self, cloud: str, bucket: str, prefix: str) -> list[OpenUpload]:
+        """The uploads that were begun and not ended, of keys that start with `prefix`."""
+        ...
 
 
 class Trainer(Protocol):

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
@@ -38,7 +39,10 @@ from tasks.providers._dialects.objects import (
 from tasks.providers._dialects.s3_errors import WRITE_CODES, translated
 
 if TYPE_CHECKING:
+    from botocore.credentials import Credentials
     from mypy_boto3_s3 import S3Client
+
+    from tasks.providers._dialects.s3_direct import S3Direct
 
 _log = logging.getLogger(__name__)
 
@@ -54,19 +58,29 @@ class Checksum:
         algorithm: Its name in `ChecksumAlgorithm`; `Checksum<algorithm>` is its parameter.
         width_bytes: Length of the value.
         over: Computes it, given the bytes and the value of the bytes before them.
+        joined: Computes that of two pieces together, given theirs and the length in bytes of the second.
     """
 
     algorithm: Literal["CRC32C", "CRC64NVME"]
     width_bytes: int
-    over: Callable[[bytes, int], int]
+    over: Callable[[Any, int], int]
+    joined: Callable[[int, int, int], int]
 
     def parameter(self, value: int) -> dict[str, Any]:
-        """The value as boto3 takes it: base64 of the big-endian bytes."""
-        return {f"Checksum{self.algorithm}": base64.b64encode(value.to_bytes(self.width_bytes, "big")).decode()}
+        """The value as boto3 takes it."""
+        return {f"Checksum{self.algorithm}": self.text(value)}
+
+    def text(self, value: int) -> str:
+        """The value as it travels: base64 of the big-endian bytes."""
+        return base64.b64encode(value.to_bytes(self.width_bytes, "big")).decode()
+
+    def value(self, text: str) -> int:
+        """The inverse of `text`."""
+        return int.from_bytes(base64.b64decode(text), "big")
 
 
-CRC32C = Checksum("CRC32C", 4, checksums.crc32c)
-CRC64NVME = Checksum("CRC64NVME", 8, checksums.crc64nvme)
+CRC32C = Checksum("CRC32C", 4, checksums.crc32c, checksums.combine_crc32c)
+CRC64NVME = Checksum("CRC64NVME", 8, checksums.crc64nvme, checksums.combine_crc64nvme)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +116,12 @@ def open_s3(config: CloudConfig, bucket: str, dialect: S3Dialect) -> S3Store:
         Invalid: An option is wrong.
         Denied: A credential's reference leads nowhere.
     """
-    client = _client(config, dialect)
+    client, credentials = _client(config, dialect)
     place = Place(config.name, bucket, address_of(client.meta.endpoint_url))
-    return S3Store(client, place, dialect, config.region)
+    return S3Store(client, credentials, place, dialect, config.region)
 
 
-def _client(config: CloudConfig, dialect: S3Dialect) -> S3Client:
+def _client(config: CloudConfig, dialect: S3Dialect) -> tuple[S3Client, Credentials | None]:
     addressing = config.options.get("addressing", dialect.addressing)
     if addressing not in ("auto", "virtual", "path"):
         raise Invalid(
@@ -132,14 +146,18 @@ def _client(config: CloudConfig, dialect: S3Dialect) -> S3Client:
         aws_session_token=secrets.get("session_token"),
         region_name=config.region or None,
     )
-    return session.client("s3", endpoint_url=config.endpoints.get("objects") or dialect.endpoint, config=settings)
+    client = session.client("s3", endpoint_url=config.endpoints.get("objects") or dialect.endpoint, config=settings)
+    return client, session.get_credentials()
 
 
 class S3Store:
     """A bucket; implements `tasks.core.ports.Store`, where the methods are described."""
 
-    def __init__(self, client: S3Client, place: Place, dialect: S3Dialect, region: str) -> None:
+    def __init__(
+        self, client: S3Client, credentials: Credentials | None, place: Place, dialect: S3Dialect, region: str
+    ) -> None:
         self._client = client
+        self._credentials = credentials
         self._place = place
         self._dialect = dialect
         self._region = region
@@ -151,6 +169,13 @@ class S3Store:
     @property
     def bucket(self) -> str:
         return self._place.bucket
+
+    @cached_property
+    def direct(self) -> S3Direct:
+        """What others may send for it; see `tasks.core.ports.Direct`."""
+        from tasks.providers._dialects.s3_direct import open_direct
+
+        return open_direct(self._client, self._credentials, self._place, self._dialect.checksum)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         pages = self._client.get_paginator("list_objects_v2").paginate(

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _MOST_BLOCKS = 50_000
 _SIGNED_FOR_S = 3600
 _SCOPE = "https://storage.azure.com/.default"
+_STAGED = "staged"
 _CRC64 = "x-ms-content-crc64"
 _MD5 = "Content-MD5"
 _WRONG_CRC64 = "Crc64Mismatch"
@@ -105,8 +106,10 @@ class AzureDirect:
 
     def part(self, write: Write, upload_id: str, number: int, body: memoryview) -> SignedRequest:
         name, proof = _proof(body, crc64=self._verifies_crc64 is not False)
-        query = f"comp=block&blockid={quote(_block_id(upload_id, number), safe='')}"
-        return self._authorized("PUT", write.key, query, {name: proof, "x-lintas-part": str(number)}, proof)
+        # The SDK encodes the ids that it is given; they must be the same here.
+        block_id = base64.b64encode(_block_id(upload_id, number).encode()).decode()
+        query = f"comp=block&blockid={quote(block_id, safe='')}"
+        return self._authorized("PUT", write.key, query, {name: proof}, proof)
 
     def part_tag(self, request: SignedRequest, answer: Answer) -> str | None:
         if _CRC64 in request.headers:
@@ -114,7 +117,7 @@ class AzureDirect:
                 self._verifies_crc64 = False
                 return None
             self._verifies_crc64 = True
-        return request.headers["x-lintas-part"]
+        return _STAGED
 
     def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:
         with translated(self._place, write.key):
@@ -124,7 +127,7 @@ class AzureDirect:
                 return None
         blocks = {block.id for block in waiting}
         numbers = range(1, -(-write.size_bytes // CHUNK_BYTES) + 1)
-        return {number: str(number) for number in numbers if _block_id(upload_id, number) in blocks}
+        return {number: _STAGED for number in numbers if _block_id(upload_id, number) in blocks}
 
     def finish(self, write: Write, upload_id: str, parts: Sequence[SentPart]) -> str:
         describing: dict[str, Any] = {
@@ -210,4 +213,4 @@ def _labels(write: Write) -> dict[str, str]:
 
 
 def _block_id(upload_id: str, number: int) -> str:
-    return base64.b64encode(f"{upload_id}-{number:06}".encode()).decode()
+    return f"{upload_id}-{number:06}"

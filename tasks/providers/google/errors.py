@@ -5,7 +5,7 @@ https://cloud.google.com/storage/docs/json_api/v1/status-codes
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import requests
@@ -31,6 +31,9 @@ RAISED = (
 NO_BUCKET = "bucket does not exist"
 """What tells a missing bucket from a missing object: both are 404 `notFound`."""
 
+_NO_BUCKET_CODE = "<Code>NoSuchBucket</Code>"
+_NO_UPLOAD = "<Code>NoSuchUpload</Code>"
+_DAMAGED = ("doesn't match calculated", "<Code>BadDigest</Code>")
 _RATE_LIMITED = ("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded")
 
 
@@ -45,9 +48,9 @@ def translate(error: Exception, place: Place, key: str | None = None) -> LintasE
     if isinstance(error, api.RetryError) and isinstance(error.cause, Exception):
         return translate(error.cause, place, key)
     if isinstance(error, InvalidResponse):
-        return _by_status(error.response, place, key)
+        return _answered(error.response, place, key)
     if isinstance(error, api.GoogleAPICallError) and isinstance(error.response, requests.Response):
-        return _by_status(error.response, place, key)
+        return _answered(error.response, place, key)
     if isinstance(error, DataCorruption):
         return place.damaged(key)
     if isinstance(error, auth.DefaultCredentialsError):
@@ -65,16 +68,31 @@ def translate(error: Exception, place: Place, key: str | None = None) -> LintasE
     return place.not_understood(type(error).__name__)
 
 
-def _by_status(response: requests.Response, place: Place, key: str | None) -> LintasError:
-    status, text = response.status_code, response.text
+def _answered(response: requests.Response, place: Place, key: str | None) -> LintasError:
+    return refusal(response.status_code, response.text, response.headers, place, key)
+
+
+def refusal(status: int, text: str, headers: Mapping[str, str], place: Place, key: str | None) -> LintasError:
+    """The error of `tasks.core.errors` for an answer of the JSON or the XML API.
+
+    Args:
+        status: HTTP status, 300 or more.
+        text: The body.
+        headers: The headers.
+        place: The bucket it is about.
+        key: The object it is about; None for the bucket itself.
+    """
     if status in (408, 429) or (status >= 500 and status != 501):
-        return place.busy(retry_after_s(response.headers))
+        return place.busy(retry_after_s(headers))
     if status == 403 and any(reason in text for reason in _RATE_LIMITED):
-        return place.busy(retry_after_s(response.headers))
+        return place.busy(retry_after_s(headers))
     if status in (401, 403):
         return place.denied()
+    if status == 404 and _NO_UPLOAD in text:
+        # Somebody else gave it up (a clean-up rule, say): it can only be begun anew.
+        return place.collided(key)
     if status == 404:
-        return place.missing(None if NO_BUCKET in text else key)
+        return place.missing(None if any(words in text for words in (NO_BUCKET, _NO_BUCKET_CODE)) else key)
     if status == 409 and key is None:
         return place.name_taken()
     if status in (409, 410):
@@ -83,7 +101,7 @@ def _by_status(response: requests.Response, place: Place, key: str | None) -> Li
         return place.changed(key)
     if status == 416:
         return place.beyond_the_end(key)
-    if status == 400 and "doesn't match calculated" in text:
+    if status == 400 and any(words in text for words in _DAMAGED):
         return place.damaged(key)
     if status == 400:
         return place.rejected("HTTP 400")

@@ -11,7 +11,8 @@ import base64
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import google_crc32c
@@ -37,6 +38,9 @@ from tasks.providers._dialects.objects import (
 )
 from tasks.providers.google.errors import NO_BUCKET, translated
 from tasks.providers.google.identity import google_credentials
+
+if TYPE_CHECKING:
+    from tasks.providers.google.direct import GoogleDirect
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +100,13 @@ class GoogleStore:
     @property
     def bucket(self) -> str:
         return self._place.bucket
+
+    @cached_property
+    def direct(self) -> GoogleDirect:
+        """What others may send for it; see `tasks.core.ports.Direct`."""
+        from tasks.providers.google.direct import GoogleDirect
+
+        return GoogleDirect(self._client, self._session, self._endpoint, self._place, _CALL)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with translated(self._place):

@@ -1,0 +1,83 @@
+"""The memory of a move: a fixed budget of reusable buffers, whatever the sizes of the objects."""
+
+from __future__ import annotations
+
+import threading
+
+from tasks.core.dataset import CHUNK_BYTES
+
+PIECE_BYTES = 256 * 1024
+_PIECES = CHUNK_BYTES // PIECE_BYTES
+
+
+class Buffers:
+    """Buffers of one chunk, some of them cut into pieces for small objects; made when first needed and then reused.
+
+    Args:
+        budget_bytes: Sum of all buffers; at least one chunk is always there.
+    """
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.most = max(1, budget_bytes // CHUNK_BYTES)
+        self._made = 0
+        self._whole: list[memoryview] = []
+        self._pieces: list[memoryview] = []
+        # How many pieces of a cut buffer are free; when all are, it is whole again.
+        self._free_of: dict[int, int] = {}
+        self._home: dict[int, memoryview] = {}
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def lease(self, size_bytes: int) -> memoryview | None:
+        """A buffer of at least this size (at most a chunk), after waiting for one; None when the move has ended."""
+        with self._changed:
+            while not self._closed:
+                found = self._piece() if size_bytes <= PIECE_BYTES else self._take()
+                if found is not None:
+                    return found
+                self._changed.wait()
+        return None
+
+    def release(self, buffer: memoryview) -> None:
+        """Give a leased buffer back."""
+        with self._changed:
+            if len(buffer) == CHUNK_BYTES:
+                self._whole.append(buffer)
+            else:
+                self._put_piece(buffer)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Wake everybody who waits: nothing more will be leased."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _take(self) -> memoryview | None:
+        if self._whole:
+            return self._whole.pop()
+        if self._made < self.most:
+            self._made += 1
+            return memoryview(bytearray(CHUNK_BYTES))
+        return None
+
+    def _piece(self) -> memoryview | None:
+        if not self._pieces:
+            whole = self._take()
+            if whole is None:
+                return None
+            self._home[id(whole.obj)] = whole
+            self._free_of[id(whole.obj)] = _PIECES
+            self._pieces += [whole[at : at + PIECE_BYTES] for at in range(0, CHUNK_BYTES, PIECE_BYTES)]
+        piece = self._pieces.pop()
+        self._free_of[id(piece.obj)] -= 1
+        return piece
+
+    def _put_piece(self, piece: memoryview) -> None:
+        home = id(piece.obj)
+        self._pieces.append(piece)
+        self._free_of[home] += 1
+        if self._free_of[home] == _PIECES and len(self._pieces) > _PIECES:
+            self._pieces = [other for other in self._pieces if id(other.obj) != home]
+            del self._free_of[home]
+            self._whole.append(self._home.pop(home))

@@ -1,0 +1,155 @@
+"""Objects in parts: what has arrived of each, kept durably, and what becomes of uploads that nobody finishes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from tasks.core.dataset import CHUNK_BYTES, DIGEST_METADATA
+from tasks.core.errors import LintasError
+from tasks.core.plane import Load
+from tasks.core.ports import SentPart, Write
+
+if TYPE_CHECKING:
+    from tasks.core.ports import Direct, OpenUpload, Store, UploadJournal
+
+_log = logging.getLogger(__name__)
+
+
+def write_of(load: Load) -> Write:
+    """What the destination shall write for a load."""
+    entry = load.entry
+    return Write(load.key, entry.size_bytes, {DIGEST_METADATA: entry.digest}, load.replaces, load.replaces is None)
+
+
+class Parted:
+    """One object that travels in parts of a chunk each, independent of each other.
+
+    Args:
+        load: The object.
+        write: What the destination shall write.
+        far: The destination's signer.
+        uploads: Where the upload is kept, or None.
+        store: The destination.
+        resumed: The upload of an earlier run with the parts that the store still has, or None.
+    """
+
+    def __init__(
+        self,
+        load: Load,
+        write: Write,
+        far: Direct,
+        uploads: UploadJournal | None,
+        store: Store,
+        resumed: OpenUpload | None,
+    ) -> None:
+        self.load, self.write = load, write
+        self._far, self._uploads, self._store = far, uploads, store
+        self._upload_id = resumed.upload_id if resumed else None
+        self._sent: dict[int, SentPart] = {part.number: part for part in resumed.parts} if resumed else {}
+        self._ended = False
+        self._lock = threading.Lock()
+
+    @property
+    def count(self) -> int:
+        """How many parts the object has."""
+        return -(-self.load.entry.size_bytes // CHUNK_BYTES)
+
+    def missing(self) -> Iterable[int]:
+        """The numbers of the parts that have not arrived. At least one: the last one finishes the object."""
+        missing = [number for number in range(1, self.count + 1) if number not in self._sent]
+        return missing or [self.count]
+
+    def span(self, number: int) -> tuple[int, int]:
+        """First byte and length in bytes of a part."""
+        start = (number - 1) * CHUNK_BYTES
+        return start, min(CHUNK_BYTES, self.load.entry.size_bytes - start)
+
+    def upload_id(self) -> str:
+        """The upload's id; the first who asks begins it."""
+        with self._lock:
+            if self._upload_id is None:
+                self._upload_id = self._far.begin(self.write)
+                if self._uploads is not None:
+                    self._uploads.begun(*self._place(), self._upload_id, content_of(self.write))
+            return self._upload_id
+
+    def arrived(self, part: SentPart) -> bool:
+        """Enter a part that the store has; whether it was the last one."""
+        with self._lock:
+            self._sent[part.number] = part
+            complete = len(self._sent) == self.count
+        if self._uploads is not None:
+            self._uploads.part_sent(*self._place(), self.upload_id(), part)
+        return complete
+
+    def digest(self) -> str:
+        """The content digest of all parts together; see `tasks.core.dataset`."""
+        return blake3(b"".join(bytes.fromhex(part.digest) for part in self._in_order())).hexdigest()
+
+    def finish(self) -> str:
+        """Make the object visible; its version."""
+        version = self._far.finish(self.write, self.upload_id(), self._in_order())
+        self.end()
+        return version
+
+    def end(self) -> None:
+        """The upload is over: forget it."""
+        self._ended = True
+        if self._uploads is not None and self._upload_id is not None:
+            self._uploads.ended(*self._place(), self._upload_id)
+
+    def give_up(self, reason: BaseException) -> None:
+        """Give the parts back, unless the object is finished. A failure is noted beside the reason."""
+        if self._upload_id is None or self._ended:
+            return
+        try:
+            self._far.abandon(self.write, self._upload_id)
+        except LintasError as error:
+            _log.warning("an unfinished upload of '%s' may remain: %s", self.load.key, error)
+            reason.add_note(f"an unfinished upload of '{self.load.key}' may remain")
+            return
+        self.end()
+
+    def _in_order(self) -> list[SentPart]:
+        return [self._sent[number] for number in range(1, self.count + 1)]
+
+    def _place(self) -> tuple[str, str, str]:
+        return self._store.cloud, self._store.bucket, self.load.key
+
+
+def content_of(write: Write) -> str:
+    """What an upload must have in common with a load to be continued for it."""
+    return f"{write.metadata[DIGEST_METADATA]} {write.size_bytes} {write.if_version or '-'}"
+
+
+def resumable(
+    loads: Iterable[Load], far: Direct, store: Store, uploads: UploadJournal, prefix: str
+) -> dict[str, OpenUpload]:
+    """The uploads of earlier runs that these loads continue, by key; all others under the prefix are given up.
+
+    Args:
+        loads: What is to be carried.
+        far: The destination's signer.
+        store: The destination.
+        uploads: Where uploads are kept.
+        prefix: What the keys of the destination's dataset start with.
+    """
+    wanted = {load.key: write_of(load) for load in loads}
+    found: dict[str, OpenUpload] = {}
+    for upload in uploads.open(store.cloud, store.bucket, prefix):
+        write = wanted.get(upload.key)
+        if write is not None and upload.key not in found and content_of(write) == upload.content:
+            there = far.sent(write, upload.upload_id)
+            if there is not None:
+                kept = tuple(part for part in upload.parts if there.get(part.number) == part.tag)
+                found[upload.key] = type(upload)(upload.key, upload.upload_id, upload.content, kept)
+                continue
+        # What it would have written does not matter any more, only where.
+        far.abandon(write or Write(upload.key, 0, {}, None, False), upload.upload_id)
+        uploads.ended(store.cloud, store.bucket, upload.key, upload.upload_id)
+    return found

@@ -1,0 +1,240 @@
+"""Cloud Storage, authorised for others to send; see `tasks.core.ports.Direct`.
+
+Small objects are written by the XML API's single PUT, large ones by its multipart uploads, whose parts are independent
+of each other. Those know no preconditions, so that the parts make an object under a reserved name, which becomes the
+destination by a conditional rewrite: within one bucket and storage class that moves no bytes.
+
+https://cloud.google.com/storage/docs/multipart-uploads
+https://cloud.google.com/storage/docs/json_api/v1/objects/rewrite
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import uuid
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+from xml.sax.saxutils import escape
+
+import requests
+from awscrt import checksums
+from google.api_core import exceptions as api
+from google.auth.transport.requests import AuthorizedSession, Request
+from google.cloud import storage
+
+from tasks.core.dataset import RESERVED_PREFIX
+from tasks.core.errors import LintasError
+from tasks.core.ports import Answer, SentPart, SignedRequest, Write
+from tasks.providers._dialects.objects import Place, checked_metadata, range_header
+from tasks.providers.google.errors import refusal, translated
+
+_MOST_PARTS = 10_000
+_TIMEOUT: Any = (20.0, 60.0)
+_GONE = 404
+
+
+class GoogleDirect:
+    """Implements `tasks.core.ports.Direct`, where the methods are described."""
+
+    most_parts = _MOST_PARTS
+
+    def __init__(
+        self,
+        client: storage.Client,
+        session: AuthorizedSession,
+        endpoint: str,
+        place: Place,
+        call: Mapping[str, Any],
+    ) -> None:
+        where = urlsplit(endpoint)
+        self._origin = f"{where.scheme}://{where.netloc}"
+        self._base = where.path
+        self._session = session
+        self._credentials = session.credentials
+        self._renewing = threading.Lock()
+        self._bucket: Any = client.bucket(place.bucket)
+        self._endpoint = endpoint
+        self._place = place
+        self._call = dict(call)
+
+    def get(self, key: str, *, version: str, start: int, length: int | None) -> SignedRequest:
+        query = {"alt": "media", **({"ifGenerationMatch": version} if version else {})}
+        path = f"{self._base}/download/storage/v1/b/{quote(self._place.bucket, safe='')}/o/{quote(key, safe='')}"
+        # Asking for gzip keeps an object that is stored compressed as it is stored.
+        headers = {"Accept-Encoding": "gzip"}
+        span = range_header(start, length)
+        if span is not None:
+            headers["Range"] = span
+        return self._authorized("GET", f"{path}?{urlencode(query)}", headers)
+
+    def put(self, write: Write, body: memoryview) -> SignedRequest:
+        proof = _crc32c(body)
+        headers = {
+            "Content-Type": write.content_type,
+            "x-goog-hash": f"crc32c={proof}",
+            **{f"x-goog-meta-{name}": value for name, value in checked_metadata(write.metadata).items()},
+        }
+        generation = self._condition(write)
+        if generation is not None:
+            headers["x-goog-if-generation-match"] = str(generation)
+        return self._authorized("PUT", self._path(write.key), headers, proof)
+
+    def written(self, write: Write, request: SignedRequest, answer: Answer) -> str:
+        self._confirm(write.key, request, answer)
+        if "x-goog-generation" not in answer.headers:
+            raise self._place.not_understood("no generation")
+        return answer.headers["x-goog-generation"]
+
+    def begin(self, write: Write) -> str:
+        self._condition(write)
+        name = f"{RESERVED_PREFIX}uploads/{uuid.uuid4().hex}"
+        answer = self._request("POST", self._path(name) + "?uploads", write.key)
+        upload_id = _text_of(answer.content, "UploadId")
+        if upload_id is None:
+            raise self._place.not_understood("no upload id")
+        return f"{name}#{upload_id}"
+
+    def part(self, write: Write, upload_id: str, number: int, body: memoryview) -> SignedRequest:
+        name, _, upload = upload_id.partition("#")
+        proof = _crc32c(body)
+        query = urlencode({"partNumber": number, "uploadId": upload})
+        return self._authorized("PUT", f"{self._path(name)}?{query}", {"x-goog-hash": f"crc32c={proof}"}, proof)
+
+    def part_tag(self, request: SignedRequest, answer: Answer) -> str | None:
+        self._confirm("a part", request, answer)
+        if "etag" not in answer.headers:
+            raise self._place.not_understood("no ETag")
+        return answer.headers["etag"]
+
+    def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:
+        name, _, upload = upload_id.partition("#")
+        found: dict[int, str] = {}
+        marker = 0
+        while True:
+            query = urlencode({"uploadId": upload, "part-number-marker": marker})
+            answer = self._request("GET", f"{self._path(name)}?{query}", write.key, gone=True)
+            if answer.status_code == _GONE:
+                return None
+            page = {
+                int(part.get("PartNumber", "0")): part.get("ETag", "") for part in _children(answer.content, "Part")
+            }
+            found |= page
+            if _text_of(answer.content, "IsTruncated") != "true" or not page:
+                return found
+            marker = max(page)
+
+    def finish(self, write: Write, upload_id: str, parts: Sequence[SentPart]) -> str:
+        name, _, upload = upload_id.partition("#")
+        listed = "".join(
+            f"<Part><PartNumber>{part.number}</PartNumber><ETag>{escape(part.tag)}</ETag></Part>" for part in parts
+        )
+        body = f"<CompleteMultipartUpload>{listed}</CompleteMultipartUpload>"
+        self._request("POST", f"{self._path(name)}?{urlencode({'uploadId': upload})}", write.key, data=body.encode())
+        whole = 0
+        for part in parts:
+            whole = checksums.combine_crc32c(whole, _value(part.proof), part.size_bytes)
+        made = self._bucket.blob(name)
+        with translated(self._place, write.key):
+            made.reload(**self._call)
+        if made.crc32c != _text(whole) or made.size != write.size_bytes:
+            raise self._place.damaged(write.key)
+        target = self._bucket.blob(write.key)
+        target.metadata = checked_metadata(write.metadata)
+        target.content_type = write.content_type
+        condition = {"if_generation_match": self._condition(write), "if_source_generation_match": made.generation}
+        with translated(self._place, write.key):
+            token, _, _ = target.rewrite(made, **condition, **self._call)
+            while token is not None:
+                token, _, _ = target.rewrite(made, token=token, **condition, **self._call)
+        with translated(self._place, write.key), suppress(api.NotFound):
+            made.delete(**self._call)
+        return str(target.generation)
+
+    def abandon(self, write: Write, upload_id: str) -> None:
+        name, _, upload = upload_id.partition("#")
+        self._request("DELETE", f"{self._path(name)}?{urlencode({'uploadId': upload})}", write.key, gone=True)
+        with translated(self._place, write.key), suppress(api.NotFound):
+            self._bucket.blob(name).delete(**self._call)
+
+    def refused(self, key: str, answer: Answer, *, writing: bool) -> LintasError:
+        del writing  # A conditional write that meets no object answers 412 here.
+        return refusal(answer.status, answer.body.decode("utf-8", "replace"), answer.headers, self._place, key)
+
+    def _condition(self, write: Write) -> int | None:
+        if write.if_absent:
+            return 0
+        if write.if_version is None:
+            return None
+        if not write.if_version.isdigit():
+            raise self._place.changed(write.key)
+        return int(write.if_version)
+
+    def _path(self, key: str) -> str:
+        return f"{self._base}/{quote(self._place.bucket, safe='')}/{quote(key, safe='/~')}"
+
+    def _authorized(self, method: str, target: str, headers: dict[str, str], proof: str = "") -> SignedRequest:
+        with translated(self._place):
+            if not self._credentials.valid:
+                with self._renewing:
+                    if not self._credentials.valid:
+                        self._credentials.refresh(Request(session=requests.Session()))
+            self._credentials.apply(headers)
+        return SignedRequest(method, self._origin, target, headers, proof)
+
+    def _confirm(self, key: str, request: SignedRequest, answer: Answer) -> None:
+        for stated in answer.headers.get("x-goog-hash", "").split(","):
+            name, _, value = stated.strip().partition("=")
+            if name == "crc32c" and value != request.proof:
+                raise self._place.damaged(key)
+
+    def _request(
+        self, method: str, target: str, key: str, *, data: bytes = b"", gone: bool = False
+    ) -> requests.Response:
+        """A call that the client library does not have, by its session.
+
+        Raises what the answer means; that there is no such thing is an answer like others where `gone` is True.
+        """
+
+        def send() -> requests.Response:
+            answer = self._session.request(
+                method, self._origin + target, data=data, timeout=_TIMEOUT, allow_redirects=False
+            )
+            if answer.status_code >= 300 and not (gone and answer.status_code == _GONE):
+                raise api.from_http_response(answer)
+            return answer
+
+        with translated(self._place, key):
+            return self._call["retry"](send)()
+
+
+def _crc32c(body: memoryview) -> str:
+    return _text(checksums.crc32c(body))  # pyright: ignore[reportArgumentType]  (any buffer will do)
+
+
+def _text(value: int) -> str:
+    return base64.b64encode(value.to_bytes(4, "big")).decode()
+
+
+def _value(text: str) -> int:
+    return int.from_bytes(base64.b64decode(text), "big")
+
+
+def _children(document: bytes, name: str) -> list[dict[str, str]]:
+    # The sender is the configured service; entities of its own would be refused by the parser's limits.
+    root = ET.fromstring(document)  # noqa: S314
+    return [
+        {child.tag.rpartition("}")[2]: child.text or "" for child in element}
+        for element in root
+        if element.tag.rpartition("}")[2] == name
+    ]
+
+
+def _text_of(document: bytes, name: str) -> str | None:
+    for element in ET.fromstring(document):  # noqa: S314  (as above)
+        if element.tag.rpartition("}")[2] == name:
+            return element.text
+    return None

@@ -1,0 +1,76 @@
+"""The direct plane between real servers: what arrives is what was sent, by rclone's word."""
+
+from __future__ import annotations
+
+import pytest
+
+from tasks.core.errors import PreconditionFailed
+from tasks.core.plane.direct import DirectPlane
+from tests.conformance.stores import MIB, put
+from tests.faults.conftest import MakeTrial
+
+PAIRS = [
+    ("aws", "azure"),
+    ("aws", "google"),
+    ("google", "aws"),
+    ("azure", "coreweave"),
+    ("google", "azure"),
+    ("coreweave", "google"),
+]
+pairs = pytest.mark.parametrize(("near", "far"), PAIRS)
+
+
+@pairs
+def test_a_dataset_arrives_byte_for_byte_and_leaves_nothing_behind(trial: MakeTrial, near: str, far: str) -> None:
+    move = trial(near, far)
+
+    receipt = move.move(DirectPlane())
+
+    assert receipt.route == "direct"
+    move.require_identical()
+    move.require_clean()
+
+
+@pairs
+def test_objects_are_replaced_only_in_the_version_that_was_planned(trial: MakeTrial, near: str, far: str) -> None:
+    move = trial(near, far, (10, 9 * MIB))
+    move.move(DirectPlane())
+    source, _ = move.stores()
+    for path, content in move.content.items():
+        move.content[path] = content[::-1]
+        put(source, move.source.key(path), move.content[path])
+
+    move.move(DirectPlane())
+
+    move.require_identical()
+    move.require_clean()
+
+
+@pairs
+def test_many_small_objects_travel_at_the_same_time(trial: MakeTrial, near: str, far: str) -> None:
+    move = trial(near, far, [1000 + number for number in range(200)])
+
+    move.move(DirectPlane())
+
+    move.require_identical()
+
+
+@pytest.mark.parametrize("size_bytes", [10, 9 * MIB], ids=["whole", "in-parts"])
+@pytest.mark.parametrize("far", ["aws", "google", "azure"])
+def test_an_object_that_somebody_else_wrote_meanwhile_is_never_overwritten(
+    trial: MakeTrial, far: str, size_bytes: int
+) -> None:
+    move = trial("aws", far, [size_bytes])
+    (path,) = move.content
+    _, destination = move.stores()
+
+    class Late(DirectPlane):
+        def carry(self, *arguments) -> None:
+            put(destination, move.target.key(path), b"somebody else's")
+            super().carry(*arguments)
+
+    with pytest.raises(PreconditionFailed):
+        move.move(Late())
+
+    assert b"".join(destination.get(move.target.key(path))) == b"somebody else's"
+    move.require_clean()
