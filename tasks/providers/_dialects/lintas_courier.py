@@ -68,6 +68,7 @@ class S3:
         self._region = os.environ.get("LINTAS_S3_REGION") or "us-east-1"
         self._key_id, self._secret = os.environ[_SECRETS[0]], os.environ[_SECRETS[1]]
         self._session_token = os.environ.get(_SECRETS[2], "")
+        self._open = urllib.request.build_opener().open
 
     def keys(self, bucket: str, prefix: str) -> Iterator[str]:
         """All keys that begin with the prefix."""
@@ -156,7 +157,7 @@ class S3:
                 if isinstance(request.data, _Sized):
                     request.add_header("content-length", str(request.data.length))
             try:
-                with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:
+                with self._open(request, timeout=_TIMEOUT_S) as answer:
                     return take(answer)
             except urllib.error.HTTPError as error:
                 trouble = f"the store answers {error.code} to {method} {bucket}/{key}"
