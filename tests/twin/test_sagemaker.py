@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import tarfile
 import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import pytest
 from botocore.config import Config
 
 from deployments.local.faults import put_faults
+from deployments.local.proc import descendants, is_same_process, start_ticks
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Retryable, Stockout
 from tasks.core.evaluation import model_digest
@@ -391,6 +395,16 @@ def test_a_machine_that_sagemaker_does_not_have_is_invalid(trainer, tmp_path):
         trainer.submit(job_of(tmp_path, sku="ml.no.such"))
 
 
+def test_a_job_longer_than_sagemaker_s_longest_is_refused(trainer, tmp_path):
+    with pytest.raises(Invalid, match="longer than 28 days"):
+        trainer.submit(job_of(tmp_path, timeout_s=1e9))
+
+
+def test_a_request_larger_than_sagemaker_s_largest_is_refused(server):
+    with pytest.raises(Invalid, match="more than 26214400 bytes"):
+        server.predict("faulty", b"x" * 26214401)
+
+
 def test_a_wrong_key_is_denied_without_showing_it(aws, tmp_path):
     assert PROVIDER.open_trainer is not None
     with pytest.raises(Denied, match="refused its credentials") as caught:
@@ -550,3 +564,28 @@ def test_predicting_without_an_endpoint_is_not_found_and_an_error_is_a_lintas_er
     with pytest.raises(NotFound) as caught:
         server.predict("none", b"{}")
     assert isinstance(caught.value, LintasError)
+
+
+# Nothing is left behind
+
+
+def test_a_double_that_is_killed_takes_its_jobs_and_endpoints_along(object_clouds, tmp_path, specs):
+    with ExitStack() as running:
+        aws = ComputeClouds(tmp_path, object_clouds, running)["aws"]
+        assert PROVIDER.open_trainer is not None
+        assert PROVIDER.open_server is not None
+        PROVIDER.open_store(aws.config, "raw").put("flights/rows.txt", [b"one\n"], size_bytes=4)
+        trainer = PROVIDER.open_trainer(aws.config)
+        job_id = trainer.submit(job_of(tmp_path, "import time\nprint('up')\ntime.sleep(60)"))
+        served(PROVIDER.open_server(aws.config), specs["1"])
+        deadline = time.monotonic() + 20
+        while list(trainer.logs(job_id)) != ["up"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        processes = [(pid, start_ticks(pid)) for pid in descendants(aws.pid)]
+        assert len(processes) >= 5  # the double, launcher and command, zygote and scoring process
+        os.kill(aws.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while left := [pid for pid, ticks in processes if is_same_process(pid, ticks)]:
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)

@@ -26,6 +26,7 @@ from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, NotFound, Retryable, Terminal
 from tasks.core.release import Endpoint, EndpointSpec
 from tasks.providers._dialects.scoring import answered_reason, checked_model, example_request, pack_model
+from tasks.providers.aws.quirks import quirks
 from tasks.providers.aws.sagemaker import (
     DIGEST_TAG,
     Clients,
@@ -41,8 +42,6 @@ WANTED_TAG = "lintas:wanted"
 UNDONE_TAG = "lintas:undone"
 _VARIANT = "AllTraffic"
 _JSON = "application/json"
-_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
-_NAME_ROOM = 46
 _SERVING = ("InService", "Updating", "SystemUpdating", "RollingBack", "UpdateRollbackFailed")
 _CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack")
 _PIECE_BYTES = 1024 * 1024
@@ -65,7 +64,7 @@ def open_server(cloud: CloudConfig) -> SageMakerServer:
         open_depot(cloud),
         role_arn=cloud.option("role_arn"),
         image=cloud.option("serving_image"),
-        instance_type=cloud.options.get("serving_instance_type", "ml.m5.large"),
+        instance_type=cloud.options.get("serving_instance_type", quirks()["serving_sku"]),
         instances=int(number(cloud, "serving_instances", 1, least=1)),
     )
 
@@ -98,8 +97,7 @@ class SageMakerServer:
         self._role_arn, self._image = role_arn, image
         self._instance_type, self._instances = instance_type, instances
         self._control, self._place = clients.control, clients.place
-        # A prediction may take 60 s, SageMaker's own limit.
-        self._runtime = clients.open("sagemaker-runtime", read_timeout_s=70.0)
+        self._runtime = clients.open("sagemaker-runtime", read_timeout_s=quirks()["invocation_timeout_s"])
         self._url = (clients.endpoint or f"https://runtime.sagemaker.{region}.amazonaws.com").rstrip("/")
         self._served_by = functools.lru_cache(maxsize=256)(self._read_config)
         self._example_of = functools.lru_cache(maxsize=64)(self._read_example)
@@ -169,6 +167,9 @@ class SageMakerServer:
             Invalid: The request does not fit the model's signature; the message names columns and types, no values.
             Retryable: The endpoint is busy, or its container does not answer.
         """
+        limit_bytes = quirks()["payload_limit_bytes"]
+        if len(payload) > limit_bytes:
+            raise Invalid(f"'{self._cloud}' takes no request of more than {limit_bytes} bytes", "send fewer rows")
         try:
             return self._invoke(name, payload)
         except NotFound as error:
@@ -186,9 +187,9 @@ class SageMakerServer:
         if found is not None and found["EndpointStatus"] != "Deleting":
             with suppress(NotFound), translated(self._place):
                 self._control.delete_endpoint(EndpointName=name)
-        control, ours = self._control, re.compile(rf"{re.escape(name[:_NAME_ROOM])}-[0-9a-f]{{16}}")
+        control, ours = self._control, re.compile(rf"{re.escape(name[: quirks()['name_room']])}-[0-9a-f]{{16}}")
         with translated(self._place):
-            listed = control.list_endpoint_configs(NameContains=name[:_NAME_ROOM])["EndpointConfigs"]
+            listed = control.list_endpoint_configs(NameContains=name[: quirks()["name_room"]])["EndpointConfigs"]
         for config in (each["EndpointConfigName"] for each in listed):
             if ours.fullmatch(config):
                 with suppress(NotFound), translated(self._place):
@@ -198,11 +199,11 @@ class SageMakerServer:
         self._served_by.cache_clear()
 
     def _config_name(self, spec: EndpointSpec) -> str:
-        if _NAME.fullmatch(spec.name) is None:
+        if not _can_name(spec.name):
             raise Invalid(f"'{spec.name}' cannot name an endpoint of SageMaker", "use letters, digits and dashes")
         facts = [spec.name, spec.model, spec.version, spec.digest, self._image, self._role_arn, self._depot.uri("")]
         facts += [self._instance_type, str(self._instances)]
-        return f"{spec.name[:_NAME_ROOM]}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
+        return f"{spec.name[: quirks()['name_room']]}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
 
     def _prepare(self, spec: EndpointSpec, config: str) -> None:
         """Make sure of the model's archive, the Model and the EndpointConfig."""
@@ -239,7 +240,7 @@ class SageMakerServer:
             self._control.create_endpoint(EndpointName=spec.name, EndpointConfigName=config, Tags=tags)
 
     def _find(self, name: str) -> Mapping[str, Any] | None:
-        if _NAME.fullmatch(name) is None:
+        if not _can_name(name):
             return None
         try:
             with translated(self._place):
@@ -350,6 +351,10 @@ def _unless_there() -> Iterator[None]:
     except LintasError as error:
         if "already existing" not in error.what:
             raise
+
+
+def _can_name(name: str) -> bool:
+    return re.fullmatch(quirks()["name_pattern"], name) is not None
 
 
 def _goal(found: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ from tasks.providers._dialects.jobs import (
     unpack_output,
     verdict,
 )
+from tasks.providers.aws.quirks import quirks
 from tasks.providers.aws.sagemaker import (
     DIGEST_TAG,
     RUN_TAG,
@@ -46,16 +47,12 @@ from tasks.providers.aws.sagemaker import (
 )
 from tasks.providers.aws.store import open_store
 
-_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 _LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 _INPUT = "/opt/ml/input/data"
 _FAILURE = re.compile(r"^AlgorithmError: (?P<why>.*?),? exit code: (?P<code>\d+)", re.DOTALL)
 _NO_CAPACITY = re.compile(
     r"CapacityError|InsufficientInstanceCapacity|Unable to provision requested ML compute capacity"
 )
-_SERVICE_GRACE_S = 120
-"""What SageMaker waits between SIGTERM and SIGKILL."""
-
 _Position = tuple[int, str, str | None]
 """How far a job's log was read: lines so far, the stream they ended in, the token to go on from."""
 
@@ -75,9 +72,12 @@ def open_trainer(cloud: CloudConfig) -> SageMakerTrainer:
     Raises:
         Invalid: An option is missing or wrong.
     """
-    grace_s = number(cloud, "grace_s", 60.0)
-    if grace_s >= _SERVICE_GRACE_S:
-        raise Invalid(f"clouds.{cloud.name}.options.grace_s is not below {_SERVICE_GRACE_S}", "correct lintas.yaml")
+    known = quirks()
+    grace_s = number(cloud, "grace_s", known["launcher_grace_s"])
+    if grace_s >= known["service_grace_s"]:
+        raise Invalid(
+            f"clouds.{cloud.name}.options.grace_s is not below {known['service_grace_s']}", "correct lintas.yaml"
+        )
     return SageMakerTrainer(
         cloud.name,
         open_clients(cloud, "training"),
@@ -85,10 +85,10 @@ def open_trainer(cloud: CloudConfig) -> SageMakerTrainer:
         lambda bucket: open_store(cloud, bucket),
         role_arn=cloud.option("role_arn"),
         image=cloud.option("image"),
-        instance_type=cloud.options.get("instance_type", "ml.m5.large"),
-        volume_gib=int(number(cloud, "volume_gib", 30, least=1)),
+        instance_type=cloud.options.get("instance_type", known["training_sku"]),
+        volume_gib=int(number(cloud, "volume_gib", known["volume_gib"], least=1)),
         grace_s=grace_s,
-        spot_wait_s=number(cloud, "spot_wait_s", 3600),
+        spot_wait_s=number(cloud, "spot_wait_s", known["spot_wait_s"]),
     )
 
 
@@ -126,6 +126,9 @@ class SageMakerTrainer:
         name = job.job_name
         if self._is_ours(name, job.digest):
             return name
+        if job.timeout_s > quirks()["longest_timeout_s"]:
+            days = quirks()["longest_timeout_s"] // 86400
+            raise Invalid(f"'{self._cloud}' runs no job for longer than {days} days", "shorten timeout_s")
         files = pack_job(job, self._cloud, grace_s=self._grace_s)
         self._require_dataset(job)
         prefix = job_prefix(self._depot.prefix, name)
@@ -225,7 +228,7 @@ class SageMakerTrainer:
 
     def _create(self, job: JobSpec, prefix: str) -> None:
         # The launcher stops the command in time; SageMaker's own limit is for a launcher that cannot.
-        limit_s = max(1, math.ceil(job.timeout_s + self._grace_s)) + 60
+        limit_s = math.ceil(job.timeout_s + self._grace_s) + quirks()["spare_s"]
         places = ["--data", f"{_INPUT}/data", "--output", "/opt/ml/model", "--checkpoints", "/opt/ml/checkpoints"]
         stopping = {"MaxRuntimeInSeconds": limit_s}
         if job.spot:
@@ -272,7 +275,7 @@ class SageMakerTrainer:
 
     def _describe(self, job_id: str) -> Mapping[str, Any]:
         try:
-            if _NAME.fullmatch(job_id) is None:
+            if re.fullmatch(quirks()["name_pattern"], job_id) is None:
                 raise NotFound("SageMaker does not give such names", "")
             with translated(self._clients.place):
                 return self._clients.control.describe_training_job(TrainingJobName=job_id)
