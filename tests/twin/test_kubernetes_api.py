@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,11 @@ import pytest
 from kubernetes import client, watch
 from kubernetes.client.exceptions import ApiException
 
+from deployments.local import credentials
 from deployments.local.faults import put_faults
+from deployments.local.kubernetes_api.process import kubernetes_api
+from deployments.local.ports import free_ports
+from deployments.local.processes import HOST
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Retryable, Stockout
 from tasks.core.training import JobSpec, JobStatus, RunState, code_digest
@@ -80,6 +86,34 @@ def until(done: Callable[[], Any], timeout_s: float = 15) -> Any:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return found
+
+
+# The double as a process
+
+
+def test_a_double_that_is_killed_takes_its_pods_along_and_the_next_one_knows_what_was_wanted(
+    cloud: ComputeCloud, tmp_path: Path
+) -> None:
+    files, (port,) = credentials.SecretFiles(tmp_path / "secrets"), free_ports(1)
+    token = files.write("token", cloud.config.credentials["token"].reveal())
+    double = kubernetes_api(port, tmp_path / "data", tmp_path / "log", token)
+    double.start().wait_ready()
+    try:
+        trainer = open_trainer(
+            replace(cloud.config, endpoints={**cloud.config.endpoints, "training": f"http://{HOST}:{port}"})
+        )
+        script = "import os, time\nprint(os.getpid())\ntime.sleep(60)"
+        job_id = trainer.submit(spec_of(tmp_path / "code", script))
+        pid = int(until(lambda: list(trainer.logs(job_id)))[0])
+        assert double.pid is not None
+        os.kill(double.pid, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{pid}").exists())
+        double.stop()
+        double.start().wait_ready()
+        status = until(lambda: status if (status := trainer.poll(job_id)).state.ended else None)
+        assert (status.state, "preempted" in status.detail) == (RunState.STOPPED, True)
+    finally:
+        double.stop()
 
 
 # The API, to the official client

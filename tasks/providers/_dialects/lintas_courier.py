@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import datetime
 import hashlib
 import hmac
@@ -44,6 +45,7 @@ from typing import IO, Any
 STORE_FAILED = 75
 OUTPUT_LIST = "lintas_output.json"
 
+_PR_SET_PDEATHSIG = 1
 _CHECKPOINT_EVERY_S = 30.0
 _PART_BYTES = 256 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
@@ -313,8 +315,23 @@ def run(store: S3, chosen: argparse.Namespace) -> int:
 
 
 def _launch(command: list[str], environment: dict[str, str], log: Path, checkpoints: Mirror, asked: list[int]) -> int:
+    courier = os.getpid()
+    # It must end with its courier, also when that one is killed; only Linux can promise it.
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+    def die_with_courier() -> None:
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != courier:
+                os._exit(1)
+
     process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=die_with_courier,
     )
     assert process.stdout is not None
     reader = threading.Thread(target=_tee, args=(process.stdout, log), daemon=True)
