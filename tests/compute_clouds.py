@@ -20,6 +20,7 @@ from deployments.local.kubernetes_api.process import kubernetes_api
 from deployments.local.ports import free_ports
 from deployments.local.processes import HOST
 from deployments.local.sagemaker.process import sagemaker
+from deployments.local.vertex_ai.process import vertex_ai
 from tasks.core.cloud import CloudConfig
 from tests.servers import ObjectClouds, Vault
 
@@ -169,12 +170,45 @@ def _azure(cloud: CloudConfig, directory: Path, running: ExitStack) -> ComputeCl
     return ComputeCloud(config, wrong, "refuses the token", disks, process.pid, lambda *_: headers)
 
 
+def _google(cloud: CloudConfig, directory: Path, running: ExitStack) -> ComputeCloud:
+    files, (port,) = credentials.SecretFiles(directory / "secrets"), free_ports(1)
+    token = cloud.credentials["token"].reveal()
+    process = vertex_ai(
+        port,
+        directory / "vertex-ai",
+        directory / "vertex-ai.log",
+        token=files.write("token", token),
+        objects_url=cloud.endpoint("objects"),
+        project=cloud.option("project"),
+        region=cloud.region,
+        needs=(),
+    )
+    running.callback(process.stop)
+    process.start().wait_ready()
+    assert process.pid is not None
+    url = f"http://{HOST}:{port}"
+    config = replace(
+        cloud,
+        endpoints={**cloud.endpoints, "training": url, "serving": url, "logs": url},
+        options={
+            **cloud.options,
+            "bucket": WORK_BUCKET,
+            "image": "europe-docker.pkg.dev/lintas-test/lintas/training:1",
+            "serving_image": "europe-docker.pkg.dev/lintas-test/lintas/mlflow-pyfunc:1",
+            "grace_s": "1",
+        },
+    )
+    wrong = replace(config, credentials={"token": Vault().secret("google-wrong", "wrong")})
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+    return ComputeCloud(config, wrong, "refuses the token", directory / "vertex-ai", process.pid, lambda *_: headers)
+
+
 Opener = Callable[[CloudConfig, Path, ExitStack], ComputeCloud]
 """Given a cloud whose object store runs, a directory and what ends with the session, starts the rest."""
 
-_OPENERS: Mapping[str, Opener] = {"aws": _aws, "azure": _azure, "coreweave": _coreweave}
-TRAINING_CLOUDS: tuple[str, ...] = ("aws", "azure", "coreweave")
-SERVING_CLOUDS: tuple[str, ...] = ("aws", "azure", "coreweave")
+_OPENERS: Mapping[str, Opener] = {"aws": _aws, "azure": _azure, "coreweave": _coreweave, "google": _google}
+TRAINING_CLOUDS: tuple[str, ...] = ("aws", "azure", "coreweave", "google")
+SERVING_CLOUDS: tuple[str, ...] = ("aws", "azure", "coreweave", "google")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,6 @@ from deployments.local.object_stores import (
 )
 from deployments.local.ports import free_ports
 from deployments.local.processes import HOST, Process
-from deployments.local.vertex_ai.process import vertex_ai
 from tasks.core.cloud import CloudConfig, Secret
 
 OBJECT_CLOUDS = ("aws", "google", "azure", "coreweave", "onprem")
@@ -183,33 +182,3 @@ def rclone_environment(cloud: CloudConfig) -> Mapping[str, str]:
     # A CA bundle for other hosts makes rclone's S3 refuse plain HTTP endpoints.
     inherited = {key: value for key, value in os.environ.items() if key != "AWS_CA_BUNDLE"}
     return {**inherited, **remote, "RCLONE_CONFIG": os.devnull}
-
-
-def with_vertex_ai(cloud: CloudConfig, directory: Path, running: ExitStack) -> CloudConfig:
-    """The cloud `google` with Vertex AI beside its object store: jobs, their logs, and endpoints."""
-    files = credentials.SecretFiles(directory / "secrets")
-    (port,) = free_ports(1)
-    process = vertex_ai(
-        port,
-        directory / "vertex-ai",
-        directory / "vertex-ai.log",
-        token=files.write("google_token", cloud.credentials["token"].reveal()),
-        objects_url=cloud.endpoint("objects"),
-        project=cloud.option("project"),
-        region=cloud.region,
-    )
-    running.callback(process.stop)
-    process.start().wait_ready()
-    url = f"http://{HOST}:{port}"
-    return replace(
-        cloud,
-        endpoints={**cloud.endpoints, "training": url, "serving": url, "logs": url},
-        options={**cloud.options, "image": "training:1", "serving_image": "serving:1", "bucket": "lintas-work"},
-    )
-
-
-@pytest.fixture(scope="session")
-def vertex_ai_cloud(object_clouds: ObjectClouds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudConfig]:
-    """The cloud `google` with Vertex AI."""
-    with ExitStack() as running:
-        yield with_vertex_ai(object_clouds["google"], tmp_path_factory.mktemp("vertex-ai"), running)

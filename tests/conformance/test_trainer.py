@@ -174,9 +174,9 @@ def test_the_same_spec_is_one_job_however_often_and_from_wherever_it_is_submitte
             file.write("started\\n")
         """
     )
-    site.submitted.append(job.job_name)
     with ThreadPoolExecutor(8) as pool:
         ids = set(pool.map(lambda _: site.reopen().submit(job), range(16)))
+    site.submitted.extend(ids)
     (job_id,) = ids
     site.wait(job_id, lambda status: status.state.ended)
     assert site.trainer.submit(job) == job_id
@@ -217,7 +217,6 @@ def test_following_a_job_tells_each_line_and_each_state_once(site: Site) -> None
     lines: list[str] = []
     states: list[RunState] = []
     job = site.job("import time\nfor i in range(5):\n    print(i)\n    time.sleep(0.02)")
-    site.submitted.append(job.job_name)
     status = run_job(
         site.trainer,
         job,
@@ -225,6 +224,7 @@ def test_following_a_job_tells_each_line_and_each_state_once(site: Site) -> None
         on_log=lines.append,
         on_status=lambda status: states.append(status.state),
     )
+    site.submitted.append(status.job_id)
     assert status.state is RunState.SUCCEEDED
     assert lines == ["0", "1", "2", "3", "4"]
     assert states == sorted(set(states), key=states.index)

@@ -24,9 +24,15 @@ from tasks.providers.google.server import VertexServer, open_server
 from tasks.providers.google.store import open_store
 from tasks.providers.google.trainer import VertexTrainer, open_trainer
 from tasks.providers.google.vertex import Vertex
+from tests.compute_clouds import ComputeClouds
 
 SLEEP = "import time\nprint('up', flush=True)\ntime.sleep(60)"
 ROWS = json.dumps({"dataframe_split": {"columns": ["x"], "data": [[2.0]]}}).encode()
+
+
+@pytest.fixture(scope="module")
+def vertex_ai_cloud(compute_clouds: ComputeClouds) -> CloudConfig:
+    return compute_clouds["google"].config
 
 
 @pytest.fixture

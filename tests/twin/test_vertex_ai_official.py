@@ -4,6 +4,7 @@ Lintas itself speaks REST by google-auth's session (docs/decisions/0010-vertex-r
 double, against the official package: its clients must get through, and its messages must have the same fields.
 """
 
+# ruff: noqa: F811 - fixtures that another module defines are named again where they are asked for.
 from __future__ import annotations
 
 import json
@@ -21,7 +22,7 @@ from tasks.core.training import JobSpec
 from tasks.providers.google.server import open_server
 from tasks.providers.google.store import open_store
 from tasks.providers.google.trainer import STATES, open_trainer
-from tests.twin.test_vertex_ai import a_job, data, job, rest, serve, specs, until  # noqa: F401
+from tests.twin.test_vertex_ai import a_job, data, job, rest, serve, specs, until, vertex_ai_cloud  # noqa: F401
 
 v1: Any = pytest.importorskip("google.cloud.aiplatform_v1", reason="google-cloud-aiplatform is not installed")
 
@@ -102,7 +103,7 @@ def test_the_clients_raise_what_the_api_says(client, parent, vertex_ai_cloud):
         )
 
 
-def test_what_lintas_submits_google_s_clients_read_the_same(client, parent, vertex_ai_cloud, job):  # noqa: F811
+def test_what_lintas_submits_google_s_clients_read_the_same(client, parent, vertex_ai_cloud, job):
     spec: JobSpec = job("print('ran')", sku="a3-highgpu-8g", spot=True)
     trainer = open_trainer(vertex_ai_cloud)
     job_id = trainer.submit(spec)
@@ -114,7 +115,7 @@ def test_what_lintas_submits_google_s_clients_read_the_same(client, parent, vert
     assert seen.labels["lintas-job"] == spec.job_name
 
 
-def test_models_and_endpoints_through_the_clients(client, parent, vertex_ai_cloud, specs):  # noqa: F811
+def test_models_and_endpoints_through_the_clients(client, parent, vertex_ai_cloud, specs):
     spec: EndpointSpec = specs["1"]
     store = open_store(vertex_ai_cloud, "official-models")
     store.create_bucket()
@@ -145,7 +146,7 @@ def test_models_and_endpoints_through_the_clients(client, parent, vertex_ai_clou
     assert not [each for each in models.list_models(parent=parent) if each.display_name == "iris"]
 
 
-def test_what_lintas_deploys_google_s_clients_read_the_same(client, parent, vertex_ai_cloud, specs):  # noqa: F811
+def test_what_lintas_deploys_google_s_clients_read_the_same(client, parent, vertex_ai_cloud, specs):
     server = open_server(vertex_ai_cloud)
     try:
         serve(server, specs["1"])

@@ -52,9 +52,12 @@ class Mount:
         for folder in sorted(folders):
             bucket, _, path = folder.strip("/").partition("/")
             (self._directory / bucket).mkdir(parents=True, exist_ok=True)
-            if path and path in self._access.keys(bucket, path):
+            keys = list(self._access.keys(bucket, path))
+            if path and path in keys:
                 path = path.rpartition("/")[0]
-            download_tree(self._access, bucket, path, self._directory / bucket / path)
+            # What is not there yet may become a file as well as a folder.
+            if not path or any(key.startswith(f"{path}/") for key in keys):
+                download_tree(self._access, bucket, path, self._directory / bucket / path)
         self._known = self._present()
 
     def _send(self, paths: set[Path]) -> None:

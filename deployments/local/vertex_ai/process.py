@@ -8,11 +8,20 @@ from pathlib import Path
 from deployments.local.object_stores import MODULES
 from deployments.local.processes import HOST, Process, answers
 
-NAME = "google-vertex-ai"
 _QUIET = {"DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
-def vertex_ai(port: int, data: Path, log: Path, *, token: Path, objects_url: str, project: str, region: str) -> Process:
+def vertex_ai(
+    port: int,
+    data: Path,
+    log: Path,
+    *,
+    token: Path,
+    objects_url: str,
+    project: str,
+    region: str,
+    needs: tuple[str, ...] = (),
+) -> Process:
     """The double of Vertex AI and of the logs of its jobs.
 
     Args:
@@ -23,16 +32,17 @@ def vertex_ai(port: int, data: Path, log: Path, *, token: Path, objects_url: str
         objects_url: Where Cloud Storage is.
         project: The only project.
         region: The only region.
+        needs: Processes that are ready before it starts.
     """
     command = [sys.executable, "-m", "deployments.local.vertex_ai", "--port", str(port), "--data", str(data)]
     place = ["--objects", objects_url, "--project", project, "--location", region]
     return Process(
-        name=NAME,
+        name="google-vertex-ai",
         command=[*command, *place, "--token-file", str(token)],
         ready=answers(f"http://{HOST}:{port}/ready", 200),
         log=log,
         environment={**MODULES, **_QUIET},
-        # The object store is asked only when a job or a model is.
         without=("PREFECT_", "MLFLOW_", "LINTAS_", "AWS_", "AZURE_", "GOOGLE_"),
+        needs=needs,
         port=port,
     )

@@ -2,10 +2,10 @@
 
 An endpoint has the name of the release's endpoint; a model version is a version of the model of the same name in the
 registry, and its deployment has an id made from the version's digest, so that the same wish twice is one deployment.
+What is wanted and what was begun last stand on the endpoint as labels: nothing is remembered here.
 
-Deploying takes minutes, and a wish is carried out over several calls, each of which looks at what is there and makes
-the next step: the new version is deployed beside the old one, without traffic; when it is up, undeploying the old one
-hands the traffic over in the same operation. So nothing is left behind when the caller goes away in between.
+A new version is deployed beside the old one and takes the traffic when it is up, in one operation of the service; one
+that does not come up leaves everything as it was. What has lost its traffic is undeployed by whoever looks next.
 
 https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints
 """
@@ -76,7 +76,7 @@ class VertexServer:
         self._examples: dict[str, bytes] = {}
 
     def deploy(self, spec: EndpointSpec) -> Endpoint:
-        """See `Server.deploy`: makes the next step towards it.
+        """See `Server.deploy`.
 
         Raises:
             Invalid, IntegrityError: The model cannot be served, see `checked_model`.
@@ -89,16 +89,17 @@ class VertexServer:
         labels = endpoint.get("labels", {})
         if operation is not None and not operation.get("done") and labels.get(_WANTED) == wanted:
             return self._described(endpoint, operation)
-        if operation is not None and not operation.get("done"):
-            # What is no longer wanted must not come up when nobody looks any more.
+        if operation is not None and not operation.get("done") and not _is_undeployment(operation):
+            # What is no longer wanted must not take the traffic when nobody looks any more.
             self._vertex.post(f"{operation['name']}:cancel", {}, self._named(spec.name))
-        split = endpoint.get("trafficSplit", {})
         if wanted in deployed:
-            return self._noted(spec, self._handed_over(endpoint, wanted))
+            if endpoint.get("trafficSplit") != {wanted: 100}:
+                change = {"trafficSplit": {wanted: 100}}
+                self._vertex.patch(str(endpoint["name"]), change, "trafficSplit", self._named(spec.name))
+            return self._noted(spec, None)
         if operation is not None and labels.get(_WANTED) == wanted and _failed_lately(operation):
             raise self._failure(operation, spec.version)
         model = self._registered(spec, directory)
-        serving = max(split, key=lambda each: split[each], default="")
         body = {
             "deployedModel": {
                 "id": wanted,
@@ -110,15 +111,21 @@ class VertexServer:
                     "maxReplicaCount": self._instances(),
                 },
             },
-            "trafficSplit": {serving: 100, "0": 0} if serving else {"0": 100},
+            "trafficSplit": {"0": 100},
         }
         operation = self._vertex.post(f"{endpoint['name']}:deployModel", body, self._named(spec.name))
         return self._noted(spec, operation)
 
     def describe(self, name: str) -> Endpoint | None:
-        """See `Server.describe`. Health is an answer to the model's own example, through the endpoint."""
+        """See `Server.describe`. Health is an answer to the model's own example, through the endpoint.
+
+        Whoever sees that the wanted version has taken over has the one before undeployed, which would cost on.
+        """
         endpoint = self._vertex.find(self._path(name), self._named(name))
-        return None if endpoint is None else self._described(*self._with_operation(endpoint))
+        if endpoint is None:
+            return None
+        endpoint, operation = self._with_operation(endpoint)
+        return self._described(endpoint, self._tidied(endpoint, operation))
 
     def predict(self, name: str, payload: bytes) -> bytes:
         """See `Server.predict`.
@@ -237,20 +244,20 @@ class VertexServer:
             self._store.put(marker, [b"."], size_bytes=1)
         return f"gs://{self._bucket}/{folder}"
 
-    def _handed_over(self, endpoint: Mapping[str, Any], wanted: str) -> dict[str, Any] | None:
-        """Give a deployed version the traffic: the operation that does so, or None when there is nothing to undeploy.
-
-        What has no traffic goes first, so that the traffic moves only with the last one: until then `describe` tells
-        that another version serves, and whoever reconciles comes back.
-        """
-        split: Mapping[str, int] = endpoint.get("trafficSplit", {})
-        others = sorted((each for each in _deployed(endpoint) if each != wanted), key=lambda each: split.get(each, 0))
-        if others:
-            return self._undeploy(endpoint, others[0], {wanted: 100} if len(others) == 1 else {})
-        if split != {wanted: 100}:
-            change = {"trafficSplit": {wanted: 100}}
-            self._vertex.patch(str(endpoint["name"]), change, "trafficSplit", "the endpoint's traffic")
-        return None
+    def _tidied(self, endpoint: Mapping[str, Any], operation: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Begin to undeploy what the wanted version has replaced; the operation that is under way then."""
+        wanted = endpoint.get("labels", {}).get(_WANTED)
+        idle = [each for each in _deployed(endpoint) if each != wanted]
+        busy = operation is not None and not operation.get("done")
+        if busy or not idle or endpoint.get("trafficSplit") != {wanted: 100}:
+            return operation
+        try:
+            operation = self._undeploy(endpoint, idle[0], {})
+        except (NotFound, Retryable):
+            return operation  # Somebody else was faster, or the next look will do it.
+        labels = {**endpoint["labels"], _OPERATION: _number(operation)}
+        self._vertex.patch(str(endpoint["name"]), {"labels": labels}, "labels", "the endpoint's labels")
+        return operation
 
     def _undeploy(self, endpoint: Mapping[str, Any], deployed: str, split: Mapping[str, int]) -> dict[str, Any]:
         body: dict[str, Any] = {"deployedModelId": deployed, **({"trafficSplit": dict(split)} if split else {})}
@@ -267,7 +274,7 @@ class VertexServer:
             _VERSION: re.sub(r"[^a-z0-9_-]", "-", spec.version.lower())[:63],
         }
         if operation is not None:
-            labels[_OPERATION] = str(operation["name"]).rpartition("/")[2]
+            labels[_OPERATION] = _number(operation)
         if labels != endpoint.get("labels", {}):
             change = {"labels": labels}
             endpoint = self._vertex.patch(self._path(spec.name), change, "labels", what)
@@ -312,10 +319,10 @@ class VertexServer:
         self, labels: Mapping[str, str], operation: Mapping[str, Any] | None, deployed: Mapping[str, Any]
     ) -> str:
         version = labels.get(_VERSION, "")
+        if labels.get(_WANTED) in deployed:
+            return f"version {version} is up and has no traffic"
         if operation is not None and not operation.get("done"):
             return f"version {version} is being deployed"
-        if labels.get(_WANTED) in deployed:
-            return f"version {version} is up and takes over with the next step"
         if operation is not None and "error" in operation:
             return self._failure(operation, version).what
         return f"version {version} waits for its next step" if version else "nothing is deployed"
@@ -406,6 +413,14 @@ def _deployment_id(spec: EndpointSpec) -> str:
 
 def _deployed(endpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {str(each["id"]): each for each in endpoint.get("deployedModels", [])}
+
+
+def _number(operation: Mapping[str, Any]) -> str:
+    return str(operation["name"]).rpartition("/")[2]
+
+
+def _is_undeployment(operation: Mapping[str, Any]) -> bool:
+    return "UndeployModel" in str(operation.get("metadata", {}).get("@type"))
 
 
 def _failed_lately(operation: Mapping[str, Any]) -> bool:
