@@ -9,7 +9,7 @@ export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types conformance browser lock docs clean
+.PHONY: help setup setup-dev demo test lint types conformance clouds browser lock docs clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,10 @@ lint: setup-dev ## Style, types and import rules
 
 conformance: setup-dev ## One suite a port, every provider
 	LINTAS_CONFORMANCE_TABLE=docs/conformance.md $(BIN)/python -m pytest tests/conformance
+
+clouds: setup-dev ## Training and serving on each of the four clouds, and on all at once
+	$(BIN)/python -m pytest tests/flows/test_four_clouds.py -m campaign
+	@cat build/clouds.json
 
 browser: setup-dev ## The pages, in a headless Chromium
 	$(BIN)/python -m pytest tests/browser
