@@ -134,7 +134,7 @@ class AzureML:
             case "GET", "jobs", name:
                 return jobs.get(name)
             case "PUT", "jobs", name:
-                return jobs.put(name, body)
+                return jobs.put(name, body, base)
             case "POST", "jobs", name, "cancel":
                 return jobs.cancel(name, base)
             case "GET", "models" | "environments" as kind, name, "versions":

@@ -37,7 +37,9 @@ class Assets:
         for fixed in ("modelUri", "image"):
             if before is not None and before["properties"].get(fixed) != properties.get(fixed):
                 raise Refused(409, "UserError", f"The {fixed} of version {version} of '{name}' cannot be changed.")
-        facts = resource(path, f"{kind}/versions", {**properties, "provisioningState": "Succeeded"})
+        # The official client reads these, and the service always tells them.
+        told = {"flavors": {}, "stage": None} if kind == "models" else {}
+        facts = resource(path, f"{kind}/versions", {**told, **properties, "provisioningState": "Succeeded"})
         self._versions[path] = facts
         return JSONResponse(facts, 200 if before else 201)
 

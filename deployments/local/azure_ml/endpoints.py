@@ -32,6 +32,14 @@ _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]{1,30}[a-zA-Z0-9]")
 _STEP_S = 0.05
 _START_TIMEOUT_S = 60.0
 _BUSY = ("Creating", "Updating", "Deleting")
+_DEFAULTS = {
+    "scaleSettings": {"scaleType": "Default"},
+    "requestSettings": {"requestTimeout": "PT5S", "maxConcurrentRequestsPerInstance": 1, "maxQueueWait": "PT0.5S"},
+    "appInsightsEnabled": False,
+    "egressPublicNetworkAccess": "Enabled",
+}
+"""What the service fills in; the official client reads it back."""
+
 _CRASHED = "User container has crashed or terminated. Please see troubleshooting guide, available here: aka.ms/oe-tsg"
 
 
@@ -176,7 +184,7 @@ class OnlineEndpoints:
         facts = resource(
             path,
             "onlineEndpoints/deployments",
-            {**properties, "provisioningState": "Creating" if before is None else "Updating"},
+            {**_DEFAULTS, **properties, "provisioningState": "Creating" if before is None else "Updating"},
             location=body.get("location"),
             tags=body.get("tags") or {},
             sku=body["sku"],

@@ -81,7 +81,7 @@ class Jobs:
         self._runner = JobRunner()
         self._jobs: dict[str, Job] = {}
 
-    def put(self, name: str, body: Any) -> Response:
+    def put(self, name: str, body: Any, base: str) -> Response:
         """Create a job. A second one of its name is refused, as the service does when they differ."""
         if not _NAME.fullmatch(name):
             raise invalid(f"'{name}' is not a valid name for a job.")
@@ -97,7 +97,7 @@ class Jobs:
             if folder.get("uri"):
                 self._storage.locate(folder["uri"])
         path = f"{self._workspace}/jobs/{name}"
-        facts = resource(path, "jobs", {**properties, "status": "NotStarted"})
+        facts = resource(path, "jobs", {**properties, "status": "NotStarted", "services": _services(base, path)})
         job = self._jobs[name] = Job(facts, self._root / name)
         job.run["createdTimeUtc"] = now()
         self._operations.keep(self._run(job))
@@ -280,6 +280,17 @@ class Jobs:
         if not job.cancelling.is_set():
             job.properties["status"] = "Finalizing"
         return await process.wait(), ""
+
+
+def _services(base: str, path: str) -> dict[str, Any]:
+    """Where a job can be looked at, as the service tells it."""
+    return {
+        "Tracking": {
+            "jobServiceType": "Tracking",
+            "endpoint": f"azureml://{base.partition('://')[2]}/mlflow/v1.0{path}",
+        },
+        "Studio": {"jobServiceType": "Studio", "endpoint": f"{base}/runs/{path.rpartition('/')[2]}"},
+    }
 
 
 def _check_references(properties: Mapping[str, Any]) -> None:

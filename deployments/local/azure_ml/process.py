@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deployments.local.object_stores import MODULES
-from deployments.local.processes import HOST, Process, answers
+from deployments.local.processes import HOST, Process, answers, port_ready
 
 # What the user's shell says about other installations must not reach this one.
 _OTHERS = ("PREFECT_", "MLFLOW_", "LINTAS_", "AWS_", "AZURE_", "GOOGLE_")
@@ -30,6 +30,7 @@ def azure_ml(
     blob_url: str,
     secrets: Mapping[str, Path],
     needs: tuple[str, ...] = (),
+    certificate: Path | None = None,
 ) -> Process:
     """The double of an Azure ML workspace; see `deployments.local.azure_ml`.
 
@@ -43,14 +44,16 @@ def azure_ml(
         blob_url: URL of the account's blob service.
         secrets: Files `token` (the bearer token that it asks for) and `account-key`.
         needs: The process that serves the account.
+        certificate: File with a certificate and its key, to speak TLS as some clients demand; None: plain HTTP.
     """
     files = [argument for name, path in secrets.items() for argument in (f"--{name}-file", str(path))]
     command = [sys.executable, "-m", "deployments.local.azure_ml", "--port", str(port), "--data", str(data)]
     where = ["--workspace", workspace, "--region", region, "--account", account, "--blob-url", blob_url]
+    tls = ["--certificate", str(certificate)] if certificate else []
     return Process(
         name="azure-ml",
-        command=[*command, *where, *files],
-        ready=answers(f"http://{HOST}:{port}{workspace}", 401),
+        command=[*command, *where, *files, *tls],
+        ready=port_ready(port) if certificate else answers(f"http://{HOST}:{port}{workspace}", 401),
         log=log,
         environment={**MODULES, "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true"},
         without=_OTHERS,
