@@ -1,4 +1,4 @@
-"""The durable state of one installation: one SQLite file behind `Journal`, `ReleaseBook` and `AuditLog`.
+"""The durable state of one installation: one SQLite file behind the journals, `ReleaseBook` and `AuditLog`.
 
 The file may be used by several processes and threads at once (WAL, a busy timeout, short transactions). What the
 journal learns survives the death of a process at once and a power cut by a few seconds' worth, which costs
@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from typing import Any
 from tasks.core.audit import AuditRecord, ChainHead, next_record
 from tasks.core.errors import Invalid, LintasError, NotFound, PreconditionFailed, Retryable, Terminal
 from tasks.core.release import Endpoint, Release, ReleaseState
+from tasks.uploads import SqliteUploads
 
 _SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 30.0
@@ -60,7 +61,8 @@ def _moment(time: datetime) -> str:
 
 
 class Records:
-    """Opens (and on first use creates) the file; `journal`, `releases` and `audit` are views of it.
+    """Opens (and on first use creates) the file; `journal`, `uploads`, `releases` and `audit` are views
+    of it.
 
     Args:
         path: The SQLite file; its directory is created.
@@ -74,6 +76,7 @@ class Records:
         self._database = _Database(path)
         self.path = path
         self.journal = SqliteJournal(self._database)
+        self.uploads = SqliteUploads(self._database)
         self.releases = SqliteReleaseBook(self._database, now)
         self.audit = SqliteAuditLog(self._database, now)
 
@@ -106,12 +109,16 @@ class SqliteJournal:
 
     def record(self, cloud: str, bucket: str, key: str, version: str, size_bytes: int, digest: str) -> None:
         """Remember the digest in place of what was known of this key."""
+        self.record_all([(cloud, bucket, key, version, size_bytes, digest)])
+
+    def record_all(self, rows: Sequence[tuple[str, str, str, str, int, str]]) -> None:
+        """`record` for each of the rows, in one transaction."""
         with self._database.writing(flushed=False) as connection:
-            connection.execute(
+            connection.executemany(
                 "INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET version = excluded.version, size_bytes = excluded.size_bytes,"
                 " digest = excluded.digest",
-                (cloud, bucket, key, version, size_bytes, digest),
+                rows,
             )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from tasks.artifacts import show_progress, show_table
 from tasks.core.dataset import DatasetURI, Manifest, read_manifest
 from tasks.core.errors import NotFound
+from tasks.core.plane.routes import plane_for, route_between
 from tasks.core.privacy import Cleared
 from tasks.core.transfer import CopiedObject, Receipt, TransferPlan, TransferPrices, copy, fetch, plan_transfer
 from tasks.registry import installation
@@ -43,6 +44,7 @@ def plan_move(
         _present(destination),
         prices=TransferPrices(egress_usd_per_gib=here.prices(charged_as).egress_usd_per_gib),
         delete=delete,
+        route=route_between(here.store_of(source), here.store_of(destination)),
     )
     say(
         f"{len(plan.to_send)} of {len(manifest)} objects to send, {plan.bytes_to_send:,} bytes, {plan.cost_usd:.4f} USD"
@@ -79,6 +81,7 @@ def copy_cleared(plan: TransferPlan, verdict: Cleared) -> Receipt:
             here.store_of(plan.source),
             destination,
             here.records.journal,
+            plane=plane_for(plan.route, uploads=here.records.uploads, key_prefix=plan.destination.key_prefix, say=say),
             on_object=count,
         )
     here.records.audit.append(
@@ -91,9 +94,10 @@ def copy_cleared(plan: TransferPlan, verdict: Cleared) -> Receipt:
             "objects_sent": len(receipt.copied),
             "bytes_sent": receipt.bytes_sent,
             "objects_removed": len(receipt.removed),
+            "route": receipt.route,
         },
     )
-    say(f"{plan.destination} holds {receipt.digest[:16]}; {len(receipt.copied)} objects sent")
+    say(f"{plan.destination} holds {receipt.digest[:16]}; {len(receipt.copied)} objects sent, route {receipt.route}")
     show_table(
         f"receipt-{plan.destination.cloud}",
         [

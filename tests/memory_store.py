@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from tasks.core.errors import IntegrityError, NotFound, PreconditionFailed
@@ -113,3 +113,7 @@ class MemoryJournal:
 
     def record(self, cloud: str, bucket: str, key: str, version: str, size_bytes: int, digest: str) -> None:
         self.digests[(cloud, bucket, key, version, size_bytes)] = digest
+
+    def record_all(self, rows: Sequence[tuple[str, str, str, str, int, str]]) -> None:
+        for row in rows:
+            self.record(*row)

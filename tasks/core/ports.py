@@ -219,6 +219,10 @@ class Journal(Protocol):
 
     def record(self, cloud: str, bucket: str, key: str, version: str, size_bytes: int, digest: str) -> None: ...
 
+    def record_all(self, rows: Sequence[tuple[str, str, str, str, int, str]]) -> None:
+        """`record` for each of the rows at once."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class OpenUpload:

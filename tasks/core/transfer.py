@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from tasks.core.privacy import Cleared, VerdictKey
 
 GIB = 1024**3
+_BATCH_S = 0.25
+"""How long what arrived may wait to be entered in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class TransferPlan:
         replace: Entries that it has with other content, with the version they must still have when replaced.
         remove: Paths that only the destination has.
         keep: Entries that are there already, byte for byte, with the version they have there.
-        route: `nothing` when there is nothing to send, otherwise `stream` (through this worker).
+        route: `nothing` when there is nothing to send, otherwise the way that the bytes shall take.
         cost_usd: Estimated cost of egress; None when the price is unknown.
     """
 
@@ -83,7 +85,10 @@ class TransferPlan:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a finished move did. `digest` is the dataset's at the far end, equal to that of the plan's manifest."""
+    """What a finished move did. `digest` is the dataset's at the far end, equal to that of the plan's manifest.
+
+    `route` is the way that the bytes took, which may differ from the plan's.
+    """
 
     source: DatasetURI
     destination: DatasetURI
@@ -109,6 +114,7 @@ def plan_transfer(
     *,
     prices: TransferPrices | None = None,
     delete: bool = False,
+    route: Route = "stream",
 ) -> TransferPlan:
     """Compare what should be at the destination with what is there. Moves nothing.
 
@@ -119,6 +125,7 @@ def plan_transfer(
         present: What the destination holds now.
         prices: For the estimate of cost; None for free.
         delete: Whether objects that only the destination has may be removed.
+        route: The way between the two stores; see `tasks.core.plane.routes.route_between`.
 
     Raises:
         Invalid: Source and destination are one, one lies inside the other, the source is empty, or the destination
@@ -153,7 +160,7 @@ def plan_transfer(
         replace=replace,
         remove=remove,
         keep=tuple(there[entry.path] for entry in manifest if there.get(entry.path) == entry),
-        route="stream" if add or replace else "nothing",
+        route=route if add or replace else "nothing",
         cost_usd=cost_usd,
     )
 
@@ -191,18 +198,10 @@ def copy(
     started = time.monotonic()
     key.require(verdict, manifest_digest=plan.manifest.digest, destination=plan.destination)
     loads = _loads(plan)
-    lock = threading.Lock()
-    done: list[CopiedObject] = []
-
-    def arrived(load: Load, item: CopiedObject) -> None:
-        journal.record(destination.cloud, destination.bucket, load.key, item.version, item.size_bytes, item.digest)
-        with lock:
-            done.append(item)
-        if on_object is not None:
-            on_object(item)
-
-    if loads:
-        (plane or StreamPlane()).carry(loads, source, destination, arrived)
+    with _Arrivals(journal, destination, on_object) as arrivals:
+        if loads:
+            (plane or StreamPlane()).carry(loads, source, destination, arrivals.add)
+    done = arrivals.all
     for path in plan.remove:
         destination.delete(plan.destination.key(path))
     far = _far_manifest(plan, done, destination)
@@ -218,6 +217,45 @@ def copy(
         route=_route_taken(done),
         elapsed_s=time.monotonic() - started,
     )
+
+
+class _Arrivals:
+    """What has arrived; entered in the journal in batches.
+
+    A killed run loses its last batch from the journal only: the objects are there, and their labels say what they are.
+    """
+
+    def __init__(self, journal: Journal, destination: Store, on_object: Progress | None) -> None:
+        self.all: list[CopiedObject] = []
+        self._journal, self._destination, self._on_object = journal, destination, on_object
+        self._batch: list[tuple[str, str, str, str, int, str]] = []
+        self._flushed = time.monotonic()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> _Arrivals:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush(self._batch)
+
+    def add(self, load: Load, item: CopiedObject) -> None:
+        """Note an object."""
+        place = (self._destination.cloud, self._destination.bucket)
+        with self._lock:
+            self.all.append(item)
+            self._batch.append((*place, load.key, item.version, item.size_bytes, item.digest))
+            now = time.monotonic()
+            due = now - self._flushed > _BATCH_S
+            batch = self._batch if due else []
+            if due:
+                self._batch, self._flushed = [], now
+        self._flush(batch)
+        if self._on_object is not None:
+            self._on_object(item)
+
+    def _flush(self, batch: list[tuple[str, str, str, str, int, str]]) -> None:
+        if batch:
+            self._journal.record_all(batch)
 
 
 def _loads(plan: TransferPlan) -> list[Load]:

@@ -1,0 +1,79 @@
+"""Which way a move takes, and what becomes of it when the way turns out to be closed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tasks.core.errors import Denied, Invalid, LintasError, Terminal
+from tasks.core.plane import Arrived, CopiedObject, Load, Plane, Route
+from tasks.core.plane.direct import DirectPlane
+from tasks.core.plane.stream import StreamPlane
+
+if TYPE_CHECKING:
+    from tasks.core.ports import Store, UploadJournal
+
+_log = logging.getLogger(__name__)
+
+
+def route_between(source: Store, destination: Store) -> Route:
+    """`direct` when both stores sign for others, else `stream`. Asks neither store."""
+    able = all(hasattr(type(store), "direct") for store in (source, destination))
+    return "direct" if able else "stream"
+
+
+def plane_for(
+    route: Route,
+    *,
+    uploads: UploadJournal | None = None,
+    key_prefix: str = "",
+    say: Callable[[str], None] = _log.warning,
+) -> Plane:
+    """The plane of a planned route.
+
+    Args:
+        route: From `route_between`.
+        uploads, key_prefix: See `DirectPlane`.
+        say: Called with a sentence when the move goes on by another route.
+    """
+    stream = StreamPlane()
+    return (
+        FallingBack(DirectPlane(uploads=uploads, key_prefix=key_prefix), stream, say) if route == "direct" else stream
+    )
+
+
+class FallingBack:
+    """A plane with another one behind it, for what the first cannot do here.
+
+    Refused credentials, a certificate that is not trusted, an object of too many parts or an answer that is not
+    understood closes a route. Wrong bytes, changed objects and silence do not: another route would meet the same.
+    """
+
+    def __init__(self, first: Plane, second: Plane, say: Callable[[str], None]) -> None:
+        self._first, self._second, self._say = first, second, say
+
+    def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
+        """See `Plane.carry`."""
+        there: set[str] = set()
+        lock = threading.Lock()
+
+        def note(load: Load, item: CopiedObject) -> None:
+            with lock:
+                there.add(load.key)
+            arrived(load, item)
+
+        try:
+            self._first.carry(loads, source, destination, note)
+        except LintasError as error:
+            if not closes(error):
+                raise
+            rest = [load for load in loads if load.key not in there]
+            self._say(f"{len(rest)} objects stream through the SDKs instead of going directly: {error}")
+            self._second.carry(rest, source, destination, arrived)
+
+
+def closes(error: LintasError) -> bool:
+    """Whether an error says that this route does not work here, whatever the objects."""
+    return isinstance(error, (Denied, Invalid)) or type(error) is Terminal

@@ -1,0 +1,91 @@
+"""Uploads in parts that are under way, in the records file, so that a killed move sends no finished part again."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from sqlite3 import Connection
+from typing import Protocol
+
+from tasks.core.ports import OpenUpload, SentPart
+
+_TABLES = (
+    """CREATE TABLE IF NOT EXISTS uploads (
+    cloud TEXT NOT NULL, bucket TEXT NOT NULL, key TEXT NOT NULL, upload_id TEXT NOT NULL, content TEXT NOT NULL,
+    PRIMARY KEY (cloud, bucket, key, upload_id)
+) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS upload_parts (
+    cloud TEXT NOT NULL, bucket TEXT NOT NULL, key TEXT NOT NULL, upload_id TEXT NOT NULL, number INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL, tag TEXT NOT NULL, proof TEXT NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (cloud, bucket, key, upload_id, number)
+) WITHOUT ROWID""",
+)
+_THIS = "cloud = ? AND bucket = ? AND key = ? AND upload_id = ?"
+
+
+class Database(Protocol):
+    """What is asked of the records file."""
+
+    def reading(self) -> AbstractContextManager[Connection]: ...
+
+    def writing(self, *, flushed: bool = True) -> AbstractContextManager[Connection]: ...
+
+
+class SqliteUploads:
+    """`UploadJournal` in two tables, which an older records file gets when it is next opened.
+
+    A power cut may undo the last entries: parts that are forgotten are sent again, and an upload that is forgotten
+    is for the bucket's own rule about unfinished uploads to remove.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        with database.reading() as connection:
+            there = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'upload_parts'").fetchone()[0]
+        if not there:
+            with database.writing() as connection:
+                for statement in _TABLES:
+                    connection.execute(statement)
+
+    def begun(self, cloud: str, bucket: str, key: str, upload_id: str, content: str) -> None:
+        """Enter an upload. It is on the disk before its first part leaves."""
+        with self._database.writing() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?, ?)", (cloud, bucket, key, upload_id, content)
+            )
+
+    def part_sent(self, cloud: str, bucket: str, key: str, upload_id: str, part: SentPart) -> None:
+        """Enter a part that the store has verified."""
+        row = (cloud, bucket, key, upload_id, part.number, part.size_bytes, part.tag, part.proof, part.digest)
+        with self._database.writing(flushed=False) as connection:
+            connection.execute("INSERT OR REPLACE INTO upload_parts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def ended(self, cloud: str, bucket: str, key: str, upload_id: str) -> None:
+        """Forget the upload and its parts."""
+        with self._database.writing(flushed=False) as connection:
+            for table in ("uploads", "upload_parts"):
+                connection.execute(f"DELETE FROM {table} WHERE {_THIS}", (cloud, bucket, key, upload_id))  # noqa: S608
+
+    def open(self, cloud: str, bucket: str, prefix: str) -> list[OpenUpload]:
+        """The uploads of keys that start with `prefix`, with their parts by number."""
+        with self._database.reading() as connection:
+            uploads = connection.execute(
+                "SELECT key, upload_id, content FROM uploads"
+                " WHERE cloud = ? AND bucket = ? AND substr(key, 1, length(?3)) = ?3",
+                (cloud, bucket, prefix),
+            ).fetchall()
+            return [
+                OpenUpload(
+                    key,
+                    upload_id,
+                    content,
+                    tuple(
+                        SentPart(*row)
+                        for row in connection.execute(
+                            f"SELECT number, size_bytes, tag, proof, digest FROM upload_parts WHERE {_THIS}"  # noqa: S608
+                            " ORDER BY number",
+                            (cloud, bucket, key, upload_id),
+                        )
+                    ),
+                )
+                for key, upload_id, content in uploads
+            ]

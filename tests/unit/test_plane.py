@@ -1,0 +1,181 @@
+"""The parts of the direct plane that need no server: memory, pace, fallback, signatures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from tasks.core.dataset import CHUNK_BYTES, Entry
+from tasks.core.errors import Denied, IntegrityError, Invalid, LintasError, PreconditionFailed, Retryable, Terminal
+from tasks.core.plane import Load, copied
+from tasks.core.plane.buffers import PIECE_BYTES, Buffers
+from tasks.core.plane.pace import Pace
+from tasks.core.plane.routes import FallingBack, plane_for, route_between
+from tasks.core.plane.stream import StreamPlane
+from tasks.providers._dialects.sigv4 import Signer
+from tests.memory_store import MemoryStore
+
+# Memory
+
+
+def test_buffers_never_exceed_their_budget_and_are_used_again() -> None:
+    buffers = Buffers(2 * CHUNK_BYTES)
+    first, second = buffers.lease(CHUNK_BYTES), buffers.lease(CHUNK_BYTES)
+    assert first is not None
+    assert second is not None
+    got: list[memoryview | None] = []
+    waiting = threading.Thread(target=lambda: got.append(buffers.lease(1)))
+    waiting.start()
+    waiting.join(0.05)
+    assert got == []
+    buffers.release(first)
+    waiting.join(5)
+    (piece,) = got
+    assert piece is not None
+    assert (len(piece), piece.obj) == (PIECE_BYTES, first.obj)
+
+
+def test_small_objects_share_a_chunk_and_give_it_back_whole() -> None:
+    buffers = Buffers(2 * CHUNK_BYTES)
+    pieces = [buffers.lease(10) for _ in range(2 * CHUNK_BYTES // PIECE_BYTES)]
+    assert len({id(piece.obj) for piece in pieces if piece is not None}) == 2
+    for piece in pieces:
+        assert piece is not None
+        buffers.release(piece)
+    whole = buffers.lease(CHUNK_BYTES)
+    assert whole is not None
+    assert len(whole) == CHUNK_BYTES
+
+
+def test_whoever_waits_for_a_buffer_is_sent_home_at_the_end() -> None:
+    buffers = Buffers(CHUNK_BYTES)
+    buffers.lease(CHUNK_BYTES)
+    got: list[memoryview | None] = []
+    waiting = threading.Thread(target=lambda: got.append(buffers.lease(1)))
+    waiting.start()
+    buffers.close()
+    waiting.join(5)
+    assert got == [None]
+
+
+# Pace
+
+
+def run(pace: Pace, rate_at: Callable[[int], float], ticks: int) -> list[int]:
+    limits: list[int] = []
+    for _ in range(ticks):
+        pace.moved(0, int(rate_at(pace.limit)))
+        pace.tick(1.0)
+        limits.append(pace.limit)
+    return limits
+
+
+def test_the_pace_grows_while_more_brings_more_and_stays_where_it_does_not() -> None:
+    limits = run(Pace(256), lambda limit: 1e8 * min(limit, 40), ticks=12)
+    assert max(limits) >= 64
+    assert limits[-1] in (32, 64)
+
+
+def test_the_pace_halves_when_a_store_asks_for_less() -> None:
+    pace = Pace(64, first=32)
+    pace.throttled()
+    pace.tick(1.0)
+    assert pace.limit == 16
+    for _ in range(10):
+        pace.throttled()
+        pace.tick(1.0)
+    assert pace.limit == 1
+
+
+def test_the_pace_never_passes_its_limit() -> None:
+    assert max(run(Pace(48), lambda limit: 1e8 * limit, ticks=20)) == 48
+
+
+# Routes
+
+LOADS = [Load(Entry(name, 1, "d" * 64, "v"), f"in/{name}", f"out/{name}", None) for name in "abc"]
+
+
+class Closed:
+    """A plane that carries one object and then fails."""
+
+    def __init__(self, error: LintasError) -> None:
+        self._error = error
+
+    def carry(self, loads, source, destination, arrived) -> None:
+        arrived(loads[0], copied(loads[0], "v1", "first", "direct"))
+        raise self._error
+
+
+class Open:
+    def __init__(self) -> None:
+        self.carried: list[str] = []
+
+    def carry(self, loads, source, destination, arrived) -> None:
+        self.carried += [load.key for load in loads]
+
+
+@pytest.mark.parametrize("error", [Denied("refused"), Invalid("too many parts"), Terminal("not understood")])
+def test_a_closed_route_falls_back_for_the_rest_and_says_so(error: LintasError) -> None:
+    said: list[str] = []
+    second = Open()
+    FallingBack(Closed(error), second, said.append).carry(
+        LOADS, MemoryStore(), MemoryStore(), lambda _load, _item: None
+    )
+    assert second.carried == ["out/b", "out/c"]
+    assert len(said) == 1
+    assert "2 objects" in said[0]
+
+
+@pytest.mark.parametrize("error", [IntegrityError("wrong"), PreconditionFailed("changed"), Retryable("silent")])
+def test_what_another_route_would_meet_too_is_raised(error: LintasError) -> None:
+    second = Open()
+    with pytest.raises(type(error)):
+        FallingBack(Closed(error), second, print).carry(LOADS, MemoryStore(), MemoryStore(), lambda _load, _item: None)
+    assert second.carried == []
+
+
+def test_stores_that_cannot_sign_stream() -> None:
+    assert route_between(MemoryStore(), MemoryStore()) == "stream"
+    assert isinstance(plane_for("stream"), StreamPlane)
+
+
+# Signatures
+
+
+@pytest.mark.parametrize("token", [None, "session-token"])
+@pytest.mark.parametrize("path", ["/raw/plain.txt", "/raw/a%20b/gr%C3%B6%C3%9Fe%2Bplus~x"])
+@pytest.mark.parametrize("query", [{}, {"partNumber": "7", "uploadId": "a/b+c="}])
+def test_a_signature_is_the_one_that_botocore_makes(path: str, query: dict[str, str], token: str | None) -> None:
+    credentials = Credentials("AKIDEXAMPLE", "secret", token)
+    headers = {"if-none-match": "*", "x-amz-meta-lintas-digest": "ab" * 32, "content-type": "application/octet-stream"}
+    ours = Signer(credentials, "eu-west-1", "s3.test:8333").headers("PUT", path, query, headers)
+
+    theirs = AWSRequest(
+        "PUT", f"http://s3.test:8333{path}", headers={**headers, "x-amz-content-sha256": "UNSIGNED-PAYLOAD"}
+    )
+    theirs.params = query
+    theirs.context["timestamp"] = ours["x-amz-date"]
+    signer = S3SigV4Auth(credentials, "s3", "eu-west-1")
+    theirs.headers["X-Amz-Date"] = ours["x-amz-date"]
+    if token:
+        theirs.headers["X-Amz-Security-Token"] = token
+    signature = signer.signature(signer.string_to_sign(theirs, signer.canonical_request(theirs)), theirs)
+
+    assert ours["Authorization"].endswith(f"Signature={signature}")
+
+
+def test_rotated_credentials_sign_with_the_new_key() -> None:
+    frozen = [SimpleNamespace(access_key="a", secret_key=secret, token=None) for secret in ("one", "two")]
+    rotating = SimpleNamespace(get_frozen_credentials=lambda: frozen[0])
+    signer = Signer(rotating, "eu-west-1", "host")  # type: ignore[arg-type]
+    before = signer.headers("GET", "/b/k", {}, {}, now_s=0.0)["Authorization"]
+    frozen.reverse()
+    after = signer.headers("GET", "/b/k", {}, {}, now_s=0.0)["Authorization"]
+    assert before != after

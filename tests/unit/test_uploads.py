@@ -1,0 +1,49 @@
+"""The journal of uploads in parts: what was begun and not ended, with what has arrived."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tasks.core.ports import SentPart
+from tasks.records import Records
+
+ONE = SentPart(1, 8, "tag-1", "proof-1", "d" * 64)
+TWO = SentPart(2, 3, "tag-2", "proof-2", "e" * 64)
+PLACE = ("aws", "raw", "lake/a")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "records.sqlite"
+
+
+def test_an_upload_is_known_with_its_parts_until_it_has_ended(path: Path) -> None:
+    with Records(path) as records:
+        records.uploads.begun(*PLACE, "u1", "content")
+        records.uploads.part_sent(*PLACE, "u1", TWO)
+        records.uploads.part_sent(*PLACE, "u1", ONE)
+    with Records(path) as records:
+        (upload,) = records.uploads.open("aws", "raw", "lake/")
+        assert (upload.key, upload.upload_id, upload.content, upload.parts) == ("lake/a", "u1", "content", (ONE, TWO))
+        records.uploads.ended(*PLACE, "u1")
+        assert records.uploads.open("aws", "raw", "") == []
+
+
+def test_a_prefix_is_compared_letter_by_letter(path: Path) -> None:
+    with Records(path) as records:
+        for key in ("lake_/a", "lakeX/a", "lake%/a"):
+            records.uploads.begun("aws", "raw", key, "u", "c")
+        assert [upload.key for upload in records.uploads.open("aws", "raw", "lake_/")] == ["lake_/a"]
+        assert records.uploads.open("google", "raw", "") == []
+
+
+def test_a_records_file_of_before_gets_the_tables(path: Path) -> None:
+    Records(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.executescript("DROP TABLE uploads; DROP TABLE upload_parts")
+    with Records(path) as records:
+        records.uploads.begun(*PLACE, "u1", "content")
+        assert len(records.uploads.open("aws", "raw", "")) == 1
