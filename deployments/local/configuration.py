@@ -15,6 +15,8 @@ from deployments.local.processes import HOST
 CLOUDS = ("aws", "google", "azure", "coreweave", "onprem", "edge")
 QUEUE = "lintas-events"
 AWS_REGION = "us-east-1"
+GOOGLE_REGION = "europe-west4"
+GOOGLE_PROJECT = "lintas-local"
 AZURE_REGION = "southeastasia"
 AZURE_WORKSPACE = {
     "subscription": "00000000-0000-0000-0000-000000000001",
@@ -108,12 +110,22 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
         },
         "google": {
             "provider": "google",
-            "region": "europe-west4",
+            "region": GOOGLE_REGION,
             "jurisdiction": "EU",
-            "endpoints": {"objects": url("google-objects")},
+            "endpoints": {
+                "objects": url("google-objects"),
+                **_both("training", "serving", url("google-vertex-ai")),
+                **({"logs": url("google-vertex-ai")} if url("google-vertex-ai") else {}),
+            },
             "credentials": {"token": _reference(secrets, "google-token", credentials.token)},
             # The price is the twin's own figure, as for azure.
-            "options": {"project": "lintas-local", "price_usd_per_hour.n2-standard-4": 0.20},
+            "options": {
+                "project": GOOGLE_PROJECT,
+                "bucket": WORK_BUCKET,
+                "image": f"{GOOGLE_REGION}-docker.pkg.dev/{GOOGLE_PROJECT}/lintas/training:1",
+                "serving_image": f"{GOOGLE_REGION}-docker.pkg.dev/{GOOGLE_PROJECT}/lintas/mlflow-pyfunc:1",
+                "price_usd_per_hour.n2-standard-4": 0.20,
+            },
         },
         "azure": {
             "provider": "azure",

@@ -19,7 +19,16 @@ from pathlib import Path
 
 from deployments.local import credentials, object_stores, services
 from deployments.local.azure_ml.process import azure_ml, workspace_id
-from deployments.local.configuration import AWS_REGION, AZURE_REGION, AZURE_WORKSPACE, CLOUDS, QUEUE, write_config
+from deployments.local.configuration import (
+    AWS_REGION,
+    AZURE_REGION,
+    AZURE_WORKSPACE,
+    CLOUDS,
+    GOOGLE_PROJECT,
+    GOOGLE_REGION,
+    QUEUE,
+    write_config,
+)
 from deployments.local.credentials import SecretFiles
 from deployments.local.kubernetes_api.process import kubernetes_api
 from deployments.local.object_stores import AZURITE_PORTS, SEAWEEDFS_PORTS
@@ -27,6 +36,7 @@ from deployments.local.ports import choose_ports
 from deployments.local.processes import HOST, Process
 from deployments.local.s3_events import notification_settings
 from deployments.local.sagemaker.process import sagemaker
+from deployments.local.vertex_ai.process import vertex_ai
 from tasks.core.errors import Invalid, Terminal
 
 LEVELS = ("objects", "all")
@@ -107,7 +117,7 @@ def _port_names(wanted: Wanted) -> list[str]:
     of_cloud: dict[str, list[str]] = {
         "aws": [*_seaweedfs_names("aws"), "aws-events", "aws-notifications", *compute("aws-sagemaker")],
         "coreweave": [*_seaweedfs_names("coreweave"), *compute("coreweave-kubernetes")],
-        "google": ["google-objects"],
+        "google": ["google-objects", *compute("google-vertex-ai")],
         "azure": [*(f"azure-{port}" for port in AZURITE_PORTS), *compute("azure-ml")],
     }
     names = [name for cloud in wanted.clouds for name in of_cloud.get(cloud, [])]
@@ -209,14 +219,24 @@ def _seaweedfs(
 
 
 def _google(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Process]:
-    return [
-        object_stores.cloud_storage(
-            ports["google-objects"],
-            state / "data" / "google-objects",
-            state / "logs" / "google-objects.log",
-            secrets.path("google-token", credentials.token),
-        )
-    ]
+    token = secrets.path("google-token", credentials.token)
+    objects = object_stores.cloud_storage(
+        ports["google-objects"], state / "data" / "google-objects", state / "logs" / "google-objects.log", token
+    )
+    if "google-vertex-ai" not in ports:
+        return [objects]
+    compute = vertex_ai(
+        ports["google-vertex-ai"],
+        state / "data" / "google-vertex-ai",
+        state / "logs" / "google-vertex-ai.log",
+        token=token,
+        objects_url=f"http://{HOST}:{ports['google-objects']}",
+        project=GOOGLE_PROJECT,
+        region=GOOGLE_REGION,
+        # After the servers that all wait for.
+        needs=("google-objects", "prefect", "mlflow"),
+    )
+    return [objects, compute]
 
 
 def _azure(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Process]:
