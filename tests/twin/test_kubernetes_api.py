@@ -23,7 +23,10 @@ from deployments.local.ports import free_ports
 from deployments.local.processes import HOST
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Retryable, Stockout
+from tasks.core.evaluation import model_digest
+from tasks.core.release import EndpointSpec
 from tasks.core.training import JobSpec, JobStatus, RunState, code_digest
+from tasks.providers.coreweave.server import open_server
 from tasks.providers.coreweave.store import open_store
 from tasks.providers.coreweave.trainer import CoreWeaveTrainer, open_trainer
 from tests.compute_clouds import ComputeCloud, ComputeClouds
@@ -404,3 +407,36 @@ def test_what_is_no_kubernetes_is_named(cloud: ComputeCloud) -> None:
     trainer = open_trainer(replace(cloud.config, endpoints={"training": cloud.config.endpoint("objects")}))
     with pytest.raises(LintasError, match="coreweave"):
         trainer.poll("twin-0000000000000000")
+
+
+# Serving in trouble
+
+
+def test_an_endpoint_without_a_node_says_so_and_goes_away_when_it_is_deleted(
+    cloud: ComputeCloud, tmp_path: Path, faults: Callable[..., None], api: client.ApiClient
+) -> None:
+    # Nothing is ever loaded: the pod does not come so far.
+    (tmp_path / "MLmodel").write_text("signature:\n  inputs: '[]'\n")
+    spec = EndpointSpec("nodeless", "nodeless", "1", model_digest(tmp_path), str(tmp_path))
+    server = open_server(cloud.config)
+    faults({"kind": "stockout"})
+    assert server.deploy(spec).healthy is False
+    seen = until(lambda: found if (found := server.describe("nodeless")) and "no node" in found.detail else None)
+    assert (seen.healthy, seen.digest, "Insufficient nvidia.com/gpu" in seen.detail) == (False, "", True)
+    with pytest.raises(Retryable, match="no endpoints available"):
+        server.predict("nodeless", b"{}")
+    server.delete("nodeless")
+    assert server.describe("nodeless") is None
+    chosen = "lintas/endpoint=nodeless"
+    until(lambda: client.CoreV1Api(api).list_namespaced_pod(NAMESPACE, label_selector=chosen).items == [])
+
+
+def test_a_slow_start_is_starting_until_it_runs(
+    trainer: CoreWeaveTrainer, tmp_path: Path, faults: Callable[..., None]
+) -> None:
+    faults({"kind": "slow_start", "times": 1, "delay_s": 1.0})
+    job_id = trainer.submit(spec_of(tmp_path / "code", "print('late')"))
+    states: list[RunState] = []
+    until(lambda: states.append(trainer.poll(job_id).state) or states[-1].ended)
+    assert states[-1] is RunState.SUCCEEDED
+    assert RunState.STARTING in states

@@ -230,7 +230,7 @@ class Cluster:
             case 400 | 422:
                 return Invalid(f"{here} refuses the request: {message}", "correct the job or the cloud's options")
             case 429 | 500 | 502 | 503 | 504:
-                words = f"the Kubernetes API of {here} cannot answer now ({status} {reason or message})"
+                words = f"the Kubernetes API of {here} cannot answer now ({status} {message or reason})"
                 return Retryable(words, "try again later", retry_after_s=_retry_after_s(headers))
             case 0:
                 return Retryable(f"no secure connection to the Kubernetes API of {here}", "check its certificate")
