@@ -538,6 +538,21 @@ def test_deleting_leaves_no_configuration_and_no_model(aws, server, specs):
     assert code_of(lambda: sagemaker.describe_endpoint(EndpointName="faulty"))[1].startswith("Could not find endpoint")
 
 
+def test_endpoints_whose_long_names_begin_alike_do_not_lose_their_configurations(aws, server, specs):
+    one, other = (f"{'long-' * 10}{end}" for end in ("one", "two"))
+    sagemaker = sdk(aws, "sagemaker")
+    for name in (one, other):
+        server.deploy(replace(specs["1"], name=name))
+    deadline = time.monotonic() + 30
+    while not all((seen := server.describe(name)) is not None and seen.healthy for name in (one, other)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    server.delete(one)
+    kept = sagemaker.describe_endpoint(EndpointName=other)["EndpointConfigName"]
+    assert sagemaker.describe_endpoint_config(EndpointConfigName=kept)["ProductionVariants"]
+    server.delete(other)
+
+
 def test_variants_share_the_requests_by_weight(aws, server, specs):
     served(server, specs["1"])
     sagemaker, runtime = sdk(aws, "sagemaker"), sdk(aws, "sagemaker-runtime")

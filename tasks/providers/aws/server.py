@@ -10,7 +10,6 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.html
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
@@ -73,7 +72,6 @@ def open_server(cloud: CloudConfig) -> SageMakerServer:
 class _Served:
     """What a configuration serves."""
 
-    model: str
     version: str
     digest: str
 
@@ -99,8 +97,9 @@ class SageMakerServer:
         self._control, self._place = clients.control, clients.place
         self._runtime = clients.open("sagemaker-runtime", read_timeout_s=quirks()["invocation_timeout_s"])
         self._url = (clients.endpoint or f"https://runtime.sagemaker.{region}.amazonaws.com").rstrip("/")
-        self._served_by = functools.lru_cache(maxsize=256)(self._read_config)
-        self._example_of = functools.lru_cache(maxsize=64)(self._read_example)
+        # Configurations and examples never change; what is missing may come yet.
+        self._known_configs: dict[str, _Served] = {}
+        self._known_examples: dict[str, bytes] = {}
 
     def deploy(self, spec: EndpointSpec) -> Endpoint:
         """See `Server.deploy`. The model travels only when the bucket does not have it.
@@ -113,6 +112,8 @@ class SageMakerServer:
         """
         config = self._config_name(spec)
         found = self._find(spec.name)
+        if found is None or _goal(found) != config:
+            checked_model(spec)
         if found is not None and found["EndpointStatus"] == "Failed":
             # It never served; SageMaker updates no endpoint in this state.
             self.delete(spec.name)
@@ -139,7 +140,7 @@ class SageMakerServer:
         return seen
 
     def describe(self, name: str) -> Endpoint | None:
-        """See `Server.describe`. What serves is asked for the model's own example, and must answer as its variant."""
+        """See `Server.describe`. Healthy is what has just answered the model's own example."""
         found = self._find(name)
         if found is None or found["EndpointStatus"] == "Deleting":
             return None
@@ -187,23 +188,22 @@ class SageMakerServer:
         if found is not None and found["EndpointStatus"] != "Deleting":
             with suppress(NotFound), translated(self._place):
                 self._control.delete_endpoint(EndpointName=name)
-        control, ours = self._control, re.compile(rf"{re.escape(name[: quirks()['name_room']])}-[0-9a-f]{{16}}")
+        control, root = self._control, _root(name)
         with translated(self._place):
-            listed = control.list_endpoint_configs(NameContains=name[: quirks()["name_room"]])["EndpointConfigs"]
-        for config in (each["EndpointConfigName"] for each in listed):
-            if ours.fullmatch(config):
+            pages = list(control.get_paginator("list_endpoint_configs").paginate(NameContains=root))
+        for config in [each["EndpointConfigName"] for page in pages for each in page["EndpointConfigs"]]:
+            if re.fullmatch(rf"{re.escape(root)}-[0-9a-f]{{16}}", config):
                 with suppress(NotFound), translated(self._place):
                     control.delete_endpoint_config(EndpointConfigName=config)
                 with suppress(NotFound), translated(self._place):
                     control.delete_model(ModelName=config)
-        self._served_by.cache_clear()
 
     def _config_name(self, spec: EndpointSpec) -> str:
         if not _can_name(spec.name):
             raise Invalid(f"'{spec.name}' cannot name an endpoint of SageMaker", "use letters, digits and dashes")
         facts = [spec.name, spec.model, spec.version, spec.digest, self._image, self._role_arn, self._depot.uri("")]
         facts += [self._instance_type, str(self._instances)]
-        return f"{spec.name[: quirks()['name_room']]}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
+        return f"{_root(spec.name)}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
 
     def _prepare(self, spec: EndpointSpec, config: str) -> None:
         """Make sure of the model's archive, the Model and the EndpointConfig."""
@@ -267,7 +267,7 @@ class SageMakerServer:
     def _unfinished(self, found: Mapping[str, Any], goal: _Served, reason: str) -> str:
         """What is between an endpoint that serves and the one that was wanted; empty when nothing is."""
         tags = self._tags(found)
-        wanted = tags.get(WANTED_TAG, found["EndpointConfigName"])
+        wanted = tags.get(WANTED_TAG) or str(found["EndpointConfigName"])
         if found["EndpointStatus"] != "InService":
             again = tags.get(UNDONE_TAG) == wanted
             earlier = f"version {goal.version} does not start: SageMaker has undone it once; it is tried again"
@@ -281,17 +281,21 @@ class SageMakerServer:
         )
         return f"version {version} does not start: {why}"
 
-    def _read_config(self, config: str) -> _Served:
-        """What a configuration serves. Configurations and models never change; only their deletion is possible."""
+    def _served_by(self, config: str) -> _Served:
+        """What a configuration serves; all empty when it was deleted by hand or is not ours."""
+        known = self._known_configs.get(config)
+        if known is not None:
+            return known
         try:
             with translated(self._place):
                 variants = self._control.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
                 model = self._control.describe_model(ModelName=variants[0]["ModelName"])
-            told = model["PrimaryContainer"].get("Environment", {})
+            told = model["PrimaryContainer"]["Environment"]
+            served = _Served(told["LINTAS_VERSION"], told["LINTAS_DIGEST"])
         except (NotFound, KeyError):
-            # Deleted by hand, or not ours: what it serves cannot be known.
-            told = {}
-        return _Served(told.get("LINTAS_MODEL", ""), told.get("LINTAS_VERSION", ""), told.get("LINTAS_DIGEST", ""))
+            return _Served("", "")
+        self._known_configs[config] = served
+        return served
 
     def _probe(self, name: str, digest: str) -> str | None:
         """Why the endpoint does not predict, or None."""
@@ -326,11 +330,13 @@ class SageMakerServer:
             return Retryable(f"the container of '{name}' on '{self._cloud}' does not answer", "try again")
         return Terminal(f"the model of '{name}' on '{self._cloud}' failed: {answered_reason(body)}", log)
 
-    def _read_example(self, digest: str) -> bytes | None:
-        try:
-            return b"".join(self._depot.store.get(self._example_key(digest))) or None
-        except NotFound:
-            return None
+    def _example_of(self, digest: str) -> bytes | None:
+        if digest not in self._known_examples:
+            try:
+                self._known_examples[digest] = b"".join(self._depot.store.get(self._example_key(digest)))
+            except NotFound:
+                return None
+        return self._known_examples[digest] or None
 
     def _model_key(self, digest: str) -> str:
         return f"{self._folder(digest)}model.tar.gz"
@@ -355,6 +361,12 @@ def _unless_there() -> Iterator[None]:
 
 def _can_name(name: str) -> bool:
     return re.fullmatch(quirks()["name_pattern"], name) is not None
+
+
+def _root(name: str) -> str:
+    """What the names of an endpoint's configurations begin with, and those of no other endpoint."""
+    room = quirks()["name_room"]
+    return name if len(name) <= room else f"{name[: room - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _goal(found: Mapping[str, Any]) -> str:
