@@ -25,12 +25,11 @@ from tasks.core.errors import Invalid, LintasError, NotFound, Retryable, Stockou
 from tasks.core.release import Endpoint, EndpointSpec
 from tasks.providers._dialects.scoring import EXAMPLE, answered_reason, checked_model
 from tasks.providers.azure.arm import Operation, Workspace
+from tasks.providers.azure.quirks import quirks
 from tasks.providers.azure.roll_out import RollOuts
 from tasks.providers.azure.store import AzureStore, open_store
 
-_LONGEST_NAME = 32
 _ENVIRONMENT = "lintas-serving"
-_PORT = 8080
 _BUSY = ("Creating", "Updating", "Scaling", "Deleting")
 
 
@@ -65,6 +64,10 @@ class AzureServer:
     def __init__(self, config: CloudConfig, workspace: Workspace, store: AzureStore) -> None:
         self._config, self._cloud = config, config.name
         self._workspace, self._store = workspace, store
+        instances = config.options.get("serving_instances", "1")
+        if not instances.isdecimal() or int(instances) < 1:
+            raise Invalid(f"clouds.{config.name}.options.serving_instances is no number of machines", "write 1 or more")
+        self._instances = int(instances)
         self._roll_outs = RollOuts(self._note)
         self._wanted: dict[str, str] = {}
         self._operations: dict[str, Operation] = {}
@@ -210,14 +213,17 @@ class AzureServer:
         """A deployment of a registered model, as the service wants it."""
         return {
             "location": self._workspace.region,
-            "sku": {"name": "Default", "capacity": int(self._config.options.get("serving_instances", 1))},
+            "sku": {"name": "Default", "capacity": self._instances},
             "tags": {"lintas-endpoint": spec.name, "version": spec.version, "digest": spec.digest},
             "properties": {
                 "endpointComputeType": "Managed",
                 "model": model_id,
                 "environmentId": self._environment(),
-                "instanceType": self._config.option("serving_sku"),
-                "requestSettings": {"requestTimeout": "PT60S", "maxConcurrentRequestsPerInstance": 8},
+                "instanceType": self._config.options.get("serving_sku", quirks()["serving_sku"]),
+                "requestSettings": {
+                    "requestTimeout": f"PT{quirks()['request_timeout_s']}S",
+                    "maxConcurrentRequestsPerInstance": quirks()["concurrent_requests"],
+                },
             },
         }
 
@@ -247,7 +253,7 @@ class AzureServer:
         path = f"environments/{_ENVIRONMENT}/versions/{version}"
         if self._workspace.find(path) is None:
             routes = {"livenessRoute": "/ping", "readinessRoute": "/ping", "scoringRoute": "/invocations"}
-            inference = {name: {"path": route, "port": _PORT} for name, route in routes.items()}
+            inference = {name: {"path": route, "port": quirks()["serving_port"]} for name, route in routes.items()}
             properties = {"image": image, "osType": "Linux", "inferenceConfig": inference}
             self._workspace.put(path, {"properties": properties})
         return f"{self._workspace.id}/{path}"
@@ -323,9 +329,9 @@ class AzureServer:
         return Terminal(f"the model on '{self._cloud}' fails with HTTP {status or 424}", "see the deployment's log")
 
     def _resource(self, name: str) -> str:
-        """The name of the endpoint in Azure: 32 characters at most, and unique in the whole region."""
+        """The name of the endpoint in Azure: short enough, and unique in the whole region."""
         unique = hashlib.sha256(f"{self._workspace.id.lower()}/{name}".encode()).hexdigest()[:8]
-        return f"{name[: _LONGEST_NAME - len(unique) - 1].rstrip('-')}-{unique}"
+        return f"{name[: quirks()['endpoint_name_limit'] - len(unique) - 1].rstrip('-')}-{unique}"
 
     def _model_prefix(self, digest: str) -> str:
         folder = self._config.options.get("prefix", "").strip("/")

@@ -32,6 +32,7 @@ from tasks.providers._dialects.jobs import (
     verdict,
 )
 from tasks.providers.azure.arm import NO_CAPACITY, Workspace, one_line
+from tasks.providers.azure.quirks import quirks
 from tasks.providers.azure.store import AzureStore, open_store
 
 STATES: Mapping[str, RunState] = {
@@ -56,10 +57,6 @@ STATES: Mapping[str, RunState] = {
 _LOG = "user_logs/std_log.txt"
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,254}")
 _EXIT_CODE = re.compile(r"exited with (?:status code|code) (-?\d+)")
-_GRACE_S = 10.0
-_SPARE_S = 600
-"""Seconds that the service's own timeout leaves for starting and for the output, beyond the command's."""
-_QUEUE_TIMEOUT_S = 1800.0
 
 
 def open_trainer(config: CloudConfig) -> AzureTrainer:
@@ -70,8 +67,8 @@ def open_trainer(config: CloudConfig) -> AzureTrainer:
         Denied: A credential's reference leads nowhere.
     """
     try:
-        queue_timeout_s = float(config.options.get("queue_timeout_s", _QUEUE_TIMEOUT_S))
-        grace_s = float(config.options.get("grace_s", _GRACE_S))
+        queue_timeout_s = float(config.options.get("queue_timeout_s", quirks()["queue_timeout_s"]))
+        grace_s = float(config.options.get("grace_s", quirks()["launcher_grace_s"]))
     except ValueError as error:
         key = f"clouds.{config.name}.options"
         raise Invalid(f"{key}.queue_timeout_s or {key}.grace_s is not a number", "correct lintas.yaml") from error
@@ -212,7 +209,7 @@ class AzureTrainer:
                     self._uri(bucket, checkpoint_prefix(self._prefix, job.family)), "jobOutputType", "ReadWriteMount"
                 ),
             },
-            "limits": {"jobLimitsType": "Command", "timeout": f"PT{int(job.timeout_s) + _SPARE_S}S"},
+            "limits": {"jobLimitsType": "Command", "timeout": f"PT{int(job.timeout_s) + quirks()['spare_s']}S"},
             "tags": {"lintas-digest": job.digest, "lintas-run": job.run_id, "lintas-attempt": str(job.attempt)},
         }
         if "compute" in options:
