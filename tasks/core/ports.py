@@ -183,8 +183,8 @@ class Direct(Protocol):
         """Send a part, with a checksum that the store verifies."""
         ...
 
-    def part_tag(self, request: SignedRequest, answer: Answer) -> str | None:
-        """What the store calls a part that was sent; None when it did not verify it: sign and send it again."""
+    def part_tag(self, request: SignedRequest, answer: Answer) -> str:
+        """What the store calls a part that was sent. IntegrityError: the store says that it has other bytes."""
         ...
 
     def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:

@@ -92,7 +92,7 @@ class S3Direct:
         query = {"partNumber": str(number), "uploadId": upload_id}
         return self._signed("PUT", write.key, query, {self._proof_header: proof}, proof)
 
-    def part_tag(self, request: SignedRequest, answer: Answer) -> str | None:
+    def part_tag(self, request: SignedRequest, answer: Answer) -> str:
         return self._etag("a part", request, answer)
 
     def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:

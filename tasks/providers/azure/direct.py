@@ -3,9 +3,9 @@
 With an account's key the SDK signs one container for an hour at a time (a shared access signature); otherwise requests
 carry the configured signature or a token.
 
-The service verifies CRC64 (NVME, little-endian), which costs a tenth of MD5; emulators and older stamps do not, and
-say so by not returning it. Which of the two is found out with the first block, which nobody sees before it is
-committed; a blob written at once carries MD5 until then.
+The service verifies CRC64 (NVME, little-endian), which costs a tenth of MD5; Azurite returns it unread. Which of the
+two is found out before the first upload in blocks, with a block that is never committed and whose checksum is wrong on
+purpose; a blob written at once carries MD5 until that is known.
 https://learn.microsoft.com/rest/api/storageservices/put-block
 """
 
@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
+import requests
 from awscrt import checksums
 from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _MOST_BLOCKS = 50_000
 _SIGNED_FOR_S = 3600
 _SCOPE = "https://storage.azure.com/.default"
+_TIMEOUT = (20.0, 60.0)
 _STAGED = "staged"
 _CRC64 = "x-ms-content-crc64"
 _MD5 = "Content-MD5"
@@ -68,6 +70,7 @@ class AzureDirect:
         self._verifies_crc64: bool | None = None
         self._signature = ("", 0.0)
         self._signing = threading.Lock()
+        self._probing = threading.Lock()
 
     def get(self, key: str, *, version: str, start: int, length: int | None) -> SignedRequest:
         headers = {"If-Match": f'"{version}"'} if version else {}
@@ -93,8 +96,7 @@ class AzureDirect:
         return self._authorized("PUT", write.key, "", headers, proof)
 
     def written(self, write: Write, request: SignedRequest, answer: Answer) -> str:
-        if _CRC64 in request.headers and answer.headers.get(_CRC64) != request.proof:
-            raise self._place.damaged(write.key)
+        self._confirm(write.key, request, answer)
         if "etag" not in answer.headers:
             raise self._place.not_understood("no ETag")
         return answer.headers["etag"].strip('"')
@@ -102,21 +104,18 @@ class AzureDirect:
     def begin(self, write: Write) -> str:
         require_kept(write.key, self._place)
         # Ids of one length, and of this upload alone: writers of one blob must not mix their blocks.
-        return uuid.uuid4().hex
+        upload_id = uuid.uuid4().hex
+        with self._probing:
+            if self._verifies_crc64 is None:
+                self._verifies_crc64 = self._refuses_wrong_crc64(write, upload_id)
+        return upload_id
 
     def part(self, write: Write, upload_id: str, number: int, body: memoryview) -> SignedRequest:
-        name, proof = _proof(body, crc64=self._verifies_crc64 is not False)
-        # The SDK encodes the ids that it is given; they must be the same here.
-        block_id = base64.b64encode(_block_id(upload_id, number).encode()).decode()
-        query = f"comp=block&blockid={quote(block_id, safe='')}"
-        return self._authorized("PUT", write.key, query, {name: proof}, proof)
+        name, proof = _proof(body, crc64=self._verifies_crc64 is True)
+        return self._block(write, upload_id, number, name, proof)
 
-    def part_tag(self, request: SignedRequest, answer: Answer) -> str | None:
-        if _CRC64 in request.headers:
-            if answer.headers.get(_CRC64) != request.proof:
-                self._verifies_crc64 = False
-                return None
-            self._verifies_crc64 = True
+    def part_tag(self, request: SignedRequest, answer: Answer) -> str:
+        self._confirm("a block", request, answer)
         return _STAGED
 
     def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:
@@ -154,14 +153,39 @@ class AzureDirect:
 
     def refused(self, key: str, answer: Answer, *, writing: bool) -> LintasError:
         code = answer.headers.get("x-ms-error-code", "")
-        if code == _WRONG_CRC64 and self._verifies_crc64 is None:
-            # Whether this service's CRC64 is ours is not known yet; its MD5 is beyond doubt.
-            self._verifies_crc64 = False
-            return self._place.cut(key)
         error = refusal(answer.status, code, answer.headers, self._place, key)
         if writing and isinstance(error, NotFound) and error.what == self._place.no_object(key).what:
             return self._place.changed(key)
         return error
+
+    def _refuses_wrong_crc64(self, write: Write, upload_id: str) -> bool:
+        """Whether the service takes the right checksum of a byte and refuses a wrong one."""
+        body = b"?"
+        name, right = _proof(memoryview(body), crc64=True)
+        _, wrong = _proof(memoryview(b"!"), crc64=True)
+        outcomes: list[tuple[int, str]] = []
+        for proof in (wrong, right):
+            request = self._block(write, upload_id, 0, name, proof)
+            try:
+                answer = requests.put(
+                    request.origin + request.target, body, headers=dict(request.headers), timeout=_TIMEOUT
+                )
+            except requests.RequestException as error:
+                raise self._place.unreachable() from error
+            outcomes.append((answer.status_code, answer.headers.get("x-ms-error-code", "")))
+        return outcomes == [(400, _WRONG_CRC64), (201, "")]
+
+    def _block(self, write: Write, upload_id: str, number: int, name: str, proof: str) -> SignedRequest:
+        # The SDK encodes the ids that it is given; they must be the same here.
+        block_id = base64.b64encode(_block_id(upload_id, number).encode()).decode()
+        query = f"comp=block&blockid={quote(block_id, safe='')}"
+        return self._authorized("PUT", write.key, query, {name: proof}, proof)
+
+    def _confirm(self, key: str, request: SignedRequest, answer: Answer) -> None:
+        for name in (_CRC64, _MD5):
+            confirmed = answer.headers.get(name.lower())
+            if name in request.headers and confirmed not in (None, request.proof):
+                raise self._place.damaged(key)
 
     def _authorized(self, method: str, key: str, query: str, headers: dict[str, str], proof: str = "") -> SignedRequest:
         headers |= self._version

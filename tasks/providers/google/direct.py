@@ -104,7 +104,7 @@ class GoogleDirect:
         query = urlencode({"partNumber": number, "uploadId": upload})
         return self._authorized("PUT", f"{self._path(name)}?{query}", {"x-goog-hash": f"crc32c={proof}"}, proof)
 
-    def part_tag(self, request: SignedRequest, answer: Answer) -> str | None:
+    def part_tag(self, request: SignedRequest, answer: Answer) -> str:
         self._confirm("a part", request, answer)
         if "etag" not in answer.headers:
             raise self._place.not_understood("no ETag")
