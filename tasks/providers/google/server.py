@@ -122,10 +122,7 @@ class VertexServer:
         Whoever sees that the wanted version has taken over has the one before undeployed, which would cost on.
         """
         endpoint = self._vertex.find(self._path(name), self._named(name))
-        if endpoint is None:
-            return None
-        endpoint, operation = self._with_operation(endpoint)
-        return self._described(endpoint, self._tidied(endpoint, operation))
+        return None if endpoint is None else self._looked_at(endpoint)
 
     def predict(self, name: str, payload: bytes) -> bytes:
         """See `Server.predict`.
@@ -278,7 +275,11 @@ class VertexServer:
         if labels != endpoint.get("labels", {}):
             change = {"labels": labels}
             endpoint = self._vertex.patch(self._path(spec.name), change, "labels", what)
-        return self._described(*self._with_operation(endpoint))
+        return self._looked_at(endpoint)
+
+    def _looked_at(self, endpoint: dict[str, Any]) -> Endpoint:
+        endpoint, operation = self._with_operation(endpoint)
+        return self._described(endpoint, self._tidied(endpoint, operation))
 
     def _with_operation(self, endpoint: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The endpoint with what was last begun on it, in an order in which the one does not contradict the other."""
