@@ -23,7 +23,7 @@ from botocore.config import Config
 from deployments.local.faults import put_faults
 from deployments.local.proc import descendants, is_same_process, start_ticks
 from tasks.core.dataset import DatasetURI
-from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Retryable, Stockout
+from tasks.core.errors import Denied, IntegrityError, Invalid, LintasError, NotFound, Retryable, Stockout
 from tasks.core.evaluation import model_digest
 from tasks.core.ports import Server, Trainer
 from tasks.core.release import Endpoint, EndpointSpec
@@ -360,6 +360,24 @@ def test_a_machine_that_dies_is_a_failure_with_its_code(trainer, faults, tmp_pat
     faults({"kind": "crash", "delay_s": 0.3})
     status = outcome(trainer, job_of(tmp_path, "import time; time.sleep(30)"))
     assert (status.state, status.exit_code) == (RunState.FAILED, -9)
+
+
+@pytest.mark.parametrize("damage", ["another file", "no archive"])
+def test_an_output_that_was_altered_in_the_bucket_does_not_come_home(aws, trainer, tmp_path, damage):
+    script = "import os; open(os.environ['LINTAS_OUTPUT_DIR'] + '/x', 'w').write('y')"
+    job_id = outcome(trainer, job_of(tmp_path, script)).job_id
+    s3, key = sdk(aws, "s3"), f"lintas-jobs/{job_id}/output/model.tar.gz"
+    archive = tmp_path / "m.tar.gz"
+    s3.download_file("lintas-work", key, str(archive))
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path / "m", filter="data")
+    (tmp_path / "m" / "x").write_text("z")
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path / "m", arcname=".")
+    s3.put_object(Bucket="lintas-work", Key=key, Body=archive.read_bytes() if damage == "another file" else b"nothing")
+    with pytest.raises(IntegrityError, match="1 files differ" if damage == "another file" else "cannot be read"):
+        trainer.fetch_output(job_id, tmp_path / "home")
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_lost_log_is_empty_and_no_error(trainer, faults, tmp_path):

@@ -19,6 +19,7 @@ import botocore.exceptions as boto
 import botocore.session
 from botocore.config import Config
 from botocore.loaders import Loader, create_loader
+from botocore.parsers import ResponseParserError
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, NotFound, Retryable, Stockout
@@ -161,6 +162,8 @@ def meaning(error: Exception, place: Place) -> LintasError:
         return Invalid(
             f"{place.cloud} cannot express this in a request to SageMaker", "correct the spec or lintas.yaml"
         )
+    if isinstance(error, ResponseParserError):
+        return place.cut(None)
     if not isinstance(error, boto.ClientError):
         return translate(error, place, None, _CODES)
     code, words = error.response.get("Error", {}).get("Code", ""), plain(error)
