@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tasks.artifacts import show_table
 from tasks.core import release as releases
-from tasks.core.errors import PolicyViolation, Terminal
+from tasks.core.errors import Invalid, PolicyViolation, Terminal
 from tasks.core.ports import Server
 from tasks.core.reconcile import reconcile_until
 from tasks.core.release import Endpoint, Release, ReleaseState, even_weights, governing, request_release
@@ -125,8 +125,10 @@ def _servers() -> dict[str, Server]:
     here = installation()
     opened: dict[str, Server] = {}
     for name in here.settings.clouds:
-        if here.provider(name).open_server is not None and "serving" in here.settings.clouds[name].endpoints:
+        try:
             opened[name] = here.server(name)
+        except Invalid:
+            continue  # Not configured for serving; a release that wants it there is refused when it is asked for.
     return opened
 
 
