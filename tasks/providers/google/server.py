@@ -12,29 +12,22 @@ https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.end
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import requests
 
 from tasks.core.cloud import CloudConfig
-from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Retryable, Stockout, Terminal
 from tasks.core.release import Endpoint, EndpointSpec
-from tasks.providers._dialects.scoring import EXAMPLE, answered_reason, checked_model
+from tasks.providers._dialects.scoring import answered_reason, checked_model
+from tasks.providers.google.models import ModelRegistry, Served, deployment_id
 from tasks.providers.google.quirks import quirks
-from tasks.providers.google.store import GoogleStore, open_store
 from tasks.providers.google.vertex import Exists, Vertex
 
 _WANTED, _OPERATION, _VERSION = "lintas-wanted", "lintas-operation", "lintas-version"
-_COMPLETE = "_lintas_complete"
-_PORT = 8080
 _SCORED = (200, 400, 413, 415, 422)
 
 
@@ -50,15 +43,6 @@ def open_server(config: CloudConfig) -> VertexServer:
     return VertexServer(config, Vertex(config, "serving"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Served:
-    """A model version by its own word."""
-
-    version: str
-    digest: str
-    artifact: str
-
-
 class VertexServer:
     """Serves models from endpoints of one project and region. Safe to use from several threads.
 
@@ -69,11 +53,7 @@ class VertexServer:
 
     def __init__(self, config: CloudConfig, vertex: Vertex) -> None:
         self._config, self._cloud, self._vertex = config, config.name, vertex
-        self._bucket = config.option("bucket")
-        self._prefix = config.options.get("prefix", "").strip("/")
-        self._store = open_store(config, self._bucket)
-        self._served: dict[str, _Served] = {}
-        self._examples: dict[str, bytes] = {}
+        self._models = ModelRegistry(config, vertex)
 
     def deploy(self, spec: EndpointSpec) -> Endpoint:
         """See `Server.deploy`.
@@ -85,7 +65,7 @@ class VertexServer:
         """
         directory = checked_model(spec)
         endpoint, operation = self._with_operation(self._ensured(spec.name))
-        wanted, deployed = _deployment_id(spec), _deployed(endpoint)
+        wanted, deployed = deployment_id(spec), _deployed(endpoint)
         labels = endpoint.get("labels", {})
         if operation is not None and not operation.get("done") and labels.get(_WANTED) == wanted:
             return self._described(endpoint, operation)
@@ -99,7 +79,7 @@ class VertexServer:
             return self._noted(spec, None)
         if operation is not None and labels.get(_WANTED) == wanted and _failed_lately(operation):
             raise self._failure(operation, spec.version)
-        model = self._registered(spec, directory)
+        model = self._models.registered(spec, directory)
         body = {
             "deployedModel": {
                 "id": wanted,
@@ -154,11 +134,7 @@ class VertexServer:
                 endpoint = self._vertex.find(self._path(name), what) or {}
             self._gone(self._path(name), what, timeout_s)
         self._gone(f"{self._vertex.parent}/models/{name}", f"model '{name}'", timeout_s)
-        try:
-            for info in self._store.list(self._folder(name)):
-                self._store.delete(info.key)
-        except NotFound:
-            return
+        self._models.forget_files(name)
 
     def _path(self, name: str) -> str:
         if not re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", name):
@@ -168,9 +144,6 @@ class VertexServer:
     @staticmethod
     def _named(name: str) -> str:
         return f"endpoint '{name}'"
-
-    def _folder(self, name: str) -> str:
-        return f"{self._prefix}/lintas-models/{name}/".lstrip("/")
 
     def _instances(self) -> int:
         try:
@@ -194,52 +167,6 @@ class VertexServer:
         except Exists:
             pass
         return self._vertex.get(self._path(name), what)
-
-    def _registered(self, spec: EndpointSpec, directory: Path) -> str:
-        """Name of the model version in the registry, with its files in the bucket; both made if need be."""
-        alias = f"lintas-{_identity(spec)[:40]}"
-        model, what = f"{self._vertex.parent}/models/{spec.name}", f"model '{spec.name}' {spec.version}"
-        known = self._vertex.find(f"{model}@{alias}", what)
-        if known is None:
-            artifact = self._uploaded(spec, directory)
-            described: dict[str, Any] = {
-                "displayName": spec.name,
-                "versionAliases": [alias],
-                "versionDescription": json.dumps({"version": spec.version, "digest": spec.digest}),
-                "artifactUri": artifact,
-                "containerSpec": {
-                    "imageUri": self._config.option("serving_image"),
-                    "predictRoute": "/invocations",
-                    "healthRoute": "/ping",
-                    "ports": [{"containerPort": _PORT}],
-                },
-            }
-            body: dict[str, Any] = {"model": described}
-            if self._vertex.find(model, what) is None:
-                body["modelId"] = spec.name
-            else:
-                body["parentModel"] = model
-            operation = self._vertex.post(f"{self._vertex.parent}/models:upload", body, what)
-            self._vertex.wait(operation, what, quirks()["create_endpoint_timeout_s"])
-        return f"{model}@{alias}"
-
-    def _uploaded(self, spec: EndpointSpec, directory: Path) -> str:
-        """URI of the model's files in the bucket. An object that is written last says that all are there."""
-        folder = f"{self._folder(spec.name)}{spec.digest}/"
-        marker = f"{self._folder(spec.name)}{spec.digest}{_COMPLETE}"
-        try:
-            self._store.head(marker)
-        except NotFound:
-            self._store.create_bucket()
-            for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-                with path.open("rb") as file:
-                    self._store.put(
-                        f"{folder}{path.relative_to(directory).as_posix()}",
-                        iter(lambda file=file: file.read(CHUNK_BYTES), b""),
-                        size_bytes=path.stat().st_size,
-                    )
-            self._store.put(marker, [b"."], size_bytes=1)
-        return f"gs://{self._bucket}/{folder}"
 
     def _tidied(self, endpoint: Mapping[str, Any], operation: dict[str, Any] | None) -> dict[str, Any] | None:
         """Begin to undeploy what the wanted version has replaced; the operation that is under way then."""
@@ -267,7 +194,7 @@ class VertexServer:
         endpoint = self._vertex.get(self._path(spec.name), what)
         labels = {
             **{key: value for key, value in endpoint.get("labels", {}).items() if key != _OPERATION},
-            _WANTED: _deployment_id(spec),
+            _WANTED: deployment_id(spec),
             _VERSION: re.sub(r"[^a-z0-9_-]", "-", spec.version.lower())[:63],
         }
         if operation is not None:
@@ -299,9 +226,9 @@ class VertexServer:
         split: Mapping[str, int] = endpoint.get("trafficSplit", {})
         labels = endpoint.get("labels", {})
         serving = max(split, key=lambda each: split[each], default="")
-        served, trouble, detail = _Served("", "", ""), "", ""
+        served, trouble, detail = Served("", "", ""), "", ""
         if serving in (deployed := _deployed(endpoint)):
-            served = self._version(deployed[serving])
+            served = self._models.served(deployed[serving])
             trouble = self._probe(name, served.artifact)
         if labels.get(_WANTED, serving) != serving or not serving:
             detail = self._under_way(labels, operation, deployed)
@@ -338,24 +265,9 @@ class VertexServer:
             "read the endpoint's log in Cloud Logging, then promote a version that does",
         )
 
-    def _version(self, deployed: Mapping[str, Any]) -> _Served:
-        """What a deployed model is, by the registry's entry of just that version."""
-        name = f"{str(deployed['model']).partition('@')[0]}@{deployed['modelVersionId']}"
-        key = f"{name} {deployed['id']}"
-        if key not in self._served:
-            model = self._vertex.find(name, "model version") or {}
-            try:
-                told = json.loads(model.get("versionDescription", ""))
-                served = _Served(str(told["version"]), str(told["digest"]), str(model["artifactUri"]))
-            except (ValueError, KeyError, TypeError):
-                # Somebody else's model: it has no digest, so that it is no release's.
-                served = _Served("", "", str(model.get("artifactUri", "")))
-            self._served[key] = served
-        return self._served[key]
-
     def _probe(self, name: str, artifact: str) -> str:
         """Why the endpoint does not predict, or the empty text."""
-        example = self._example(artifact)
+        example = self._models.example(artifact)
         try:
             answer = self._scored(name, example or b"{}", float(quirks()["probe_timeout_s"]))
         except Retryable as error:
@@ -364,17 +276,6 @@ class VertexServer:
         if answer.status_code == requests.codes.ok or not example:
             return ""
         return f"it refuses its own example: {_reason(answer)}"
-
-    def _example(self, artifact: str) -> bytes:
-        """The model's own example request, from its files."""
-        if artifact not in self._examples:
-            bucket, _, folder = artifact.removeprefix("gs://").partition("/")
-            store: GoogleStore = self._store if bucket == self._bucket else open_store(self._config, bucket)
-            try:
-                self._examples[artifact] = b"".join(store.get(f"{folder.rstrip('/')}/{EXAMPLE}"))
-            except NotFound:
-                self._examples[artifact] = b""
-        return self._examples[artifact]
 
     def _scored(self, name: str, payload: bytes, timeout_s: float) -> requests.Response:
         """The container's answer, a refusal of the request included."""
@@ -401,15 +302,6 @@ class VertexServer:
             self._vertex.wait(self._vertex.delete(name, what), what, timeout_s)
         except NotFound:
             return
-
-
-def _identity(spec: EndpointSpec) -> str:
-    return hashlib.sha256(json.dumps([spec.model, spec.version, spec.digest]).encode()).hexdigest()
-
-
-def _deployment_id(spec: EndpointSpec) -> str:
-    """Ten digits, as the service wants them, the same for the same model version."""
-    return str(10**9 + int(_identity(spec), 16) % (9 * 10**9))
 
 
 def _deployed(endpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
