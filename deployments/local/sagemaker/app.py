@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,13 @@ class SageMaker:
     Args:
         account: Whose requests are taken.
         objects: The account's S3.
-        root: Directory for what jobs and endpoints have on their disks.
+        root: Directory for what jobs and endpoints have on their disks; emptied, since the account begins empty.
     """
 
     def __init__(self, account: Account, objects: ObjectAccess, root: Path) -> None:
         self._account = account
+        for part in ("jobs", "endpoints"):
+            shutil.rmtree(root / part, ignore_errors=True)
         self._faults = FaultTable()
         resources, logs = Resources(account), Logs(self._faults)
         self._jobs = TrainingJobs(resources, objects, logs, self._faults, root / "jobs")

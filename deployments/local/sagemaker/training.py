@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import tarfile
 import time
 from collections.abc import AsyncIterator
@@ -174,6 +175,9 @@ class _Life:
             self._end("Failed", "Failed", str(error))
         except (BotoCoreError, ClientError, OSError, ValueError) as error:
             self._end("Failed", "Failed", f"InternalServerError: We encountered an internal error ({error}).")
+        finally:
+            # The machine is given back; a dataset a job would soon fill the disk.
+            shutil.rmtree(self._ml / "input" / "data", ignore_errors=True)
 
     async def _live(self, runner: JobRunner) -> None:
         stopping = self._job["StoppingCondition"]
