@@ -112,8 +112,8 @@ class Installation:
         """What all configured clouds could run."""
         found: list[Offer] = []
         for name in self.settings.clouds:
-            provider = self.provider(name)
-            found += offers_from_catalog(self.catalog(name), self.cloud(name), provider.open_trainer is not None)
+            cloud = self.cloud(name)
+            found += offers_from_catalog(self.catalog(name), cloud, self.provider(name).can_train(cloud))
         return tuple(found)
 
     def prices(self, cloud: str) -> Prices:

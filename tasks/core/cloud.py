@@ -98,6 +98,7 @@ class Provider:
         open_trainer: Opens the cloud's training service.
         open_server: Opens the cloud's serving service.
         open_events: Opens the cloud's event queue.
+        training_needs: Options without which a cloud of this provider has no training service.
         probes: What an account must allow, to be looked at one by one by `lintas doctor --cloud`.
         catalog: Its `catalog.yaml`: offers with prices and their sources, egress prices, limits and quirks.
     """
@@ -108,4 +109,9 @@ class Provider:
     open_trainer: Callable[[CloudConfig], Trainer] | None = None
     open_server: Callable[[CloudConfig], Server] | None = None
     open_events: Callable[[CloudConfig], EventSource] | None = None
+    training_needs: tuple[str, ...] = ()
     probes: Callable[[CloudConfig], Iterable[Probe]] | None = None
+
+    def can_train(self, cloud: CloudConfig) -> bool:
+        """Whether this cloud is set up for training jobs."""
+        return self.open_trainer is not None and all(need in cloud.options for need in self.training_needs)

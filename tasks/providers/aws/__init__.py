@@ -44,6 +44,7 @@ PROVIDER = Provider(
     name="aws",
     open_store=_open_store,
     open_trainer=_open_trainer,
+    training_needs=("role_arn", "image", "bucket"),
     open_server=_open_server,
     open_events=_open_events,
     catalog=Path(__file__).with_name("catalog.yaml"),

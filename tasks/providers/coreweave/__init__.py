@@ -39,5 +39,6 @@ PROVIDER = Provider(
     open_store=_open_store,
     catalog=Path(__file__).with_name("catalog.yaml"),
     open_trainer=_open_trainer,
+    training_needs=("image", "bucket"),
     open_server=_open_server,
 )
