@@ -1,0 +1,1 @@
+"""What is measured, one package an engine; each writes its figures under build/."""

@@ -1,0 +1,1 @@
+"""The mover against best-tuned rclone, at equal concurrency, interleaved, in medians."""

@@ -1,0 +1,191 @@
+"""`python -m benchmarks.mover`: the mover and rclone against stub stores; writes build/bench-mover.json.
+
+Both engines list the source and copy every object to a bucket where nothing is. What counts is the time from the
+listing to the last object; the start of the process does not. rclone runs in several tunings, and the best counts.
+The stub verifies nothing, so that both send their checksums in vain; ours also computes BLAKE3 of every byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.mover.stubs import Content, compiled, stub
+from tasks.core.cloud import CloudConfig
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "build"
+MIB = 1024 * 1024
+PAIRS = [("s3", "azure"), ("s3", "gcs"), ("gcs", "s3"), ("azure", "s3"), ("s3", "s3")]
+_SERIAL = itertools.count(1)
+_RCLONE = [
+    "--no-traverse", "--no-check-dest", "--retries", "1", "--use-json-log", "-v", "--stats", "1h",
+    "--s3-no-head", "--s3-no-check-bucket", "--s3-disable-checksum", "--s3-upload-concurrency", "8",
+    "--azureblob-no-check-container", "--azureblob-upload-concurrency", "8", "--gcs-no-check-bucket",
+]  # fmt: skip
+_CHUNKS = ["--s3-chunk-size", "16Mi", "--azureblob-chunk-size", "16Mi"]
+_LARGE_TUNINGS = [
+    [*_CHUNKS, "--multi-thread-streams", "0"],
+    [*_CHUNKS, "--multi-thread-streams", "4", "--multi-thread-cutoff", "32Mi", "--buffer-size", "0"],
+]
+_SMALL_TUNINGS: list[list[str]] = [["--buffer-size", "0"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is carried, by how many at a time."""
+
+    name: str
+    content: Content
+    in_flight: int
+    tunings: list[list[str]]
+
+
+def facts_of(cloud: CloudConfig) -> dict[str, dict[str, str]]:
+    """A cloud for the process that is measured."""
+    return {
+        "plain": {"name": cloud.name, "provider": cloud.provider, "region": cloud.region},
+        "endpoints": dict(cloud.endpoints),
+        "secrets": {name: secret.reveal() for name, secret in cloud.credentials.items()},
+        "options": dict(cloud.options),
+    }
+
+
+def run_ours(near: CloudConfig, far: CloudConfig, task: Task, budget_bytes: int) -> dict[str, float]:
+    """One run of the direct plane."""
+    digest = task.content.digest()
+    work = {
+        "near": facts_of(near),
+        "far": facts_of(far),
+        "from": "src",
+        "to": f"dst{next(_SERIAL)}",
+        "digests": {f"o/{number:05}": digest for number in range(task.content.count)},
+        "in_flight": task.in_flight,
+        "budget_bytes": budget_bytes,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.mover.ours"],
+        input=json.dumps(work), capture_output=True, text=True, check=False, cwd=ROOT, timeout=300,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"the direct plane failed:\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+def run_rclone(near: CloudConfig, far: CloudConfig, task: Task, tuning: list[str]) -> dict[str, float]:
+    """One run of rclone."""
+    environment = {key: value for key, value in os.environ.items() if key != "AWS_CA_BUNDLE"}
+    environment |= {"RCLONE_CONFIG": os.devnull, **_remote("NEAR", near), **_remote("FAR", far)}
+    at_a_time = ["--transfers", str(task.in_flight), "--checkers", str(task.in_flight)]
+    command = [
+        str(Path(sys.executable).with_name("rclone")), "copy", "near:src/o", f"far:dst{next(_SERIAL)}/o",
+        *_RCLONE, *at_a_time, *tuning,
+    ]  # fmt: skip
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, env=environment, stderr=log, stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        lines = log.read().splitlines()
+    if process.returncode:
+        raise SystemExit("rclone failed:\n" + "\n".join(lines[-5:]))
+    stats: dict[str, Any] = [entry for line in lines if (entry := json.loads(line).get("stats"))][-1]
+    return {
+        "elapsed_s": stats["elapsedTime"],
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_bytes": usage.ru_maxrss * 1024,
+        "objects": stats["transfers"],
+        "bytes": stats["bytes"],
+    }
+
+
+def _remote(name: str, cloud: CloudConfig) -> dict[str, str]:
+    secrets = {key: secret.reveal() for key, secret in cloud.credentials.items()}
+    url = cloud.endpoint("objects")
+    settings = {
+        "aws": {"type": "s3", "provider": "Other", "force_path_style": "true", "region": "us-east-1", **secrets},
+        "google": {"type": "gcs", "access_token": secrets.get("token", ""), "bucket_policy_only": "true"},
+        "azure": {"type": "azureblob", "account": "bench", "key": secrets.get("account_key", "")},
+    }[cloud.provider]
+    settings["endpoint"] = f"{url}/storage/v1/" if cloud.provider == "google" else url
+    return {f"RCLONE_CONFIG_{name}_{key}".upper(): value for key, value in settings.items()}
+
+
+def measure(pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, program: Path) -> dict[str, Any]:
+    """Interleaved rounds of one pair; medians of each engine and their ratio."""
+    total_bytes = task.content.count * task.content.size_bytes
+    runs: dict[str, list[dict[str, float]]] = {}
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        stub(program, pair[0], task.content, Path(logs) / "near.log") as near,
+        stub(program, pair[1], task.content, Path(logs) / "far.log") as far,
+    ):
+        for _ in range(rounds):
+            runs.setdefault("ours", []).append(run_ours(near, far, task, budget_bytes))
+            for number, tuning in enumerate(task.tunings):
+                runs.setdefault(f"rclone-{number}", []).append(run_rclone(near, far, task, tuning))
+    figures: dict[str, dict[str, float]] = {}
+    for engine, results in runs.items():
+        if any((r["objects"], r["bytes"]) != (task.content.count, total_bytes) for r in results):
+            raise SystemExit(f"{engine} did not carry everything from {pair[0]} to {pair[1]}: {results[-1]}")
+        elapsed_s = statistics.median(r["elapsed_s"] for r in results)
+        figures[engine] = {
+            "mb_per_s": total_bytes / 1e6 / elapsed_s,
+            "objects_per_s": task.content.count / elapsed_s,
+            "cpu_s_per_gib": statistics.median(r["cpu_s"] for r in results) / (total_bytes / 1024**3),
+            "peak_mb": max(r["peak_bytes"] for r in results) / 1e6,
+        }
+    best = max((name for name in figures if name != "ours"), key=lambda name: figures[name]["objects_per_s"])
+    ratio = figures["ours"]["objects_per_s"] / figures[best]["objects_per_s"]
+    return {
+        "pair": f"{pair[0]} -> {pair[1]}", "task": task.name, "rounds": rounds, "ratio": ratio,
+        "ours": figures["ours"], "rclone": figures[best], "rclone_tuning": " ".join(task.tunings[int(best[-1])]),
+        "load_average": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.mover", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--task", choices=["large", "small"], action="append")
+    parser.add_argument("--pair", action="append", help="for example s3:azure")
+    parser.add_argument("--budget-mib", type=int, default=64)
+    arguments = parser.parse_args()
+    tasks = {
+        "large": Task("large", Content(8, 128 * MIB), 8, _LARGE_TUNINGS),
+        "small": Task("small", Content(5000, 16 * 1024), 64, _SMALL_TUNINGS),
+    }
+    pairs = [(pair.split(":")[0], pair.split(":")[1]) for pair in arguments.pair or []] or PAIRS
+    program = compiled(BUILD)
+    results: list[dict[str, Any]] = []
+    print(f"{'pair':16} {'task':6} {'ours':>16} {'rclone':>16} {'ratio':>6}  CPU-s/GiB   peak MB   load")
+    for name in arguments.task or list(tasks):
+        for pair in pairs:
+            result = measure(pair, tasks[name], arguments.rounds, arguments.budget_mib * MIB, program)
+            results.append(result)
+            unit, figure = ("MB/s", "mb_per_s") if name == "large" else ("obj/s", "objects_per_s")
+            ours, rclone = result["ours"], result["rclone"]
+            print(
+                f"{result['pair']:16} {name:6} {ours[figure]:10,.0f} {unit:5} {rclone[figure]:10,.0f} {unit:5} "
+                f"{result['ratio']:6.2f}  {ours['cpu_s_per_gib']:.2f}/{rclone['cpu_s_per_gib']:.2f}  "
+                f"{ours['peak_mb']:.0f}/{rclone['peak_mb']:.0f}  {result['load_average']:.1f}",
+                flush=True,
+            )
+    BUILD.mkdir(exist_ok=True)
+    written = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "results": results}
+    (BUILD / "bench-mover.json").write_text(json.dumps(written, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""One measured run of the direct plane, as a process of its own; its work comes as JSON on standard input."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+
+from tasks.core.cloud import CloudConfig, Secret
+from tasks.core.dataset import DatasetURI, Entry, list_objects
+from tasks.core.plane import CopiedObject, Load
+from tasks.core.plane.direct import DirectPlane
+from tasks.core.ports import Store
+from tasks.registry import providers
+
+
+def cloud_of(facts: dict[str, dict[str, str]]) -> CloudConfig:
+    """A cloud as the parent describes it."""
+    secrets = {name: Secret(f"bench:{name}", lambda _, value=value: value) for name, value in facts["secrets"].items()}
+    plain = facts["plain"]
+    return CloudConfig(
+        plain["name"], plain["provider"], plain["region"], "EU", facts["endpoints"], secrets, facts["options"]
+    )
+
+
+def opened(config: CloudConfig, bucket: str) -> Store:
+    """The store of a bucket, connected and signed for once, as in a process that has been at work for a while."""
+    return providers()[config.provider].open_store(config, bucket)
+
+
+def main() -> None:
+    """List the source, carry everything, print what it took."""
+    work = json.load(sys.stdin)
+    near, far = (cloud_of(work[side]) for side in ("near", "far"))
+    source, destination = opened(near, work["from"]), opened(far, work["to"])
+    uri = DatasetURI(near.name, work["from"], "o")
+    arrived: list[CopiedObject] = []
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    started = time.monotonic()
+    loads = [
+        Load(
+            Entry(uri.path(info.key), info.size_bytes, work["digests"][info.key], info.version),
+            info.key,
+            info.key,
+            None,
+        )
+        for info in list_objects(source, uri)
+    ]
+    plane = DirectPlane(in_flight=work["in_flight"], budget_bytes=work["budget_bytes"])
+    plane.carry(loads, source, destination, lambda _load, item: arrived.append(item))
+    elapsed_s = time.monotonic() - started
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    facts = {
+        "elapsed_s": elapsed_s,
+        "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "peak_bytes": after.ru_maxrss * 1024,
+        "objects": len(arrived),
+        "bytes": sum(item.size_bytes for item in arrived),
+    }
+    print(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()
