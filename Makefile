@@ -9,12 +9,13 @@ export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types conformance clouds browser lock docs clean
+.PHONY: help setup setup-dev demo test lint types conformance clouds faults bench-mover bench-gate bench-placement bench-gateway browser lock docs clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 $(UV): requirements/bootstrap.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Lintas needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/bootstrap.txt
 	@touch $@
@@ -55,6 +56,18 @@ conformance: setup-dev ## One suite a port, every provider
 clouds: setup-dev ## Training and serving on each of the four clouds, and on all at once
 	$(BIN)/python -m pytest tests/flows/test_four_clouds.py -m campaign
 	@cat build/clouds.json
+
+faults: setup-dev ## Kills, cuts, storms and wrong bytes, seeded: the whole campaign
+	$(BIN)/python -m pytest tests/faults -m "campaign or not campaign"
+
+bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
+	$(BIN)/python -m benchmarks.mover
+
+bench-gate: setup-dev ## The privacy gate against decoding alone and against Presidio
+	$(BIN)/python -m benchmarks.gate
+
+bench-placement bench-gateway: ## Not there yet
+	@echo "$@: what it would measure is not built yet" >&2; exit 1
 
 browser: setup-dev ## The pages, in a headless Chromium
 	$(BIN)/python -m pytest tests/browser
