@@ -58,7 +58,7 @@ struct request {
     char *buffer, method[8], target[8192], path[4096], query[4096];
     char range[128], etag[96], proof[64], content_range[128];
     long length, decoded;
-    int is_block_blob, last;
+    int no_308, last;
 };
 
 static void unescape(char *text) {
@@ -249,8 +249,9 @@ static void json_upload(struct request *r, char *bucket) {
         char *slash = strrchr(r->content_range, '/');
         if (slash && slash[1] != '*') total = atol(slash + 1);
         if (total < 0 || size_of(upload) < total) {
-            snprintf(headers, sizeof headers, "Range: bytes=0-%ld\r\n", size_of(upload) - 1);
-            answer(r, 308, headers, "");
+            /* Google's Go client asks for a 200 in place of 308, which its HTTP stack takes for a redirect. */
+            snprintf(headers, sizeof headers, "Range: bytes=0-%ld\r\nX-Http-Status-Code-Override: 308\r\n", size_of(upload) - 1);
+            answer(r, r->no_308 ? 200 : 308, headers, "");
             return;
         }
         char *of = strchr(upload, ':') + 1;
@@ -365,6 +366,7 @@ static void header(struct request *r, const char *name, char *value) {
     else if (!strcasecmp(name, "range") || !strcasecmp(name, "x-ms-range")) snprintf(r->range, sizeof r->range, "%s", value);
     else if (!strcasecmp(name, "content-range")) snprintf(r->content_range, sizeof r->content_range, "%s", value);
     else if (!strcasecmp(name, "x-ms-content-crc64")) snprintf(r->proof, sizeof r->proof, "%s", value);
+    else if (!strcasecmp(name, "x-guploader-no-308")) r->no_308 = !strcasecmp(value, "yes");
     else if (!strcasecmp(name, "connection")) r->last = !strcasecmp(value, "close");
     else if (!strcasecmp(name, "expect")) {
         struct iovec go = {(void *)"HTTP/1.1 100 Continue\r\n\r\n", 25};
@@ -385,7 +387,7 @@ static int read_request(struct request *r) {
         if (received <= 0) return 0;
         r->got += (int)received;
     }
-    r->length = 0; r->decoded = -1; r->last = 0;
+    r->length = 0; r->decoded = -1; r->last = r->no_308 = 0;
     r->range[0] = r->proof[0] = r->content_range[0] = 0;
     r->used = (int)(end + 4 - r->buffer);
     *end = 0;

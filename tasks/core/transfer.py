@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from tasks.core.privacy import Cleared, VerdictKey
 
 GIB = 1024**3
+_ATTEMPTS = 4
 _BATCH_S = 0.25
 """How long what arrived may wait to be entered in the journal."""
 
@@ -202,10 +204,11 @@ def copy(
         if loads:
             (plane or StreamPlane()).carry(loads, source, destination, arrivals.add)
     done = arrivals.all
+    stop = threading.Event()
     for path in plan.remove:
-        destination.delete(plan.destination.key(path))
-    far = _far_manifest(plan, done, destination)
-    _publish(far, plan.destination, destination)
+        with_retries(partial(destination.delete, plan.destination.key(path)), _ATTEMPTS, stop)
+    far = with_retries(lambda: _far_manifest(plan, done, destination), _ATTEMPTS, stop)
+    with_retries(lambda: _publish(far, plan.destination, destination), _ATTEMPTS, stop)
     return Receipt(
         source=plan.source,
         destination=plan.destination,
@@ -359,7 +362,7 @@ def fetch(
         partial.replace(target)
 
     stop = threading.Event()
-    in_parallel(lambda entry: with_retries(lambda: bring(entry), 4, stop), wanted, in_flight, stop)
+    in_parallel(lambda entry: with_retries(lambda: bring(entry), _ATTEMPTS, stop), wanted, in_flight, stop)
     return into
 
 

@@ -1,0 +1,147 @@
+"""Seeded trouble on the way between real servers: in the end the far side is the near side, and nothing lies about."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tasks.core.errors import IntegrityError, LintasError
+from tasks.core.plane.direct import DirectPlane
+from tasks.records import Records
+from tests.conformance.stores import MIB, keys, pointed_at
+from tests.conformance.wire import Wire
+from tests.faults.conftest import MakeTrial
+from tests.faults.storm import Storm
+
+PAIRS = [
+    ("aws", "azure"),
+    ("aws", "google"),
+    ("google", "coreweave"),
+    ("azure", "aws"),
+    ("google", "azure"),
+    ("azure", "google"),
+]
+SIZES_BYTES = (0, 100, 70_000, 5 * MIB, 9 * MIB, 17 * MIB)
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Iterator[Records]:
+    with Records(tmp_path / "records.sqlite") as opened:
+        yield opened
+
+
+def plane_over(records: Records) -> DirectPlane:
+    return DirectPlane(uploads=records.uploads, key_prefix="out/")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_storm_of_refusals_slows_a_move_and_does_not_change_it(trial: MakeTrial, records: Records, seed: int) -> None:
+    near, far = PAIRS[seed % len(PAIRS)]
+    move = trial(near, far, SIZES_BYTES)
+    share = random.Random(seed).uniform(0.1, 0.5)
+    with (
+        Storm(move.near.endpoint("objects"), share=share, seed=seed) as before,
+        Storm(move.far.endpoint("objects"), share=share, seed=seed + 1) as behind,
+    ):
+        move.move_until_done(
+            lambda: plane_over(records),
+            near=pointed_at(move.near, before.port),
+            far=pointed_at(move.far, behind.port),
+        )
+
+        assert before.refused + behind.refused > 0
+    move.require_identical()
+    move.require_clean()
+    assert records.uploads.open(far, move.bucket, "") == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_connections_that_are_cut_anywhere_cost_time_only(trial: MakeTrial, records: Records, seed: int) -> None:
+    near, far = PAIRS[seed % len(PAIRS)]
+    move = trial(near, far, SIZES_BYTES)
+    draw = random.Random(seed)
+    with (
+        Wire(move.near.endpoint("objects"), cut_after_bytes=draw.randrange(9 * MIB, 12 * MIB)) as before,
+        Wire(move.far.endpoint("objects"), cut_once_after_sent_bytes=draw.randrange(1000, 6 * MIB)) as behind,
+    ):
+        move.move_until_done(
+            lambda: plane_over(records),
+            near=pointed_at(move.near, before.port),
+            far=pointed_at(move.far, behind.port),
+        )
+
+        assert before.cuts + behind.cuts > 0
+    move.require_identical()
+    move.require_clean()
+    assert records.uploads.open(far, move.bucket, "") == []
+
+
+@pytest.mark.parametrize("side", ["sent", "received"])
+@pytest.mark.parametrize("seed", range(6))
+def test_no_wrong_byte_is_ever_accepted(trial: MakeTrial, records: Records, seed: int, side: str) -> None:
+    near, far = PAIRS[seed % len(PAIRS)]
+    draw = random.Random(seed)
+    size_bytes = draw.choice([5_000, 17 * MIB])
+    move = trial(near, far, (300, size_bytes))
+    path, content = next(item for item in move.content.items() if len(item[1]) == size_bytes)
+    at = draw.randrange(size_bytes - 16)
+    right = content[at : at + 12]
+    wrong = bytes([right[0] ^ 1]) + right[1:]
+    struck = move.far if side == "sent" else move.near
+    with Wire(struck.endpoint("objects"), **{f"damage_{side}": (right, wrong)}) as wire:
+        way = {"far" if side == "sent" else "near": pointed_at(struck, wire.port)}
+        with pytest.raises(IntegrityError):
+            move.move(plane_over(records), **way)
+
+        assert wire.damaged
+    _, destination = move.stores()
+    assert move.target.key(path) not in keys(destination, "out/")
+    move.require_clean()
+
+    move.move(plane_over(records))
+
+    move.require_identical()
+    move.require_clean()
+
+
+@pytest.mark.parametrize("far", ["aws", "google", "azure"])
+def test_a_lost_network_keeps_what_has_arrived_for_the_next_run(trial: MakeTrial, records: Records, far: str) -> None:
+    move = trial("coreweave", far, (40 * MIB,))
+    plane = DirectPlane(uploads=records.uploads, key_prefix="out/", attempts=1, in_flight=2)
+    # Each connection lives for one part and the beginning of another.
+    with (
+        Wire(move.near.endpoint("objects"), cut_after_bytes=9 * MIB) as wire,
+        pytest.raises(LintasError),
+    ):
+        move.move(plane, near=pointed_at(move.near, wire.port))
+    kept = sum(len(upload.parts) for upload in records.uploads.open(far, move.bucket, ""))
+
+    receipt = move.move(plane_over(records))
+
+    assert kept > 0
+    assert receipt.bytes_sent == 40 * MIB
+    move.require_identical()
+    move.require_clean()
+
+
+@pytest.mark.parametrize("far", ["aws", "google"])
+def test_an_upload_that_nobody_will_finish_is_given_up_by_the_next_move(
+    trial: MakeTrial, records: Records, far: str
+) -> None:
+    move = trial("coreweave", far, (10 * MIB,))
+    _, destination = move.stores()
+    direct = destination.direct  # type: ignore[attr-defined]
+    from tasks.core.ports import Write
+
+    write = Write("out/of-another-plan", 20 * MIB, {"lintas-digest": "d" * 64}, None, True)
+    upload_id = direct.begin(write)
+    records.uploads.begun(far, move.bucket, write.key, upload_id, "other content")
+
+    move.move(plane_over(records))
+
+    move.require_identical()
+    move.require_clean()
+    assert records.uploads.open(far, move.bucket, "") == []
