@@ -11,7 +11,7 @@ from tasks.core.cloud import CloudConfig, Secret
 from tasks.core.dataset import DatasetURI, Entry, list_objects
 from tasks.core.plane import CopiedObject, Load
 from tasks.core.plane.direct import DirectPlane
-from tasks.core.ports import Store
+from tasks.core.ports import DirectStore, Store
 from tasks.registry import providers
 
 
@@ -25,8 +25,12 @@ def cloud_of(facts: dict[str, dict[str, str]]) -> CloudConfig:
 
 
 def opened(config: CloudConfig, bucket: str) -> Store:
-    """The store of a bucket, connected and signed for once, as in a process that has been at work for a while."""
-    return providers()[config.provider].open_store(config, bucket)
+    """The store of a bucket, with what its SDK loads when it first signs."""
+    store = providers()[config.provider].open_store(config, bucket)
+    if not isinstance(store, DirectStore):
+        raise SystemExit(f"{config.name} cannot sign for others")
+    store.direct.get("any", version="", start=0, length=None)
+    return store
 
 
 def main() -> None:
@@ -47,12 +51,14 @@ def main() -> None:
         )
         for info in list_objects(source, uri)
     ]
+    listed_s = time.monotonic() - started
     plane = DirectPlane(in_flight=work["in_flight"], budget_bytes=work["budget_bytes"])
     plane.carry(loads, source, destination, lambda _load, item: arrived.append(item))
     elapsed_s = time.monotonic() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
     facts = {
         "elapsed_s": elapsed_s,
+        "listed_s": listed_s,
         "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "peak_bytes": after.ru_maxrss * 1024,
         "objects": len(arrived),

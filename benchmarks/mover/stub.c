@@ -152,7 +152,7 @@ static char *page(const char *before, const char *entry, const char *between, co
     size_t length = (size_t)sprintf(text, "%s", before);
     for (long number = first; number < object_count && number < first + most; number++) {
         if (number > first) length += (size_t)sprintf(text + length, "%s", between);
-        length += (size_t)sprintf(text + length, entry, number, object_bytes);
+        length += (size_t)sprintf(text + length, entry, number, object_bytes, port, number);
     }
     sprintf(text + length, "%s", after);
     return text;
@@ -170,7 +170,8 @@ static void list(struct request *r, const char *bucket) {
     if (!strcmp(dialect, "gcs")) {
         if (more) snprintf(after, sizeof after, "],\"nextPageToken\":\"%ld\"}", first + most); else strcpy(after, "]}");
         text = page("{\"kind\":\"storage#objects\",\"items\":[", "{\"kind\":\"storage#object\",\"bucket\":\"src\",\"name\":\"o/%05ld\","
-            "\"generation\":\"1\",\"size\":\"%ld\",\"updated\":\"2026-01-01T00:00:00.000Z\"}", ",", after, first, most);
+            "\"generation\":\"1\",\"size\":\"%ld\",\"updated\":\"2026-01-01T00:00:00.000Z\",\"mediaLink\":\"http://127.0.0.1:%d/"
+            "storage/v1/b/src/o/o%%2F%05ld?alt=media\"}", ",", after, first, most);
     } else if (!strcmp(dialect, "azure")) {
         if (more) snprintf(after, sizeof after, "</Blobs><NextMarker>%ld</NextMarker></EnumerationResults>", first + most);
         else strcpy(after, "</Blobs><NextMarker/></EnumerationResults>");
