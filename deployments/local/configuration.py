@@ -97,6 +97,7 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
                 "objects": url("aws-s3"),
                 "events": url("aws-events"),
                 **_both("training", "serving", url("aws-sagemaker")),
+                **({"identity": url("aws-sagemaker")} if url("aws-sagemaker") else {}),
             },
             "credentials": s3("aws"),
             # The twin runs and serves with this machine's Python, whatever the images are.
@@ -115,7 +116,7 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "endpoints": {
                 "objects": url("google-objects"),
                 **_both("training", "serving", url("google-vertex-ai")),
-                **({"logs": url("google-vertex-ai")} if url("google-vertex-ai") else {}),
+                **_both("logs", "identity", url("google-vertex-ai")),
             },
             "credentials": {"token": _reference(secrets, "google-token", credentials.token)},
             # The price is the twin's own figure, as for azure.
@@ -124,7 +125,7 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
                 "bucket": WORK_BUCKET,
                 "image": f"{GOOGLE_REGION}-docker.pkg.dev/{GOOGLE_PROJECT}/lintas/training:1",
                 "serving_image": f"{GOOGLE_REGION}-docker.pkg.dev/{GOOGLE_PROJECT}/lintas/mlflow-pyfunc:1",
-                "price_usd_per_hour.n2-standard-4": 0.20,
+                "price_usd_per_hour.n2-standard-4": 0.40,
             },
         },
         "azure": {
