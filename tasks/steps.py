@@ -38,7 +38,7 @@ def step(
     options: dict[str, Any] = {
         "name": name,
         "timeout_seconds": timeout_s,
-        "task_run_name": run_name,
+        "task_run_name": run_name or name,
         "cache_policy": NO_CACHE,
         "persist_result": False,
     }
