@@ -26,6 +26,7 @@ SILENCE_TIMEOUT_S = 60
 
 _HEAD_BYTES = 64 * 1024
 _MOST_UNASKED_BYTES = 4 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
 _ONE_RECORD_BYTES = 16 * 1024
 _END_OF_HEAD = b"\r\n\r\n"
 _TRUSTED = ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
@@ -124,6 +125,8 @@ class Connection:
         self._target_prefix = ""
         self._extra = ""
         self._secure = where.scheme == "https"
+        # One call for a piece instead of one for each of its packets; TLS has records of its own.
+        self._whole = 0 if self._secure else socket.MSG_WAITALL
         self._host = where.netloc
         self._socket = self._connected(where)
 
@@ -233,7 +236,8 @@ class Connection:
         target[:at] = self._view[:at]
         self._consume(at)
         while at < len(target):
-            received = self._socket.recv_into(target[at:])
+            piece = target[at : at + _PIECE_BYTES]
+            received = self._socket.recv_into(piece, 0, self._whole)
             if not received:
                 raise Torn("the connection was closed in the middle of a body")
             at += received
