@@ -27,6 +27,7 @@ KINDS = {
     "stockout": "a job or endpoint finds no capacity",
     "quota": "a request is refused because a quota is used up",
     "throttle": "a request is refused because there are too many",
+    "deny": "a request is refused for want of a permission; `operation` is the permission in the provider's words",
     "error": "a request is answered with `status` (500)",
     "slow_start": "a job or endpoint takes `delay_s` longer to begin",
     "preempt": "a running job is taken off its machine `delay_s` after it began, with notice",
@@ -34,7 +35,7 @@ KINDS = {
     "lost_logs": "a job's log cannot be read",
     "unhealthy": "an endpoint never becomes healthy",
     "hang": "a request is answered `delay_s` later, or never within an hour",
-    "wrong_bytes": "one byte of an answer's body is another",
+    "wrong_bytes": "one byte of an answer's body, which the seed decides, is another",
     "cut": "the connection is cut in the middle of an answer",
     "lost": "the cloud is gone: every connection is cut before an answer",
 }
@@ -113,6 +114,10 @@ class FaultTable:
             return fault
         return None
 
+    def place_in(self, body: bytes) -> int:
+        """Which byte of a body is to be another, drawn like everything else."""
+        return self._draws.randrange(len(body))
+
     def described(self) -> dict[str, Any]:
         """The table as JSON."""
         return {"seed": self.seed, "faults": [asdict(fault) for fault in self.faults]}
@@ -179,21 +184,21 @@ class WireFaults:
         if met["hang"]:
             await asyncio.sleep(met["hang"].delay_s or _ONE_HOUR_S)
         if met["wrong_bytes"]:
-            send = _damaging(send)
+            send = _damaging(send, self._table.place_in)
         if met["cut"]:
             send = _cutting(send, owner)
         await self._application(scope, receive, send)
 
 
-def _damaging(send: Send) -> Send:
+def _damaging(send: Send, place_in: Callable[[bytes], int]) -> Send:
     done = False
 
     async def damage(message: Message) -> None:
         nonlocal done
         body = message.get("body", b"")
         if not done and message["type"] == "http.response.body" and body:
-            middle = len(body) // 2
-            message = {**message, "body": body[:middle] + bytes([body[middle] ^ 0x01]) + body[middle + 1 :]}
+            place = place_in(body)
+            message = {**message, "body": body[:place] + bytes([body[place] ^ 0x01]) + body[place + 1 :]}
             done = True
         await send(message)
 
