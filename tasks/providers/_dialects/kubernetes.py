@@ -20,10 +20,11 @@ from pydantic import ValidationError
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Denied, Invalid, LintasError, NotFound, PreconditionFailed, Retryable, Stockout, Terminal
+from tasks.providers._dialects.patience import request_timeout_s
 
 Json = dict[str, Any]
 
-_TIMEOUT_S = (5.0, 60.0)
+_CONNECT_TIMEOUT_S = 5.0
 # The status of an object is written by its controller all the time, and counts as a change.
 _TRIES = 8
 _APIS: Mapping[str, tuple[str, str]] = {
@@ -34,6 +35,7 @@ _APIS: Mapping[str, tuple[str, str]] = {
     "Secret": ("CoreV1Api", "secret"),
     "ConfigMap": ("CoreV1Api", "config_map"),
     "Event": ("CoreV1Api", "event"),
+    "ResourceQuota": ("CoreV1Api", "resource_quota"),
 }
 
 
@@ -45,11 +47,14 @@ class Cluster:
         role: `training` or `serving`: which endpoint of the configuration it was reached by, for messages.
         api: The official client.
         namespace: Where everything lives.
+        timeout_s: Seconds of silence after which a request is given up.
     """
 
-    def __init__(self, cloud: str, role: str, api: client.ApiClient, namespace: str) -> None:
+    def __init__(
+        self, cloud: str, role: str, api: client.ApiClient, namespace: str, *, timeout_s: float = 60.0
+    ) -> None:
         self.cloud, self.role, self.namespace = cloud, role, namespace
-        self._api = api
+        self._api, self._timeouts_s = api, (_CONNECT_TIMEOUT_S, timeout_s)
         self.address = urlsplit(str(api.configuration.host)).netloc
 
     def read(self, kind: str, name: str) -> Json | None:
@@ -121,12 +126,29 @@ class Cluster:
         try:
             with self._translated():
                 answer: Any = client.CoreV1Api(self._api).read_namespaced_pod_log(
-                    pod, self.namespace, container=container, _preload_content=False, _request_timeout=_TIMEOUT_S
+                    pod, self.namespace, container=container, _preload_content=False, _request_timeout=self._timeouts_s
                 )
                 return bytes(answer.read()).decode(errors="replace")
         except (Invalid, NotFound):
             # Of a container that is still waiting Kubernetes says that the request is a bad one.
             return None
+
+    def may(self, verb: str, resource: str, *, group: str = "") -> bool:
+        """Whether the caller may do something in the namespace; Kubernetes says so and keeps nothing of it.
+
+        Args:
+            verb: `get`, `list`, `create`, `update`, `patch` or `delete`.
+            resource: The plural, with a subresource after a slash (`pods/log`).
+            group: The API group; empty for the core.
+        """
+        plural, _, below = resource.partition("/")
+        asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": plural, "subresource": below}
+        review = client.V1SelfSubjectAccessReview.from_dict({"spec": {"resourceAttributes": asked}})
+        with self._translated():
+            answer: Any = client.AuthorizationV1Api(self._api).create_self_subject_access_review(
+                review, _preload_content=False, _request_timeout=_TIMEOUT_S
+            )
+            return bool(json.loads(bytes(answer.read()))["status"]["allowed"])
 
     def service_url(self, service: str, port: str, path: str) -> str:
         """Where the API server passes requests on to a service (`services/proxy`)."""
@@ -152,7 +174,7 @@ class Cluster:
                 url,
                 body=body,
                 headers=headers,
-                timeout=urllib3.Timeout(connect=_TIMEOUT_S[0], read=timeout_s),
+                timeout=urllib3.Timeout(connect=_CONNECT_TIMEOUT_S, read=timeout_s),
                 retries=urllib3.Retry(total=0),
             )
         content = bytes(answer.data)
@@ -179,7 +201,7 @@ class Cluster:
         group, noun = _APIS[kind]
         call = getattr(getattr(client, group)(self._api), verb.format(noun))
         with self._translated():
-            answer = call(*arguments, _preload_content=False, _request_timeout=_TIMEOUT_S, **options)
+            answer = call(*arguments, _preload_content=False, _request_timeout=self._timeouts_s, **options)
             return json.loads(bytes(answer.read()))
 
     @contextmanager
@@ -248,16 +270,17 @@ def open_cluster(cloud: CloudConfig, role: str) -> Cluster:
     Args:
         cloud: With `credentials.kubeconfig` (a whole kubeconfig; `options.context` chooses in it), or with
             `endpoints.ROLE` (the API server's URL) and `credentials.token`; `options.ca_file` holds the certificate of
-            its authority where that is not a public one. `options.namespace` is `default` unless set.
+            its authority where that is not a public one. `options.namespace` is `default` unless set,
+            `options.request_timeout_s` 60.
         role: `training` or `serving`.
 
     Raises:
-        Invalid: The configuration names no cluster.
+        Invalid: The configuration names no cluster, or the timeout is no number.
         Denied: A credential's reference leads nowhere.
     """
-    namespace = cloud.options.get("namespace", "default")
+    namespace, timeout_s = cloud.options.get("namespace", "default"), request_timeout_s(cloud)
     if "kubeconfig" in cloud.credentials:
-        return Cluster(cloud.name, role, _from_kubeconfig(cloud), namespace)
+        return Cluster(cloud.name, role, _from_kubeconfig(cloud), namespace, timeout_s=timeout_s)
     settings = client.Configuration(host=cloud.endpoint(role).rstrip("/"))
     if "token" not in cloud.credentials:
         raise Invalid(f"clouds.{cloud.name}.credentials has no token", "add token or kubeconfig in lintas.yaml")
@@ -265,7 +288,7 @@ def open_cluster(cloud: CloudConfig, role: str) -> Cluster:
     settings.api_key_prefix = {"authorization": "Bearer"}
     if "ca_file" in cloud.options:
         settings.ssl_ca_cert = cloud.options["ca_file"]
-    return Cluster(cloud.name, role, _with_patience(settings), namespace)
+    return Cluster(cloud.name, role, _with_patience(settings), namespace, timeout_s=timeout_s)
 
 
 def _from_kubeconfig(cloud: CloudConfig) -> client.ApiClient:

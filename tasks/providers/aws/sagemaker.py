@@ -24,6 +24,7 @@ from botocore.parsers import ResponseParserError
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, NotFound, Retryable, Stockout
 from tasks.providers._dialects.objects import Place, address_of
+from tasks.providers._dialects.patience import request_timeout_s
 from tasks.providers._dialects.s3_errors import S3_CODES, Sentence, translate
 from tasks.providers.aws.store import open_store
 
@@ -63,23 +64,27 @@ class Clients:
         control: SageMaker's control plane.
         session: For further clients of the same account.
         endpoint: The configured URL, or None for the public one.
+        timeout_s: Seconds of silence after which a request is given up.
     """
 
     place: Place
     control: Any
     session: Any
     endpoint: str | None
+    timeout_s: float
 
-    def open(self, service: str, *, read_timeout_s: float = 60.0) -> Any:
+    def open(self, service: str, *, read_timeout_s: float | None = None) -> Any:
         """A client of another service of the account at the same endpoint."""
-        return self.session.client(service, endpoint_url=self.endpoint, config=_settings(read_timeout_s))
+        return self.session.client(
+            service, endpoint_url=self.endpoint, config=_settings(read_timeout_s or self.timeout_s)
+        )
 
 
 def open_clients(config: CloudConfig, role: str) -> Clients:
     """The clients of `training` or `serving`.
 
     Raises:
-        Invalid: The region is missing.
+        Invalid: The region is missing, or `options.request_timeout_s` is wrong.
         Denied: A credential's reference leads nowhere.
     """
     if not config.region:
@@ -95,9 +100,10 @@ def open_clients(config: CloudConfig, role: str) -> Clients:
         region_name=config.region,
     )
     endpoint = config.endpoints.get(role) or None
-    control = session.client("sagemaker", endpoint_url=endpoint, config=_settings(60.0))
+    timeout_s = request_timeout_s(config)
+    control = session.client("sagemaker", endpoint_url=endpoint, config=_settings(timeout_s))
     place = Place(config.name, "SageMaker", address_of(control.meta.endpoint_url), "service", role)
-    return Clients(place, control, session, endpoint)
+    return Clients(place, control, session, endpoint, timeout_s)
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from azure.core.rest import HttpRequest, HttpResponse
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Retryable, Stockout, Terminal
 from tasks.providers._dialects.objects import address_of, retry_after_s
+from tasks.providers._dialects.patience import request_timeout_s
 from tasks.providers.azure.identity import entra_credential
 
 PUBLIC_ARM = "https://management.azure.com"
@@ -57,7 +58,7 @@ class Workspace:
         role: `training` or `serving`: which endpoint of the configuration, and what errors name.
 
     Raises:
-        Invalid: An option is missing, or azure-identity is.
+        Invalid: An option is missing or wrong, or azure-identity is missing.
         Denied: A credential's reference leads nowhere.
     """
 
@@ -79,15 +80,19 @@ class Workspace:
             f"/providers/Microsoft.MachineLearningServices/workspaces/{config.option('workspace')}"
         )
         self._base = base
-        credential = entra_credential(config)
-        self._arm = _client(base, policies.BearerTokenCredentialPolicy(credential, f"{PUBLIC_ARM}/.default"))
-        self._data = _client(base, policies.BearerTokenCredentialPolicy(credential, ML_SCOPE))
-        self._plain = _client(base, None)
+        credential, timeout_s = entra_credential(config), request_timeout_s(config)
+        self._arm = _client(base, policies.BearerTokenCredentialPolicy(credential, f"{PUBLIC_ARM}/.default"), timeout_s)
+        self._data = _client(base, policies.BearerTokenCredentialPolicy(credential, ML_SCOPE), timeout_s)
+        self._plain = _client(base, None, timeout_s)
         self._services: Mapping[str, str] = {}
 
     def get(self, path: str) -> dict[str, Any]:
         """A resource below the workspace; the empty path is the workspace. NotFound: there is none."""
         return self._json(self._send("GET", self._url(path)), path)
+
+    def told_of(self, resource_id: str, api_version: str) -> dict[str, Any]:
+        """What Resource Manager says of anything in the subscription, by its whole id. NotFound: there is none."""
+        return self._json(self._send("GET", f"{self._base}{resource_id}?api-version={api_version}"), resource_id)
 
     def find(self, path: str) -> dict[str, Any] | None:
         """A resource below the workspace, or None."""
@@ -260,7 +265,7 @@ def one_line(text: str) -> str:
 
 
 def _client(
-    base: str, authentication: policies.BearerTokenCredentialPolicy[Any, Any] | None
+    base: str, authentication: policies.BearerTokenCredentialPolicy[Any, Any] | None, timeout_s: float
 ) -> PipelineClient[Any, Any]:
     chain = [
         policies.RequestIdPolicy(),
@@ -268,7 +273,9 @@ def _client(
         policies.RetryPolicy(retry_total=2, retry_backoff_factor=0.3, retry_backoff_max=5),
         *([authentication] if authentication is not None else []),
     ]
-    return PipelineClient(base, policies=chain, transport=RequestsTransport(connection_timeout=10, read_timeout=60))
+    return PipelineClient(
+        base, policies=chain, transport=RequestsTransport(connection_timeout=10, read_timeout=timeout_s)
+    )
 
 
 def _operation(answer: HttpResponse) -> Operation:

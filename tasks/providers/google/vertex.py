@@ -19,13 +19,13 @@ from requests.adapters import HTTPAdapter
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Retryable, Stockout, Terminal
 from tasks.providers._dialects.objects import address_of, retry_after_s
+from tasks.providers._dialects.patience import request_timeout_s
 from tasks.providers.google.identity import google_credentials
 
 Json = dict[str, Any]
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _CONNECT_TIMEOUT_S = 10.0
-_TIMEOUT_S = 60.0
 _CONNECTIONS = 32
 _POLL_S = 0.25
 
@@ -66,7 +66,7 @@ class Vertex:
         role: `training` or `serving`.
 
     Raises:
-        Invalid: The region or the project is missing.
+        Invalid: The region or the project is missing, or `options.request_timeout_s` is wrong.
         Denied: There are no credentials.
     """
 
@@ -77,7 +77,7 @@ class Vertex:
         self.parent = f"projects/{self.project}/locations/{config.region}"
         self.url = config.endpoints.get(role, f"https://{config.region}-aiplatform.googleapis.com").rstrip("/")
         self._logging = config.endpoints.get("logs", "https://logging.googleapis.com").rstrip("/")
-        self._role = role
+        self._role, self._timeout_s = role, request_timeout_s(config)
         try:
             self._session = AuthorizedSession(google_credentials(config, _SCOPES))
         except auth.DefaultCredentialsError as error:
@@ -172,7 +172,7 @@ class Vertex:
         json: Json | None = None,
         data: bytes | None = None,
         params: Mapping[str, str] | None = None,
-        timeout_s: float = _TIMEOUT_S,
+        timeout_s: float | None = None,
         accept: Callable[[requests.Response], bool] = lambda answer: answer.ok,
     ) -> requests.Response:
         """Send a request.
@@ -182,7 +182,7 @@ class Vertex:
             what: The thing that it is about, for errors.
             json, data: The body.
             params: The query.
-            timeout_s: Seconds without a sign of life after which the call fails.
+            timeout_s: Seconds without a sign of life after which the call fails; the cloud's own by default.
             accept: Which answers are none to be translated.
 
         Raises:
@@ -197,7 +197,7 @@ class Vertex:
                 json=json,
                 data=data,
                 headers=headers,
-                timeout=cast("Any", (_CONNECT_TIMEOUT_S, timeout_s)),
+                timeout=cast("Any", (_CONNECT_TIMEOUT_S, timeout_s or self._timeout_s)),
                 allow_redirects=False,
             )
         except auth.TransportError as error:

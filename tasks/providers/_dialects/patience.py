@@ -1,0 +1,26 @@
+"""How long Lintas waits for a service that does not answer."""
+
+from __future__ import annotations
+
+from tasks.core.cloud import CloudConfig
+from tasks.core.errors import Invalid
+
+_REQUEST_TIMEOUT_S = 60.0
+
+
+def request_timeout_s(cloud: CloudConfig) -> float:
+    """Seconds of silence after which a request to the training or serving service is given up: an option, or 60.
+
+    Raises:
+        Invalid: `options.request_timeout_s` is not a number above 0.
+    """
+    try:
+        seconds = float(cloud.options.get("request_timeout_s", _REQUEST_TIMEOUT_S))
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise Invalid(
+            f"clouds.{cloud.name}.options.request_timeout_s is not a number above 0",
+            "write it in seconds in lintas.yaml",
+        )
+    return seconds
