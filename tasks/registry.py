@@ -19,6 +19,7 @@ from tasks.core.cloud import CloudConfig, Provider
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid
 from tasks.core.placement import Offer, Prices, offers_from_catalog, prices_from_catalog
+from tasks.core.policy_loading import load_policy
 from tasks.core.ports import EventSource, Server, Store, Trainer
 from tasks.core.privacy import Policy, VerdictKey
 from tasks.core.training import TrainingSpec
@@ -146,7 +147,7 @@ class Installation:
         path = Path(name)
         if path.suffix not in (".yaml", ".yml") and path.parent == Path():
             path = self.settings.policies_dir / f"{name}.yaml"
-        return Policy.from_mapping(read_yaml(path), str(path))
+        return load_policy(read_yaml(path), str(path))
 
 
 def training_spec(path: Path) -> TrainingSpec:

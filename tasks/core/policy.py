@@ -158,7 +158,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy as it was loaded; make one with `from_mapping`.
+    """A policy as it was loaded; make one with `tasks.core.policy_loading.load_policy`.
 
     Args:
         name: Its name.
@@ -180,21 +180,6 @@ class Policy:
     rules: tuple[Rule, ...]
     quality: tuple[Quality, ...]
     digest: str
-
-    @classmethod
-    def from_mapping(cls, data: Mapping[str, Any], origin: str = "policy") -> Policy:
-        """Check and load a policy.
-
-        Args:
-            data: What the YAML file holds.
-            origin: The file, for messages.
-
-        Raises:
-            Invalid: A key is unknown, missing or wrong; the text names the key, what is wrong and the mend.
-        """
-        from tasks.core.policy_loading import load_policy
-
-        return load_policy(data, origin)
 
     def decide(self, finding: Finding, place: Place) -> Decision:
         """The strictest of what the rules say about a finding at a destination; the defaults when none speaks."""

@@ -31,8 +31,16 @@ _OPTIONS = {
 _CANNOT_TREAT = "what cannot be read cannot be treated: use refuse or allow"
 
 
-def load_policy(data: Mapping[str, Any], origin: str) -> Policy:
-    """See `Policy.from_mapping`."""
+def load_policy(data: Mapping[str, Any], origin: str = "policy") -> Policy:
+    """Check and load a policy.
+
+    Args:
+        data: What the YAML file holds.
+        origin: The file, for messages.
+
+    Raises:
+        Invalid: A key is unknown, missing or wrong; the text names the key, what is wrong and the mend.
+    """
     return _Loader(origin).policy(data)
 
 

@@ -10,41 +10,22 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from tasks.core.dataset import DIGEST_METADATA, ContentHasher, DatasetURI, Entry, Manifest
-from tasks.core.errors import NotFound, PolicyViolation
-from tasks.core.policy import Action
-from tasks.core.privacy import ColumnTreatment, Treatment
+from tasks.core.detectors.scan import safe_path
+from tasks.core.detectors.tables import Source
+from tasks.core.errors import NotFound
+from tasks.core.privacy import Treatment
+from tasks.core.rewriters import rewrite
+from tasks.core.treatments import ObjectTreatment, PseudonymKey
 
 if TYPE_CHECKING:
-    from tasks.core.detectors.tables import Source
     from tasks.core.ports import Store
-    from tasks.core.treatments import PseudonymKey
 
 _IN_MEMORY_BYTES = 32 * 1024 * 1024
 _PIECE_BYTES = 8 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class ObjectTreatment:
-    """What has to be done to one object.
-
-    Args:
-        columns: Treatment by column, as the scan names columns.
-        keys: For tokens and hashes.
-        destination: The cloud that tokens are made for.
-    """
-
-    columns: dict[str, ColumnTreatment]
-    keys: PseudonymKey
-    destination: str
-
-    def dropped(self, column: str) -> bool:
-        """Whether the column is left out."""
-        return column in self.columns and self.columns[column].action is Action.DROP
 
 
 def apply_treatment(
@@ -83,8 +64,6 @@ def apply_treatment(
 
 def treatment_of(entry: Entry, treatment: Treatment, keys: PseudonymKey) -> ObjectTreatment:
     """The part of a treatment that is about one object."""
-    from tasks.core.detectors.scan import safe_path
-
     shown = safe_path(entry.path)
     columns = {column.column: column for column in treatment.columns if column.applies_to(shown)}
     return ObjectTreatment(columns, keys, treatment.destination.cloud)
@@ -99,14 +78,12 @@ def _copy_object(
     into_uri: DatasetURI,
     entry: Entry,
 ) -> Entry | None:
-    from tasks.core.detectors.tables import Source
-
     needed = treatment_of(entry, treatment, keys)
     if not needed.columns:
         pieces = source.get(uri.key(entry.path), version=entry.version or None)
         return _put(into, into_uri, entry.path, pieces, entry.size_bytes, entry.digest)
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as spool:
-        if not _rewrite(Source.open(source, uri, entry), needed, spool):
+        if not rewrite(Source.open(source, uri, entry), needed, spool):
             return None
         spool.seek(0)
         hasher = ContentHasher()
@@ -114,26 +91,6 @@ def _copy_object(
             hasher.update(piece)
         spool.seek(0)
         return _put(into, into_uri, entry.path, _pieces(spool), hasher.size_bytes, hasher.hexdigest())
-
-
-def _rewrite(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
-    """Write the treated object. Answers whether anything is left of it."""
-    from tasks.core.detectors import rewriters
-    from tasks.core.detectors.tables import format_of
-
-    kind, why = format_of(source)
-    if kind == "unknown":
-        raise cannot_be_treated(source.entry.path, why)
-    return rewriters.REWRITERS[kind](source, needed, sink)
-
-
-def cannot_be_treated(path: str, why: str) -> PolicyViolation:
-    """The refusal of an object that must be treated and cannot be read."""
-    from tasks.core.detectors.scan import safe_path
-
-    return PolicyViolation(
-        f"'{safe_path(path)}' must be treated and cannot be: {why}", "repair the object or take it out of the dataset"
-    )
 
 
 def _put(into: Store, uri: DatasetURI, path: str, pieces: Iterator[bytes], size_bytes: int, digest: str) -> Entry:

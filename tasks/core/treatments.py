@@ -46,6 +46,25 @@ class PseudonymKey:
         return hmac.digest(self.secret, b"lintas pseudonyms 1" + label, "sha256")
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectTreatment:
+    """What has to be done to one object.
+
+    Args:
+        columns: Treatment by column, as the scan names columns.
+        keys: For tokens and hashes.
+        destination: The cloud that tokens are made for.
+    """
+
+    columns: dict[str, ColumnTreatment]
+    keys: PseudonymKey
+    destination: str
+
+    def dropped(self, column: str) -> bool:
+        """Whether the column is left out."""
+        return column in self.columns and self.columns[column].action is Action.DROP
+
+
 def token(key: bytes, value: str) -> str:
     """The token of a value: `tok_` and 128 bits of its HMAC in lower-case base32.
 

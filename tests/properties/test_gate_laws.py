@@ -20,7 +20,8 @@ from tasks.core.detectors.scan import scan
 from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.findings import Finding, ScanReport
 from tasks.core.policy import Action
-from tasks.core.privacy import Cleared, Policy, Refused, VerdictKey, actions_for, decide
+from tasks.core.policy_loading import load_policy
+from tasks.core.privacy import Cleared, Refused, VerdictKey, actions_for, decide
 from tasks.core.transform import apply_treatment
 from tasks.core.treatments import PseudonymKey
 from tests.memory_store import MemoryStore
@@ -72,7 +73,7 @@ policies = st.builds(
 
 def verdict_of(data: dict[str, Any], found: list[Finding], jurisdiction: str) -> Cleared | Refused:
     return decide(
-        Policy.from_mapping(data),
+        load_policy(data),
         ScanReport(URI, DIGEST, 100, 1, 10, tuple(found)),
         manifest_digest=DIGEST,
         source_digest=DIGEST,
@@ -122,8 +123,8 @@ def test_a_stricter_policy_never_clears_more(
         assert isinstance(verdict_of(data, found, where), Cleared)
     report = ScanReport(URI, DIGEST, 100, 1, 10, tuple(found))
     aim: dict[str, Any] = {"destination": TARGET, "jurisdiction": where, "cloud": "google"}
-    if not isinstance(actions_for(Policy.from_mapping(stricter), report, **aim), Refused):
-        assert not isinstance(actions_for(Policy.from_mapping(data), report, **aim), Refused)
+    if not isinstance(actions_for(load_policy(stricter), report, **aim), Refused):
+        assert not isinstance(actions_for(load_policy(data), report, **aim), Refused)
 
 
 @settings(max_examples=200, deadline=None)
@@ -193,7 +194,7 @@ def test_neither_order_nor_splitting_changes_what_is_found(
     assert found_in({"t/day=2/x.parquet": rows[:at], "t/day=1/y.parquet": rows[at:]}) == whole
 
 
-POLICY = Policy.from_mapping(
+POLICY = load_policy(
     {
         "version": 1,
         "name": "p",

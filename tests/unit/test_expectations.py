@@ -14,6 +14,7 @@ from tasks.core.dataset import DatasetURI, read_manifest
 from tasks.core.detectors.scan import scan
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.policy import EXPECTATIONS, Policy
+from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Refused, actions_for
 from tasks.expectations import check_expectations
 from tests.memory_store import MemoryStore
@@ -27,7 +28,7 @@ PROFILE = (
 
 
 def policy(*quality: dict[str, Any], rules: list[dict[str, Any]] | None = None) -> Policy:
-    return Policy.from_mapping(
+    return load_policy(
         {"version": 1, "name": "t", "residency": {"allowed": ["US"]}, "rules": rules or [], "quality": list(quality)},
         "t.yaml",
     )

@@ -13,6 +13,7 @@ import pytest
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.findings import Finding, ScanReport
+from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import (
     Action,
     Cleared,
@@ -38,7 +39,7 @@ UNREAD = Finding("UNREADABLE", "x.bin", "", 1, 1.0, 1.0, "an unknown binary form
 
 def policy(**changes: Any) -> Policy:
     base: dict[str, Any] = {"version": 1, "name": "test", "residency": {"allowed": ["US", "EU", "ID"]}}
-    return Policy.from_mapping(base | changes, "test.yaml")
+    return load_policy(base | changes, "test.yaml")
 
 
 def rule(action: str, *entities: str, name: str = "r", **more: Any) -> dict[str, Any]:
@@ -239,7 +240,7 @@ def test_a_policy_that_names_what_does_not_exist_is_refused_by_key(data: dict[st
 
 def test_a_policy_without_residency_does_not_load() -> None:
     with pytest.raises(Invalid, match="residency"):
-        Policy.from_mapping({"version": 1, "name": "x"}, "x.yaml")
+        load_policy({"version": 1, "name": "x"}, "x.yaml")
 
 
 def test_the_digest_of_a_policy_is_that_of_its_content() -> None:

@@ -18,6 +18,7 @@ from tasks.core.detectors.entities import ENTITIES, Group
 from tasks.core.detectors.scan import scan
 from tasks.core.findings import ScanReport
 from tasks.core.policy import EXPECTATIONS, PROFILE_COLUMNS
+from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Action, Cleared, Policy, Refused, Treatment, VerdictKey, actions_for, decide
 from tasks.core.transform import apply_treatment
 from tasks.core.treatments import PseudonymKey
@@ -33,7 +34,7 @@ POLICIES = Path(__file__).parents[2] / "examples" / "policies"
 
 @cache
 def policy() -> Policy:
-    return Policy.from_mapping(yaml.safe_load((POLICIES / "flights.yaml").read_text()), "flights.yaml")
+    return load_policy(yaml.safe_load((POLICIES / "flights.yaml").read_text()), "flights.yaml")
 
 
 @cache
@@ -57,7 +58,7 @@ def flights() -> tuple[MemoryStore, Manifest, ScanReport]:
 
 def test_every_example_policy_loads() -> None:
     for path in POLICIES.glob("*.yaml"):
-        assert Policy.from_mapping(yaml.safe_load(path.read_text()), path.name).digest
+        assert load_policy(yaml.safe_load(path.read_text()), path.name).digest
 
 
 def test_the_planted_columns_are_found_and_no_others() -> None:

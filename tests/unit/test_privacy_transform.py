@@ -17,6 +17,7 @@ from tasks.core.dataset import DatasetURI, Manifest, read_manifest
 from tasks.core.detectors.scan import scan
 from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.policy import Action, ActionOptions
+from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Cleared, ColumnTreatment, Policy, Refused, Treatment, VerdictKey, actions_for, decide
 from tasks.core.transform import apply_treatment
 from tasks.core.treatments import PseudonymKey, treat_column, treat_hits
@@ -137,7 +138,7 @@ def columns() -> dict[str, list[Any]]:
     }
 
 
-POLICY = Policy.from_mapping(
+POLICY = load_policy(
     {
         "version": 1,
         "name": "t",
@@ -288,7 +289,7 @@ def test_joins_survive_across_objects() -> None:
 
 
 def test_what_must_be_treated_and_cannot_be_read_stops_the_copy() -> None:
-    lenient = Policy.from_mapping(
+    lenient = load_policy(
         {
             "version": 1,
             "name": "t",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
 from tasks.core.dataset import rechunk
 from tasks.core.detectors.leaves import leaves
-from tasks.core.detectors.tables import BATCH_ROWS, METADATA, TEXT, Batch, Leaf, Source, Unread
+from tasks.core.detectors.tables import BATCH_ROWS, METADATA, TEXT, Batch, Leaf, Source, Unread, format_of
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """How much text is parsed at a time; a line that is longer is not read."""
@@ -284,3 +284,23 @@ def _text(value: Any) -> str:
 
 def _kind(error: BaseException) -> str:
     return type(error).__name__
+
+
+_READERS: dict[str, Callable[[Source], Iterator[Batch | Unread]]] = {
+    "parquet": parquet,
+    "csv": csv,
+    "jsonl": json_lines,
+    "json": json_document,
+    "text": text,
+}
+
+
+def read(source: Source) -> Iterator[Batch | Unread]:
+    """All of an object, batch by batch. Raises what `Store.get` raises, and nothing for what the bytes hold."""
+    if source.entry.size_bytes == 0:
+        return
+    kind, why = format_of(source)
+    if kind == "unknown":
+        yield Unread(why)
+        return
+    yield from _READERS[kind](source)

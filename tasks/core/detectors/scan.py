@@ -24,7 +24,8 @@ from tasks.core.detectors.classify import classify
 from tasks.core.detectors.columns import FULL_NAME, GIVEN, ColumnState, judge, text_marks
 from tasks.core.detectors.entities import UNREADABLE
 from tasks.core.detectors.patterns import ALL
-from tasks.core.detectors.tables import METADATA, Batch, Source, Unread, format_of, read
+from tasks.core.detectors.readers import read
+from tasks.core.detectors.tables import METADATA, Batch, Source, Unread, format_of
 from tasks.core.detectors.words import LANGUAGES
 from tasks.core.errors import Invalid
 from tasks.core.findings import ColumnProfile, Finding, ScanReport

@@ -16,8 +16,9 @@ from tasks.core.detectors.candidates import Candidates, Evidence
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.columns import ADDRESS, DATE, NAME, ColumnState, confidences, judge, text_marks, with_context
 from tasks.core.detectors.patterns import ALL
+from tasks.core.detectors.readers import read
 from tasks.core.detectors.scan import read_tables, require_languages, safe_path
-from tasks.core.detectors.tables import METADATA, Batch, Leaf, Source, read
+from tasks.core.detectors.tables import METADATA, Batch, Leaf, Source
 from tasks.core.detectors.words import LANGUAGES
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ of a parser's message, which may quote the data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
@@ -135,23 +135,3 @@ def format_of(source: Source) -> tuple[Format, str]:
     if b"\0" in source.head:
         return "unknown", "an unknown binary format"
     return _FORMATS.get(PurePosixPath(source.entry.path).suffix.lower(), "text"), ""
-
-
-def read(source: Source) -> Iterator[Batch | Unread]:
-    """All of an object, batch by batch. Raises what `Store.get` raises, and nothing for what the bytes hold."""
-    if source.entry.size_bytes == 0:
-        return
-    kind, why = format_of(source)
-    if kind == "unknown":
-        yield Unread(why)
-        return
-    from tasks.core.detectors import readers
-
-    by_format: dict[str, Callable[[Source], Iterator[Batch | Unread]]] = {
-        "parquet": readers.parquet,
-        "csv": readers.csv,
-        "jsonl": readers.json_lines,
-        "json": readers.json_document,
-        "text": readers.text,
-    }
-    yield from by_format[kind](source)

@@ -16,11 +16,12 @@ from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
 from tasks.core.detectors import readers
 from tasks.core.detectors.leaves import decode, is_binary, unique_names
-from tasks.core.detectors.tables import TEXT, Source, Unread
+from tasks.core.detectors.scan import safe_path
+from tasks.core.detectors.tables import TEXT, Source, Unread, format_of
+from tasks.core.errors import PolicyViolation
 from tasks.core.policy import Action
 from tasks.core.privacy import ColumnTreatment
-from tasks.core.transform import ObjectTreatment, cannot_be_treated
-from tasks.core.treatments import treat_column, treat_hits
+from tasks.core.treatments import ObjectTreatment, treat_column, treat_hits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -251,11 +252,29 @@ def _json_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-REWRITERS: dict[str, Callable[[Source, ObjectTreatment, IO[bytes]], bool]] = {
+def cannot_be_treated(path: str, why: str) -> PolicyViolation:
+    """The refusal of an object that must be treated and cannot be read."""
+    return PolicyViolation(
+        f"'{safe_path(path)}' must be treated and cannot be: {why}", "repair the object or take it out of the dataset"
+    )
+
+
+_REWRITERS: dict[str, Callable[[Source, ObjectTreatment, IO[bytes]], bool]] = {
     "parquet": parquet,
     "csv": csv,
     "jsonl": json_lines,
     "json": json_document,
     "text": text,
 }
-"""The rewriter of each format."""
+
+
+def rewrite(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
+    """Write the treated object. Answers whether anything is left of it.
+
+    Raises:
+        PolicyViolation: It cannot be read; repair it or take it out of the dataset.
+    """
+    kind, why = format_of(source)
+    if kind == "unknown":
+        raise cannot_be_treated(source.entry.path, why)
+    return _REWRITERS[kind](source, needed, sink)
