@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from tasks.core.cloud import Unseen
 from tasks.core.errors import Denied, LintasError, NotFound
 from tasks.registry import Installation, installation, providers
 from tasks.settings import load_settings, resolve_secret
@@ -16,11 +17,15 @@ _LEAST_FREE_BYTES = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: what, whether it is well, and what is wrong or was seen."""
+    """One thing that was looked at: what, whether it is well, what is wrong or was seen, and whether it can be seen.
+
+    What cannot be seen is not wrong, and not known to be well either.
+    """
 
     what: str
     ok: bool
     detail: str
+    seen: bool = True
 
 
 def examine() -> Iterator[Check]:
@@ -63,6 +68,8 @@ def examine_cloud(name: str) -> Iterator[Check]:
         what = f"{probe.permission} (for {probe.needed_for})"
         try:
             yield Check(what, True, probe.look())
+        except Unseen as error:
+            yield Check(what, True, str(error), seen=False)
         except NotFound as error:
             yield Check(what, True, f"allowed; {error.what}")
         except Denied as error:

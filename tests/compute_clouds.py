@@ -78,7 +78,7 @@ def _aws(cloud: CloudConfig, directory: Path, running: ExitStack) -> ComputeClou
     url = f"http://{HOST}:{port}"
     config = replace(
         cloud,
-        endpoints={**cloud.endpoints, "training": url, "serving": url},
+        endpoints={**cloud.endpoints, "training": url, "serving": url, "identity": url},
         options={
             **cloud.options,
             "bucket": WORK_BUCKET,
@@ -189,7 +189,7 @@ def _google(cloud: CloudConfig, directory: Path, running: ExitStack) -> ComputeC
     url = f"http://{HOST}:{port}"
     config = replace(
         cloud,
-        endpoints={**cloud.endpoints, "training": url, "serving": url, "logs": url},
+        endpoints={**cloud.endpoints, "training": url, "serving": url, "logs": url, "identity": url},
         options={
             **cloud.options,
             "bucket": WORK_BUCKET,

@@ -109,12 +109,19 @@ def doctor(
         if not as_json:
             from deployments.cli import show
 
-            mark = "[green]ok  [/green]" if check.ok else "[red]FAIL[/red]"
+            good = "[green]ok  [/green]" if check.seen else "[yellow]?   [/yellow]"
+            mark = good if check.ok else "[red]FAIL[/red]"
             show.out.print(f"{mark} {check.what}: {check.detail}", soft_wrap=True)
     if as_json:
-        print_json({"checks": [{"what": each.what, "ok": each.ok, "detail": each.detail} for each in checks]})
+        print_json(
+            {
+                "checks": [
+                    {"what": each.what, "ok": each.ok, "seen": each.seen, "detail": each.detail} for each in checks
+                ]
+            }
+        )
     if not all(check.ok for check in checks):
-        raise typer.Exit(6 if checks[0].ok else 2)
+        raise typer.Exit(6 if cloud or checks[0].ok else 2)
 
 
 def _as_json(state: Path) -> dict[str, object]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.errors import Invalid
+from tasks.core.errors import Invalid, LintasError
 
 if TYPE_CHECKING:
     from tasks.core.ports import EventSource, Server, Store, Trainer
@@ -71,16 +71,23 @@ class CloudConfig:
         return self.endpoints[role]
 
 
+class Unseen(LintasError):
+    """Nothing that only reads shows whether a permission is granted: it is neither seen nor missing.
+
+    Only `Probe.look` raises it. The text says why; the caller reports it as such and goes on.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """One thing that an account must allow, and a read-only call that shows whether it does.
 
     Args:
         permission: Its name in the provider's words, such as `s3:ListBucket`.
-        needed_for: What of Lintas needs it: `objects`, `training`, `serving` or `events`.
+        needed_for: What of Lintas needs it: `objects`, `training`, `serving`, `events` or `everything`.
         look: Makes the call and says in one line what was seen. `Denied` means that the permission is missing;
-            `NotFound` that the thing looked for is not there, which shows that the permission is; any other error is
-            its own finding.
+            `NotFound` that the thing looked for is not there, which shows that the permission is; `Unseen` that no
+            call that only reads can tell; any other error is its own finding.
     """
 
     permission: str

@@ -87,6 +87,7 @@ class AzureML:
 
     async def _history(self, request: Request) -> Response:
         self._authorise(request)
+        self._require_permission(f"{_PROVIDER}/workspaces/experiments/runs/read")
         place = f"/history/v1.0{self._workspace}/runs/"
         run, _, what = request.url.path.removeprefix(place).partition("/")
         if not request.url.path.startswith(place) or what != "details":
@@ -96,6 +97,7 @@ class AzureML:
     async def _score(self, request: Request) -> Response:
         name = request.path_params["endpoint"]
         self._authorise(request)
+        self._require_permission(f"{_PROVIDER}/workspaces/onlineEndpoints/score/action")
         if self._faults.take("throttle", operation="score", target=name):
             return Response(status_code=429, headers={"retry-after": "1"})
         if fault := self._faults.take("error", operation="score", target=name):
@@ -114,11 +116,14 @@ class AzureML:
             raise Refused(
                 400, "MissingApiVersionParameter", "The api-version query parameter is required for all requests."
             )
+        if path == f"{self._locations}/usages":
+            raise Refused(501, "NotImplemented", "The local double does not imitate quotas.")
         if path.startswith(f"{self._locations}/"):
             kind, _, name = path.removeprefix(f"{self._locations}/").partition("/")
             return self._operations.answer(kind, name)
         if path != self._workspace and not path.startswith(f"{self._workspace}/"):
             raise not_found("Resource", path)
+        self._require_permission(action_of(request.method, path.removeprefix(self._workspace).strip("/")))
         body = await _body(request)
         return self._resource(request.method, path.removeprefix(self._workspace).strip("/"), body, _base(request))
 
@@ -127,6 +132,8 @@ class AzureML:
         match method, *path.split("/"):
             case "GET", "":
                 return JSONResponse(self._described(base))
+            case "GET", "providers", "Microsoft.Authorization", "permissions":
+                return JSONResponse(self._permissions())
             case "GET", "datastores", "workspaceblobstore":
                 return JSONResponse(self._datastore())
             case "GET", "jobs":
@@ -172,6 +179,20 @@ class AzureML:
         }
         return {**resource(self._workspace, "", facts, location=self._region), "type": f"{_PROVIDER}/workspaces"}
 
+    def _permissions(self) -> dict[str, Any]:
+        """The one identity's effective permissions: everything but what the fault `deny` takes away."""
+        denied = [fault.operation for fault in self._faults.faults if fault.kind == "deny"]
+        return {"value": [{"actions": ["*"], "notActions": denied, "dataActions": [], "notDataActions": []}]}
+
+    def _require_permission(self, action: str) -> None:
+        if self._faults.take("deny", operation=action):
+            raise Refused(
+                403,
+                "AuthorizationFailed",
+                f"The client 'lintas' does not have authorization to perform action '{action}' over scope "
+                f"'{self._workspace}' or the scope is invalid.",
+            )
+
     def _datastore(self) -> dict[str, Any]:
         facts = {
             "datastoreType": "AzureBlob",
@@ -194,6 +215,18 @@ class AzureML:
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer" or not secrets.compare_digest(token.encode(), self._token.encode()):
             raise Refused(401, "InvalidAuthenticationToken", "The access token is invalid.", _CHALLENGE)
+
+
+def action_of(method: str, path: str) -> str:
+    """The permission that a request needs: `Microsoft.MachineLearningServices/workspaces/jobs/cancel/action`.
+
+    Anybody may ask for his own permissions, which are of no kind below the workspace.
+    """
+    if path.startswith("providers/"):
+        return ""
+    kinds = [kind for kind in path.split("/")[::2] if kind]
+    verb = {"GET": "read", "DELETE": "delete", "POST": "action"}.get(method, "write")
+    return "/".join((_PROVIDER, "workspaces", *kinds, verb))
 
 
 def operation_of(scope: Any) -> str:

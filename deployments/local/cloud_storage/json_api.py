@@ -64,6 +64,8 @@ class JsonApi:
                 return await self._buckets(request)
             case ["b", bucket]:
                 return await self._bucket(request, bucket)
+            case ["b", bucket, "iam", "testPermissions"] if request.method == "GET":
+                return self._test_permissions(request, bucket)
             case ["b", bucket, "notificationConfigs", *rest]:
                 return await self._notifications(request, bucket, rest)
             case ["b", bucket, "o"] if request.method == "GET":
@@ -180,6 +182,13 @@ class JsonApi:
             self._catalog.delete_bucket(name)
             return Response(status_code=204)
         raise not_imitated(f"{request.method} on a bucket")
+
+    def _test_permissions(self, request: Request, bucket: str) -> Response:
+        """Whoever has the token may do everything."""
+        _require(_query(request, frozenset({"permissions"})), "permissions")
+        self._catalog.bucket(bucket)
+        held = request.query_params.getlist("permissions")
+        return JSONResponse({"kind": "storage#testIamPermissionsResponse", "permissions": held})
 
     async def _notifications(self, request: Request, bucket: str, rest: list[str]) -> Response:
         _query(request, frozenset())

@@ -40,6 +40,7 @@ from deployments.local.kubernetes_api.objects import (
 from deployments.local.kubernetes_api.pods import Kubelet
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _POLL_S = 0.1
 # What a deletion is answered with; for everything else it is a Status.
 _ANSWERED_WITH_THEMSELVES = ("services", "resourcequotas")
@@ -99,12 +100,17 @@ class ApiServer:
         return JSONResponse({"major": "1", "minor": "34", "gitVersion": "v1.34.0-lintas-twin", "platform": "linux"})
 
     async def review_access(self, request: Request) -> Response:
-        """Whether the caller may do something: who has the token may do everything."""
+        """Whether the caller may do something: all but what the fault `deny` takes away (`create jobs.batch`)."""
         try:
             self._authenticate(request)
         except Refused as error:
             return JSONResponse(error.status(), error.code)
-        return JSONResponse({**await request.json(), "status": {"allowed": True}}, 201)
+        review = await request.json()
+        asked = review.get("spec", {}).get("resourceAttributes") or {}
+        below = f"/{asked['subresource']}" if asked.get("subresource") else ""
+        group = f".{asked['group']}" if asked.get("group") else ""
+        denied = self.faults.take("deny", operation=f"{asked.get('verb')} {asked.get('resource')}{below}{group}")
+        return JSONResponse({**review, "status": {"allowed": denied is None}}, 201)
 
     async def handle(self, request: Request) -> Response:
         """Answer one request, or refuse it with a `Status`."""
@@ -129,9 +135,21 @@ class ApiServer:
         if failing:
             raise Refused(failing.status, "InternalError", "an error on the server has prevented the request")
 
+    def _require_permission(self, request: Request, resource: Resource, namespace: str, rest: list[str]) -> None:
+        verb = _VERBS[request.method]
+        if request.method == "GET" and not rest:
+            verb = "watch" if request.query_params.get("watch") in ("true", "True", "1") else "list"
+        below = f"/{rest[1]}" if len(rest) > 1 else ""
+        group = f".{resource.group}" if resource.group else ""
+        if self.faults.take("deny", operation=f"{verb} {resource.plural}{below}{group}", target="/".join(rest[:1])):
+            user = 'User "lintas" cannot'
+            text = f'{resource.full_name} is forbidden: {user} {verb} resource "{resource.plural}{below}" '
+            raise Refused(403, "Forbidden", f'{text}in API group "{resource.group}" in the namespace "{namespace}"')
+
     async def _dispatch(self, request: Request) -> Response:
         parts = [part for part in request.url.path.split("/") if part]
         resource, namespace, rest = _addressed(parts)
+        self._require_permission(request, resource, namespace, rest)
         body = await _body(request)
         if not rest:
             return await self._collection(request, resource, namespace, body)

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from deployments.local.faults import FaultTable, WireFaults
 from deployments.local.object_access import ObjectAccess
+from deployments.local.sagemaker.identity import FORM, Identity
 from deployments.local.sagemaker.logs import Logs
 from deployments.local.sagemaker.resources import Resources
 from deployments.local.sagemaker.serving import Endpoints
@@ -30,7 +31,7 @@ _MOST_BYTES = 25 * 1024 * 1024
 
 
 class SageMaker:
-    """The double: control plane, runtime and logs on one port.
+    """The double: control plane, runtime, logs, and who the caller is, on one port.
 
     Args:
         account: Whose requests are taken.
@@ -46,6 +47,7 @@ class SageMaker:
         resources, logs = Resources(account), Logs(self._faults)
         self._jobs = TrainingJobs(resources, objects, logs, self._faults, root / "jobs")
         self._endpoints = Endpoints(resources, objects, logs, self._faults, root / "endpoints")
+        self._identity = Identity(account, self._faults)
         tags: Mapping[str, Operation] = {
             "AddTags": resources.add_tags,
             "ListTags": resources.list_tags,
@@ -81,16 +83,20 @@ class SageMaker:
             await self._endpoints.close()
 
     async def _control(self, request: Request) -> Response:
+        if request.headers.get("content-type", "").startswith(FORM):
+            return await self._identity.answer(request)
         prefix, _, name = request.headers.get("x-amz-target", "").partition(".")
         service = _SERVICES.get(prefix, "sagemaker")
         try:
+            if prefix and prefix not in _SERVICES:
+                raise Refused("UnknownOperationException", f"The local double does not imitate {prefix}.{name}.")
             body = await request.body()
             verify(request, body, self._account, service)
             if name not in self._operations[service]:
                 raise Refused("UnknownOperationException", f"The local double does not imitate {prefix}.{name}.")
             model = self._models[service, name]
             said = parsed(body, model)
-            self._meet(name, _about(said))
+            self._meet(name, _about(said), service)
             return answered(model, await self._operations[service][name](said))
         except Refused as refused:
             return refused.response()
@@ -104,7 +110,7 @@ class SageMaker:
             verify(request, body, self._account, "sagemaker")
             if len(body) > _MOST_BYTES:
                 raise Refused("ValidationError", f"The payload is larger than {_MOST_BYTES} bytes.")
-            self._meet("InvokeEndpoint", name)
+            self._meet("InvokeEndpoint", name, "sagemaker")
             content, headers = await self._endpoints.invoke(name, body, request.headers)
             return Response(content, headers=headers)
         except Refused as refused:
@@ -112,8 +118,12 @@ class SageMaker:
         except ClientDisconnect:
             return Response(status_code=400)
 
-    def _meet(self, operation: str, target: str) -> None:
+    def _meet(self, operation: str, target: str, service: str) -> None:
         """The faults that every operation may meet."""
+        if self._faults.take("deny", operation=f"{service}:{operation}", target=target):
+            user = f"arn:aws:iam::{self._account.number}:user/lintas"
+            words = f"User: {user} is not authorized to perform: {service}:{operation}"
+            raise Refused("AccessDeniedException", f"{words} because no identity-based policy allows it")
         if self._faults.take("throttle", operation=operation, target=target):
             raise Refused("ThrottlingException", "Rate exceeded")
         error = self._faults.take("error", operation=operation, target=target)

@@ -31,6 +31,7 @@ _LARGEST_BODY_BYTES = 10 * 1024 * 1024
 _PATH = re.compile(
     r"/(?P<version>v1|ui)/projects/(?P<project>[^/:]+)/locations/(?P<location>[^/:]+)/(?P<rest>[^:]+)(?::(?P<verb>\w+))?"
 )
+_TEST = re.compile(r"/v1/projects/(?P<project>[^/:]+)(?:/serviceAccounts/[^/:]+)?:testIamPermissions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,10 @@ class VertexAI:
     async def _answer(self, request: Request) -> Response:
         if request.url.path == "/v2/entries:list" and request.method == "POST":
             return JSONResponse(list_entries(self._jobs, self._project, await _json(request)))
+        if request.method == "POST" and (tested := _TEST.fullmatch(request.url.path)) is not None:
+            return self._test_permissions(tested["project"], await _json(request))
+        if request.method == "GET" and request.url.path == f"/v1/{self._registry.parent}":
+            return JSONResponse({"name": self._registry.parent, "locationId": self._location})
         found = _PATH.fullmatch(request.url.path)
         if found is None:
             raise not_found(request.url.path)
@@ -159,8 +164,22 @@ class VertexAI:
             return JSONResponse({})
         raise Refused("UNIMPLEMENTED", "The local double of Vertex AI reads and cancels operations only.")
 
+    def _test_permissions(self, project: str, body: Any) -> Response:
+        """Resource Manager's and IAM's `testIamPermissions`: the caller may do everything that no `deny` takes away."""
+        asked = body.get("permissions") if isinstance(body, dict) else None
+        if not isinstance(asked, list) or not asked:
+            raise invalid("Permissions are required.")
+        # IAM takes '-' for whatever project an account is of.
+        if project not in (self._project, "-"):
+            raise Refused("PERMISSION_DENIED", "The caller does not have permission")
+        held = [each for each in asked if self._faults.take("deny", operation=str(each)) is None]
+        return JSONResponse({"permissions": held} if held else {})
+
     def _meet_faults(self, request: Request) -> None:
         operation, target = f"{request.method} {request.url.path}", request.url.path
+        if self._faults.take("deny", operation=operation, target=target) is not None:
+            words = f"Permission denied on resource '/{target}' (or it may not exist)."
+            raise Refused("PERMISSION_DENIED", words)
         if self._faults.take("throttle", operation=operation, target=target) is not None:
             raise Refused(
                 "RESOURCE_EXHAUSTED",

@@ -143,10 +143,11 @@ class Cluster:
         """
         plural, _, below = resource.partition("/")
         asked = {"namespace": self.namespace, "verb": verb, "group": group, "resource": plural, "subresource": below}
-        review = client.V1SelfSubjectAccessReview.from_dict({"spec": {"resourceAttributes": asked}})
+        wanted = client.V1SelfSubjectAccessReviewSpec.model_validate({"resourceAttributes": asked})
+        review = client.V1SelfSubjectAccessReview(spec=wanted)
         with self._translated():
             answer: Any = client.AuthorizationV1Api(self._api).create_self_subject_access_review(
-                review, _preload_content=False, _request_timeout=_TIMEOUT_S
+                review, _preload_content=False, _request_timeout=self._timeouts_s
             )
             return bool(json.loads(bytes(answer.read()))["status"]["allowed"])
 

@@ -22,10 +22,11 @@ Azure ML: `options.subscription`, `resource_group` and `workspace` name the work
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.cloud import CloudConfig, Provider
+from tasks.core.cloud import CloudConfig, Probe, Provider
 
 if TYPE_CHECKING:
     from tasks.core.ports import Server, Store, Trainer
@@ -49,6 +50,12 @@ def _open_server(config: CloudConfig) -> Server:
     return open_server(config)
 
 
+def _probes(config: CloudConfig) -> Iterable[Probe]:
+    from tasks.providers.azure.probes import probes
+
+    return probes(config, trains=PROVIDER.can_train(config))
+
+
 PROVIDER = Provider(
     name="azure",
     open_store=_open_store,
@@ -56,4 +63,5 @@ PROVIDER = Provider(
     open_trainer=_open_trainer,
     training_needs=("subscription", "resource_group", "workspace", "bucket"),
     open_server=_open_server,
+    probes=_probes,
 )

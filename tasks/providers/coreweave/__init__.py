@@ -7,10 +7,11 @@ the public `https://cwobject.com` unless set; inside a cluster `http://cwlota.co
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.cloud import CloudConfig, Provider
+from tasks.core.cloud import CloudConfig, Probe, Provider
 
 if TYPE_CHECKING:
     from tasks.core.ports import Server, Store, Trainer
@@ -34,6 +35,12 @@ def _open_server(config: CloudConfig) -> Server:
     return open_server(config)
 
 
+def _probes(config: CloudConfig) -> Iterable[Probe]:
+    from tasks.providers.coreweave.probes import probes
+
+    return probes(config, trains=PROVIDER.can_train(config))
+
+
 PROVIDER = Provider(
     name="coreweave",
     open_store=_open_store,
@@ -41,4 +48,5 @@ PROVIDER = Provider(
     open_trainer=_open_trainer,
     training_needs=("image", "bucket"),
     open_server=_open_server,
+    probes=_probes,
 )

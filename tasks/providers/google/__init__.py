@@ -1,9 +1,9 @@
 """Google Cloud: Cloud Storage for objects, Vertex AI for training and serving.
 
 `credentials`: `token` (a bearer token, for short-lived access), or `service_account_file` (a key file's content),
-or neither for application default credentials. `endpoints`: `objects`, `training`, `serving` and `logs` (Cloud
-Logging); the public ones by default. The cloud's `region` is where jobs and endpoints are, and where their buckets
-must be.
+or neither for application default credentials. `endpoints`: `objects`, `training`, `serving`, `logs` (Cloud Logging)
+and `identity` (Resource Manager, IAM); the public ones by default. The cloud's `region` is where jobs and endpoints
+are, and where their buckets must be.
 
 | option | meaning |
 | --- | --- |
@@ -21,10 +21,11 @@ must be.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.cloud import CloudConfig, Provider
+from tasks.core.cloud import CloudConfig, Probe, Provider
 
 if TYPE_CHECKING:
     from tasks.core.ports import Server, Store, Trainer
@@ -48,6 +49,12 @@ def _open_server(config: CloudConfig) -> Server:
     return open_server(config)
 
 
+def _probes(config: CloudConfig) -> Iterable[Probe]:
+    from tasks.providers.google.probes import probes
+
+    return probes(config, trains=PROVIDER.can_train(config))
+
+
 PROVIDER = Provider(
     name="google",
     open_store=_open_store,
@@ -55,4 +62,5 @@ PROVIDER = Provider(
     open_trainer=_open_trainer,
     training_needs=("project", "bucket", "image"),
     open_server=_open_server,
+    probes=_probes,
 )

@@ -1,0 +1,211 @@
+"""What Lintas needs of a Google Cloud project, permission by permission, and the calls that show it and change nothing.
+
+Cloud Storage, Resource Manager and IAM say which of a caller's permissions hold (`testIamPermissions`, which itself
+needs none), so that writing is shown without writing; what is only read is read. A permission that is given on single
+resources below the project is not seen at the project.
+
+https://cloud.google.com/iam/docs/testing-permissions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+from google.auth.transport.requests import AuthorizedSession
+
+from tasks.core.cloud import CloudConfig, Probe
+from tasks.core.errors import Denied, Invalid
+from tasks.providers._dialects.objects import Place, address_of
+from tasks.providers._dialects.probing import ABSENT, BucketProbes, not_imitated, remembered, unseen
+from tasks.providers.google.errors import refusal, translated
+from tasks.providers.google.identity import google_credentials
+from tasks.providers.google.store import open_store
+from tasks.providers.google.vertex import Vertex
+
+_STORAGE = "https://storage.googleapis.com"
+_RESOURCE_MANAGER = "https://cloudresourcemanager.googleapis.com"
+_IAM = "https://iam.googleapis.com"
+_STORAGE_SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
+_TIMEOUT_S = 20.0
+_TELLING = (400, 403, 404, 501)
+"""Statuses that say why a question about permissions is not answered."""
+
+_TRAINING_WRITES = ("aiplatform.customJobs.create", "aiplatform.customJobs.cancel")
+_SERVING_WRITES = (
+    "aiplatform.models.upload",
+    "aiplatform.models.delete",
+    "aiplatform.endpoints.create",
+    "aiplatform.endpoints.update",
+    "aiplatform.endpoints.deploy",
+    "aiplatform.endpoints.undeploy",
+    "aiplatform.endpoints.delete",
+    "aiplatform.endpoints.predict",
+)
+
+
+def probes(cloud: CloudConfig, *, trains: bool) -> Iterator[Probe]:
+    """The permissions that this cloud needs, by what it is set up for.
+
+    Args:
+        cloud: The cloud. `endpoints.identity` is where Resource Manager and IAM are asked; the public ones by default.
+        trains: Whether it is set up for training.
+    """
+    project = _Project(cloud)
+    serves = "serving_image" in cloud.options
+    if trains or serves:
+        yield Probe("aiplatform.locations.get", "everything", project.region)
+    if "bucket" in cloud.options:
+        yield from _objects(cloud, project)
+    if trains:
+        training = remembered(lambda: Vertex(cloud, "training"))
+        yield Probe("aiplatform.customJobs.list", "training", partial(_listed, training, "customJobs"))
+        yield Probe("aiplatform.customJobs.get", "training", partial(_read, training, "customJobs/1"))
+        yield Probe("logging.logEntries.list", "training", partial(_log, training))
+        for permission in _TRAINING_WRITES:
+            yield Probe(permission, "training", partial(project.may, permission))
+        yield Probe("iam.serviceAccounts.actAs", "training", project.may_act)
+    if serves:
+        serving = remembered(lambda: Vertex(cloud, "serving"))
+        yield Probe("aiplatform.models.get", "serving", partial(_read, serving, f"models/{ABSENT}"))
+        yield Probe("aiplatform.endpoints.get", "serving", partial(_read, serving, f"endpoints/{ABSENT}"))
+        for permission in _SERVING_WRITES:
+            yield Probe(permission, "serving", partial(project.may, permission))
+
+
+def _objects(cloud: CloudConfig, project: _Project) -> Iterator[Probe]:
+    bucket = _Bucket(cloud)
+    looking = BucketProbes(lambda: open_store(cloud, cloud.option("bucket")))
+
+    def creating() -> str:
+        if looking.exists():
+            return f"not needed: bucket '{cloud.option('bucket')}' is there"
+        return project.may("storage.buckets.create")
+
+    yield Probe("storage.objects.list", "objects", looking.listing)
+    for action in ("get", "create", "delete"):
+        permission = f"storage.objects.{action}"
+        yield Probe(permission, "objects", partial(bucket.may, permission))
+    yield Probe("storage.buckets.create", "objects", creating)
+
+
+def _listed(vertex: Callable[[], Vertex], collection: str) -> str:
+    api = vertex()
+    api.send("GET", f"{api.url}/v1/{api.parent}/{collection}", collection, params={"pageSize": "1"})
+    return "allowed"
+
+
+def _read(vertex: Callable[[], Vertex], path: str) -> str:
+    api = vertex()
+    api.get(f"{api.parent}/{path}", f"'{path}'")
+    return "allowed"
+
+
+def _log(vertex: Callable[[], Vertex]) -> str:
+    query = 'resource.type="ml_job" AND resource.labels.job_id="1"'
+    next(vertex().log_entries(query, "Cloud Logging"), None)
+    return "allowed"
+
+
+class _Project:
+    """The project, asked what the caller may do in it; one call a permission, since one that is unknown spoils all."""
+
+    def __init__(self, cloud: CloudConfig) -> None:
+        self._cloud = cloud
+        self._vertex = remembered(lambda: Vertex(cloud, "training"))
+
+    def region(self) -> str:
+        """Whether Vertex AI is there for this project and region. Denied: the credentials, or the API is off."""
+        vertex = self._vertex()
+        url, what = f"{vertex.url}/v1/{vertex.parent}", f"region '{self._cloud.region}'"
+        answer = vertex.send("GET", url, what, accept=lambda answer: answer.ok or answer.status_code in (404, 501))
+        if answer.status_code == 501:
+            raise not_imitated("aiplatform.locations.get")
+        if answer.status_code == 404:
+            raise Invalid(
+                f"Vertex AI of '{self._cloud.name}' has no {what}", f"correct clouds.{self._cloud.name}.region"
+            )
+        return f"{what} answers"
+
+    def may(self, permission: str) -> str:
+        """Whether the project allows something. Raises `Denied`, or `Unseen` when Resource Manager does not say."""
+        url = f"{self._url(_RESOURCE_MANAGER)}/v1/projects/{self._vertex().project}:testIamPermissions"
+        if self._ask(url, permission, "enable cloudresourcemanager.googleapis.com to see it"):
+            return "allowed in the project"
+        raise self._missing(permission, f"project '{self._vertex().project}'")
+
+    def may_act(self) -> str:
+        """Whether jobs may run as their account. Without `options.service_account` only the project can be asked."""
+        permission, account = "iam.serviceAccounts.actAs", self._cloud.options.get("service_account")
+        if account is None:
+            url = f"{self._url(_RESOURCE_MANAGER)}/v1/projects/{self._vertex().project}:testIamPermissions"
+            if self._ask(url, permission, "enable cloudresourcemanager.googleapis.com to see it"):
+                return "allowed in the project"
+            raise unseen(permission, "not in the project; options.service_account would name the account to ask")
+        url = f"{self._url(_IAM)}/v1/projects/-/serviceAccounts/{quote(account)}:testIamPermissions"
+        if self._ask(url, permission, "enable iam.googleapis.com to see it"):
+            return "allowed on the jobs' account"
+        raise self._missing(permission, "the jobs' account")
+
+    def _ask(self, url: str, permission: str, mend: str) -> bool:
+        answer = self._vertex().send(
+            "POST",
+            url,
+            permission,
+            json={"permissions": [permission]},
+            timeout_s=_TIMEOUT_S,
+            accept=lambda answer: answer.ok or answer.status_code in _TELLING,
+        )
+        if answer.status_code == 501:
+            raise not_imitated(permission)
+        if not answer.ok:
+            raise unseen(permission, mend)
+        return permission in _permissions(answer)
+
+    def _url(self, public: str) -> str:
+        return self._cloud.endpoints.get("identity", public).rstrip("/")
+
+    def _missing(self, permission: str, where: str) -> Denied:
+        return Denied(
+            f"{where} of '{self._cloud.name}' does not allow {permission}",
+            "grant it; docs/clouds/google.md lists roles that hold it",
+        )
+
+
+class _Bucket:
+    """The work bucket, asked what the caller may do in it."""
+
+    def __init__(self, cloud: CloudConfig) -> None:
+        self._cloud = cloud
+        self._endpoint = cloud.endpoints.get("objects", _STORAGE).rstrip("/")
+        self._place = Place(cloud.name, cloud.option("bucket"), address_of(self._endpoint))
+
+    def may(self, permission: str) -> str:
+        """Whether the bucket allows something. Raises `Denied`, or `Unseen` while there is no such bucket."""
+        url = f"{self._endpoint}/storage/v1/b/{quote(self._place.bucket, safe='')}/iam/testPermissions"
+        with translated(self._place):
+            session = AuthorizedSession(google_credentials(self._cloud, _STORAGE_SCOPES))
+            answer = session.get(url, params={"permissions": permission}, timeout=_TIMEOUT_S)
+        if answer.status_code == 501:
+            raise not_imitated(permission)
+        if answer.status_code == 404:
+            raise unseen(permission, f"bucket '{self._place.bucket}' does not exist yet")
+        if not answer.ok:
+            raise refusal(answer.status_code, answer.text, answer.headers, self._place, None)
+        if permission in _permissions(answer):
+            return f"allowed in bucket '{self._place.bucket}'"
+        raise Denied(
+            f"bucket '{self._place.bucket}' on {self._cloud.name} does not allow {permission}",
+            "grant it; docs/clouds/google.md lists roles that hold it",
+        )
+
+
+def _permissions(answer: Any) -> list[str]:
+    """The permissions that hold; anything else than such an answer holds none."""
+    try:
+        told: object = answer.json()
+    except ValueError:
+        return []
+    return [str(each) for each in told.get("permissions", ())] if isinstance(told, Mapping) else []
