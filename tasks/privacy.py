@@ -94,15 +94,16 @@ def keep_clearance(clearance: Clearance, manifest: Manifest, policy: Policy, des
 def _clearance_file(manifest: Manifest, policy: Policy, destination: DatasetURI) -> Path:
     here = installation()
     jurisdiction = here.cloud(destination.cloud).jurisdiction
-    about = [version("lintas"), manifest.digest, policy.digest, str(destination), jurisdiction]
-    return (
-        here.settings.state_dir / "clearances" / f"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:40]}.json"
-    )
+    # With another pseudonym key the same dataset would leave with other tokens.
+    tokens = here.pseudonym_key.derive("clearances").hex()
+    about = [version("lintas"), manifest.digest, policy.digest, str(destination), jurisdiction, tokens]
+    name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:40]
+    return here.settings.state_dir / "clearances" / f"{name}.json"
 
 
 @step(name="scan", retries=2, run_name="scan {uri}")
 def scan_dataset(uri: DatasetURI, manifest: Manifest) -> ScanReport:
-    """Look for personal data in every object; see `tasks.core.detectors.scan.scan`. The report holds counts, never values."""
+    """Look for personal data in every object; see `tasks.core.detectors.scan.scan`. Counts come back, never values."""
     report = scan(installation().store_of(uri), uri, manifest)
     say(f"{uri}: {report.rows:,} rows, {len(report.findings)} findings")
     show_table(

@@ -53,8 +53,8 @@ class ConformanceTable:
         lines = [
             "# Conformance",
             "",
-            "Written by `make conformance`: one suite a port, every provider, against the local twin. A named xfail is a",
-            "promise that the server behind the provider does not let a test see; its reason stands in the suite.",
+            "Written by `make conformance`: one suite a port, every provider, against the local twin. A named xfail is",
+            "a promise that the server behind the provider does not let a test see; its reason stands in the suite.",
         ]
         for port in dict.fromkeys(_PORTS.values()):
             promises = {promise: by for (of, promise), by in sorted(self.outcomes.items()) if of == port}
