@@ -179,8 +179,8 @@ static void list(struct request *r, const char *bucket) {
             "<Last-Modified>Thu, 01 Jan 2026 00:00:00 GMT</Last-Modified><Etag>0x1</Etag><Content-Length>%ld</Content-Length>"
             "<Content-Type>application/octet-stream</Content-Type><BlobType>BlockBlob</BlobType></Properties></Blob>", "", after, first, most);
     } else {
-        if (more) snprintf(after, sizeof after, "<NextContinuationToken>%ld</NextContinuationToken>"
-            "<IsTruncated>true</IsTruncated></ListBucketResult>", first + most);
+        if (more) snprintf(after, sizeof after, "<NextContinuationToken>%ld</NextContinuationToken><NextMarker>%ld</NextMarker>"
+            "<IsTruncated>true</IsTruncated></ListBucketResult>", first + most, first + most);
         else strcpy(after, "<IsTruncated>false</IsTruncated></ListBucketResult>");
         text = page("<?xml version=\"1.0\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">",
             "<Contents><Key>o/%05ld</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;1&quot;</ETag>"
