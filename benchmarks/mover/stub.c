@@ -58,7 +58,7 @@ struct request {
     char *buffer, method[8], target[8192], path[4096], query[4096];
     char range[128], etag[96], proof[64], content_range[128];
     long length, decoded;
-    int no_308, last;
+    int no_308, chunked, last;
 };
 
 static void unescape(char *text) {
@@ -108,8 +108,40 @@ static void discard_body(struct request *r) {
         left -= received;
     }
 }
+/* Some bytes of the body, from what was read ahead or from the connection; 0 at its end. */
+static long take(struct request *r, char *into, long most) {
+    if (r->used == r->got) {
+        ssize_t received = recv(r->fd, r->buffer, HEAD_BYTES, 0);
+        r->used = 0;
+        r->got = received > 0 ? (int)received : 0;
+    }
+    long here = r->got - r->used < most ? r->got - r->used : most;
+    memcpy(into, r->buffer + r->used, (size_t)here);
+    r->used += (int)here;
+    return here;
+}
+/* A body in chunks (RFC 9112, 7.1), of which the length is not known before. */
+static char *read_chunks(struct request *r) {
+    char *body = malloc(1), line[64];
+    for (r->length = 0;;) {
+        int at = 0;
+        while (at < 63 && take(r, line + at, 1) && line[at] != '\n') at++;
+        line[at] = 0;
+        long left = strtol(line, NULL, 16);
+        if (at < 2) break;
+        body = realloc(body, (size_t)(r->length + left + 1));
+        long size_bytes = left;
+        for (long got; left && (got = take(r, body + r->length, left)) > 0; left -= got) r->length += got;
+        take(r, line, 1);
+        take(r, line, 1);
+        if (!size_bytes) break;
+    }
+    body[r->length] = 0;
+    return body;
+}
 /* The body in the memory of the caller, who frees it: for requests that say something, not those that carry much. */
 static char *read_body(struct request *r) {
+    if (r->chunked) return read_chunks(r);
     char *body = calloc(1, (size_t)r->length + 1);
     long have = r->got - r->used < r->length ? r->got - r->used : r->length;
     memcpy(body, r->buffer + r->used, (size_t)have);
@@ -367,6 +399,7 @@ static void header(struct request *r, const char *name, char *value) {
     else if (!strcasecmp(name, "range") || !strcasecmp(name, "x-ms-range")) snprintf(r->range, sizeof r->range, "%s", value);
     else if (!strcasecmp(name, "content-range")) snprintf(r->content_range, sizeof r->content_range, "%s", value);
     else if (!strcasecmp(name, "x-ms-content-crc64")) snprintf(r->proof, sizeof r->proof, "%s", value);
+    else if (!strcasecmp(name, "transfer-encoding")) r->chunked = !strcasecmp(value, "chunked");
     else if (!strcasecmp(name, "x-guploader-no-308")) r->no_308 = !strcasecmp(value, "yes");
     else if (!strcasecmp(name, "connection")) r->last = !strcasecmp(value, "close");
     else if (!strcasecmp(name, "expect")) {
@@ -388,7 +421,7 @@ static int read_request(struct request *r) {
         if (received <= 0) return 0;
         r->got += (int)received;
     }
-    r->length = 0; r->decoded = -1; r->last = r->no_308 = 0;
+    r->length = 0; r->decoded = -1; r->last = r->no_308 = r->chunked = 0;
     r->range[0] = r->proof[0] = r->content_range[0] = 0;
     r->used = (int)(end + 4 - r->buffer);
     *end = 0;
