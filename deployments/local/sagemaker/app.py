@@ -83,7 +83,8 @@ class SageMaker:
             await self._endpoints.close()
 
     async def _control(self, request: Request) -> Response:
-        if request.headers.get("content-type", "").startswith(FORM):
+        form = request.headers.get("content-type", "").startswith(FORM)
+        if form and (await request.body()).startswith(b"Action="):
             return await self._identity.answer(request)
         prefix, _, name = request.headers.get("x-amz-target", "").partition(".")
         service = _SERVICES.get(prefix, "sagemaker")
