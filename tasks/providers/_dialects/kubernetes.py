@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Denied, Invalid, LintasError, NotFound, PreconditionFailed, Retryable, Stockout, Terminal
+from tasks.providers._dialects.answers import unreadable, whole
 from tasks.providers._dialects.patience import request_timeout_s
 
 Json = dict[str, Any]
@@ -60,15 +61,17 @@ class Cluster:
     def read(self, kind: str, name: str) -> Json | None:
         """The object of this name, or None."""
         try:
-            return self._call(kind, "read_namespaced_{}", name, self.namespace)
+            found = self._call(kind, "read_namespaced_{}", name, self.namespace)
         except NotFound:
             return None
+        whole(whole(found, self.cloud, "metadata")["metadata"], self.cloud, "name", "resourceVersion")
+        return found
 
     def list(self, kind: str, *, labels: str = "", fields: str = "") -> list[Json]:
         """The objects that match the selectors."""
         selectors = {"label_selector": labels, "field_selector": fields}
         chosen = {name: value for name, value in selectors.items() if value}
-        return self._call(kind, "list_namespaced_{}", self.namespace, **chosen)["items"]
+        return whole(self._call(kind, "list_namespaced_{}", self.namespace, **chosen), self.cloud, "items")["items"]
 
     def create(self, manifest: Json) -> bool:
         """Create an object. False: there is one of this name, which is left as it is.
@@ -203,7 +206,13 @@ class Cluster:
         call = getattr(getattr(client, group)(self._api), verb.format(noun))
         with self._translated():
             answer = call(*arguments, _preload_content=False, _request_timeout=self._timeouts_s, **options)
-            return json.loads(bytes(answer.read()))
+            body, form = bytes(answer.read()), str(answer.headers.get("content-type", ""))
+            try:
+                return json.loads(body)
+            except ValueError as error:
+                if "json" in form:
+                    raise unreadable(self.cloud) from error
+                raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ everything in `ValidationException`, so that its sentence decides what was meant
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -92,6 +93,8 @@ def open_clients(config: CloudConfig, role: str) -> Clients:
     secrets = {name: secret.reveal() for name, secret in config.credentials.items()}
     shared = botocore.session.get_session()
     shared.register_component("data_loader", _service_models())
+    for service in ("sagemaker", "cloudwatch-logs"):
+        shared.register(f"before-parse.{service}.*", _require_json)
     session = boto3.Session(
         botocore_session=shared,
         aws_access_key_id=secrets.get("access_key_id"),
@@ -110,6 +113,17 @@ def open_clients(config: CloudConfig, role: str) -> Clients:
 def _service_models() -> Loader:
     """SageMaker's service model takes a quarter of a second to read: once a process, not once a client."""
     return create_loader()
+
+
+def _require_json(operation_model: Any, response_dict: Mapping[str, Any], **_: object) -> None:
+    """Raises what botocore does not: it takes a body that is cut off or damaged for an answer without a field."""
+    body: Any = response_dict["body"]
+    if operation_model.has_streaming_output or not body or response_dict["status_code"] >= 300:
+        return
+    try:
+        json.loads(body)
+    except ValueError as error:
+        raise ResponseParserError("the body is no JSON") from error
 
 
 def _settings(read_timeout_s: float) -> Config:
@@ -212,5 +226,5 @@ def translated(place: Place) -> Iterator[None]:
     """Raises what the block's botocore error means."""
     try:
         yield
-    except (boto.BotoCoreError, boto.ClientError) as error:
+    except (boto.BotoCoreError, boto.ClientError, ResponseParserError) as error:
         raise meaning(error, place) from error

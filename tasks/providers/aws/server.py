@@ -24,6 +24,7 @@ import botocore.exceptions as boto
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, NotFound, Retryable, Terminal
 from tasks.core.release import Endpoint, EndpointSpec
+from tasks.providers._dialects.answers import readable, whole
 from tasks.providers._dialects.scoring import answered_reason, checked_model, example_request, pack_model
 from tasks.providers.aws.quirks import quirks
 from tasks.providers.aws.sagemaker import (
@@ -244,14 +245,16 @@ class SageMakerServer:
             return None
         try:
             with translated(self._place):
-                return self._control.describe_endpoint(EndpointName=name)
+                found = self._control.describe_endpoint(EndpointName=name)
+            return whole(found, self._cloud, "EndpointStatus", "EndpointConfigName", "EndpointArn")
         except NotFound:
             return None
 
     def _tags(self, found: Mapping[str, Any]) -> dict[str, str]:
         with translated(self._place):
-            listed = self._control.list_tags(ResourceArn=found["EndpointArn"])["Tags"]
-        return {tag["Key"]: tag["Value"] for tag in listed}
+            listed = self._control.list_tags(ResourceArn=found["EndpointArn"])
+        with readable(self._cloud):
+            return {tag["Key"]: tag["Value"] for tag in listed["Tags"]}
 
     def _want(self, found: Mapping[str, Any], config: str, undone: str = "") -> None:
         """Note which configuration is wanted, and whether SageMaker has already undone it once."""

@@ -25,6 +25,7 @@ from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid, LintasError, NotFound, Retryable, Terminal
 from tasks.core.ports import Store
 from tasks.core.training import JobSpec, JobStatus, RunState
+from tasks.providers._dialects.answers import readable, whole
 from tasks.providers._dialects.jobs import (
     adopt_output,
     checkpoint_prefix,
@@ -185,7 +186,7 @@ class SageMakerTrainer:
                 for event in page["events"]:
                     line += 1
                     if line > after_line:
-                        yield event["message"]
+                        yield event.get("message", "")
                 if page["nextForwardToken"] == token:
                     break
                 token = page["nextForwardToken"]
@@ -268,7 +269,7 @@ class SageMakerTrainer:
         except NotFound:
             return False
         with translated(self._clients.place):
-            tags = self._clients.control.list_tags(ResourceArn=arn)["Tags"]
+            tags = whole(self._clients.control.list_tags(ResourceArn=arn), self._cloud, "Tags")["Tags"]
         if {"Key": DIGEST_TAG, "Value": digest} not in tags:
             raise Invalid(f"'{self._cloud}' has another training job '{name}'", "choose another name for the spec")
         return True
@@ -278,7 +279,8 @@ class SageMakerTrainer:
             if re.fullmatch(quirks()["name_pattern"], job_id) is None:
                 raise NotFound("SageMaker does not give such names", "")
             with translated(self._clients.place):
-                return self._clients.control.describe_training_job(TrainingJobName=job_id)
+                job = self._clients.control.describe_training_job(TrainingJobName=job_id)
+            return whole(job, self._cloud, "TrainingJobStatus", "TrainingJobArn")
         except NotFound as error:
             raise NotFound(
                 f"there is no job '{job_id}' on '{self._cloud}'", "list the runs and use one's job id"
@@ -302,14 +304,16 @@ class SageMakerTrainer:
         """The log streams of the job's containers, oldest first; a job has none before its first line."""
         with suppress(NotFound), translated(self._clients.place):
             answer = self._logs.describe_log_streams(logGroupName=_LOG_GROUP, logStreamNamePrefix=f"{job_id}/")
-            return sorted(stream["logStreamName"] for stream in answer["logStreams"])
+            with readable(self._cloud):
+                return sorted(stream["logStreamName"] for stream in answer["logStreams"])
         return []
 
     def _events(self, stream: str, token: str | None) -> Mapping[str, Any]:
         where = {"logGroupName": _LOG_GROUP, "logStreamName": stream, "startFromHead": True}
         try:
             with translated(self._clients.place):
-                return self._logs.get_log_events(**where, **({"nextToken": token} if token else {}))
+                page = self._logs.get_log_events(**where, **({"nextToken": token} if token else {}))
+            return whole(page, self._cloud, "events", "nextForwardToken")
         except NotFound:
             return {"events": [], "nextForwardToken": token}
 

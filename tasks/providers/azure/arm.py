@@ -19,6 +19,7 @@ from azure.core.rest import HttpRequest, HttpResponse
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Retryable, Stockout, Terminal
+from tasks.providers._dialects.answers import unreadable
 from tasks.providers._dialects.objects import address_of, retry_after_s
 from tasks.providers._dialects.patience import request_timeout_s
 from tasks.providers.azure.identity import entra_credential
@@ -206,6 +207,8 @@ class Workspace:
         try:
             told = answer.json()
         except (ValueError, DecodeError) as error:
+            if "json" in str(answer.headers.get("content-type", "")):
+                raise unreadable(self.cloud) from error
             raise self._not_understood(path) from error
         if not isinstance(told, dict):
             raise self._not_understood(path)

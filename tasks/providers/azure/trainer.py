@@ -22,6 +22,7 @@ from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid, NotFound, Retryable
 from tasks.core.training import JobSpec, JobStatus, RunState
+from tasks.providers._dialects.answers import readable
 from tasks.providers._dialects.jobs import (
     LAUNCHER,
     OUTPUT_LIST,
@@ -116,7 +117,10 @@ class AzureTrainer:
 
     def poll(self, job_id: str) -> JobStatus:
         """See `Trainer.poll`. A job that waited too long in the queue is cancelled, and is a stock-out from then on."""
-        facts = self._job(job_id)
+        with readable(self._cloud):
+            return self._status(job_id, self._job(job_id))
+
+    def _status(self, job_id: str, facts: Mapping[str, Any]) -> JobStatus:
         said = str(facts["properties"]["status"])
         state = STATES.get(said, RunState.RUNNING)
         details = {} if state is RunState.QUEUED else self._workspace.run_details(job_id)
@@ -134,7 +138,8 @@ class AzureTrainer:
 
     def logs(self, job_id: str, *, after_line: int = 0) -> Iterator[str]:
         """See `Trainer.logs`. What was read before is not fetched again."""
-        ended = STATES.get(str(self._job(job_id)["properties"]["status"]), RunState.RUNNING).ended
+        with readable(self._cloud):
+            ended = STATES.get(str(self._job(job_id)["properties"]["status"]), RunState.RUNNING).ended
         url = (self._workspace.run_details(job_id).get("logFiles") or {}).get(_LOG)
         if not url:
             return
@@ -156,7 +161,9 @@ class AzureTrainer:
             job = self._job(job_id)
         except NotFound:
             return
-        if not STATES.get(str(job["properties"]["status"]), RunState.RUNNING).ended:
+        with readable(self._cloud):
+            ended = STATES.get(str(job["properties"]["status"]), RunState.RUNNING).ended
+        if not ended:
             self._workspace.post(f"jobs/{job_id}/cancel")
 
     def fetch_output(self, job_id: str, into: Path) -> None:
@@ -233,7 +240,8 @@ class AzureTrainer:
         return f"wasbs://{container}@{self._account}.blob.core.windows.net/{key.lstrip('/')}"
 
     def _output(self, facts: Mapping[str, Any]) -> tuple[AzureStore, str]:
-        uri = str(facts["properties"]["outputs"]["output"]["uri"])
+        with readable(self._cloud):
+            uri = str(facts["properties"]["outputs"]["output"]["uri"])
         container, _, rest = uri.removeprefix("wasbs://").partition("@")
         return open_store(self._config, container), rest.partition("/")[2]
 

@@ -19,6 +19,7 @@ from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, NotFound
 from tasks.core.ports import Store
 from tasks.core.training import JobSpec, JobStatus
+from tasks.providers._dialects.answers import readable
 from tasks.providers._dialects.jobs import adopt_output, checkpoint_prefix, job_environment, job_prefix, pack_job
 from tasks.providers._dialects.kubernetes import Cluster, Json, open_cluster
 from tasks.providers.coreweave.pods import COURIER, LABEL, WORK_DIR, Pods, read_catalog
@@ -227,7 +228,8 @@ class CoreWeaveTrainer:
         pods = self._pods_of(name)
         about = f"involvedObject.kind=Job,involvedObject.name={name}"
         events = [] if pods or job["spec"].get("suspend") else self._cluster.list("Event", fields=about)
-        return judge(job, pods, events, now=datetime.now(UTC), stockout_after_s=self._stockout_after_s)
+        with readable(self._cloud.name):
+            return judge(job, pods, events, now=datetime.now(UTC), stockout_after_s=self._stockout_after_s)
 
     def _end(self, job_id: str, why: str) -> None:
         """Give the Job a deadline that is over: Kubernetes ends it, and it stays as it is afterwards."""
@@ -239,7 +241,9 @@ class CoreWeaveTrainer:
             self._cluster.patch("Job", job_id, change)
 
     def _pod_log(self, pod: Json) -> str | None:
-        return self._cluster.pod_log(pod["metadata"]["name"], CONTAINER)
+        with readable(self._cloud.name):
+            name = str(pod["metadata"]["name"])
+        return self._cluster.pod_log(name, CONTAINER)
 
     def _kept_log(self, job: Json) -> str:
         store, prefix = self._place(job)

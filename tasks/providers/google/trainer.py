@@ -24,6 +24,7 @@ from typing import Any
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, NotFound, PreconditionFailed, Retryable, Stockout
 from tasks.core.training import JobSpec, JobStatus, RunState
+from tasks.providers._dialects.answers import readable
 from tasks.providers._dialects.jobs import (
     LAUNCHER,
     adopt_output,
@@ -126,7 +127,10 @@ class VertexTrainer:
 
     def poll(self, job_id: str) -> JobStatus:
         """See `Trainer.poll`. A job that waited too long for a machine is cancelled, and from then on a stock-out."""
-        facts = self._job(job_id)
+        with readable(self._cloud):
+            return self._told(job_id, self._job(job_id))
+
+    def _told(self, job_id: str, facts: Mapping[str, Any]) -> JobStatus:
         said = str(facts.get("state", ""))
         state = STATES.get(said, RunState.RUNNING)
         scheduling = facts["jobSpec"].get("scheduling", {})
@@ -151,7 +155,8 @@ class VertexTrainer:
 
     def logs(self, job_id: str, *, after_line: int = 0) -> Iterator[str]:
         """See `Trainer.logs`. Cloud Logging takes some seconds to show a line; its entries need `logging.viewer`."""
-        created = str(self._job(job_id)["createTime"])
+        with readable(self._cloud):
+            created = str(self._job(job_id)["createTime"])
         read = self._read.setdefault(job_id, _Read())
         if read.lines > after_line:
             read = self._read[job_id] = _Read()
@@ -160,11 +165,13 @@ class VertexTrainer:
         query = f'resource.type="ml_job" AND resource.labels.job_id="{job_id}"'
         query += f' AND resource.labels.task_name="{_TASK}" AND timestamp>="{since}"'
         for entry in self._vertex.log_entries(query, f"log of job '{job_id}'"):
-            if entry["insertId"] in read.ids:
+            with readable(self._cloud):
+                name, moment = str(entry["insertId"]), str(entry["timestamp"])
+            if name in read.ids:
                 continue
-            if entry["timestamp"] != read.moment:
-                read.moment, read.ids = entry["timestamp"], set()
-            read.ids.add(entry["insertId"])
+            if moment != read.moment:
+                read.moment, read.ids = moment, set()
+            read.ids.add(name)
             read.lines += 1
             if read.lines > after_line:
                 yield _line(entry)
@@ -174,7 +181,7 @@ class VertexTrainer:
         try:
             facts = self._job(job_id)
             if not STATES.get(str(facts.get("state")), RunState.RUNNING).ended:
-                self._vertex.post(f"{facts['name']}:cancel", {}, f"job '{job_id}'")
+                self._vertex.post(f"{self._vertex.parent}/customJobs/{job_id}:cancel", {}, f"job '{job_id}'")
         except NotFound:
             return
 
@@ -234,7 +241,7 @@ class VertexTrainer:
 
     def _create(self, job: JobSpec, packed: Mapping[str, bytes], store: GoogleStore, folder: str) -> str:
         """Create the job under our claim, or find the one that an earlier claimant created, and record its id."""
-        name, written = job.job_name, list[str]()
+        name, written, unsure = job.job_name, list[str](), False
         jobs = f"{self._vertex.parent}/customJobs"
         try:
             found = self._labelled(name)
@@ -245,18 +252,20 @@ class VertexTrainer:
                 try:
                     found = self._vertex.post(jobs, self._described(job, folder), f"job '{name}'")
                 except Unanswered:
+                    unsure = True
                     found = self._labelled(name)
                     if found is None:
                         raise
-        except Unanswered:
-            # It may come about yet: the claim stays until it is too old.
-            raise
         except LintasError:
+            if unsure:
+                # It may come about yet: the claim stays until it is too old.
+                raise
             # There is no job for certain: nothing stays, so that it can be submitted again at once.
             for key in (*written, f"{folder}claim"):
                 store.delete(key)
             raise
-        job_id = str(found["name"]).rpartition("/")[2]
+        with readable(self._cloud):
+            job_id = str(found["name"]).rpartition("/")[2]
         store.put(f"{folder}vertex_job", [job_id.encode()], size_bytes=len(job_id))
         return job_id
 
@@ -326,7 +335,8 @@ class VertexTrainer:
 
     def _folder(self, facts: Mapping[str, Any]) -> tuple[GoogleStore, str]:
         """The bucket and the prefix of a job's own objects, by the job's own word."""
-        uri = str(facts["jobSpec"]["baseOutputDirectory"]["outputUriPrefix"])
+        with readable(self._cloud):
+            uri = str(facts["jobSpec"]["baseOutputDirectory"]["outputUriPrefix"])
         bucket, _, folder = uri.removeprefix("gs://").partition("/")
         return self._store(bucket), folder
 
