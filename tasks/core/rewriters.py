@@ -16,8 +16,10 @@ from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
 from tasks.core.detectors import readers
 from tasks.core.detectors.leaves import decode, is_binary, unique_names
+from tasks.core.detectors.row_groups import BoundedParquet
 from tasks.core.detectors.scan import safe_path
 from tasks.core.detectors.tables import TEXT, Source, Unread, format_of
+from tasks.core.detectors.unpacking import UnpackError
 from tasks.core.errors import PolicyViolation
 from tasks.core.policy import Action
 from tasks.core.privacy import ColumnTreatment
@@ -32,11 +34,12 @@ _GROUP_ROWS = 131_072
 def parquet(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
     """A Parquet file: treated columns change their type to text where need be; notes beside the rows are left out."""
     try:
-        file = arrow_parquet.ParquetFile(source.ranged(), buffer_size=1024 * 1024, pre_buffer=False)
+        file = BoundedParquet(source)
         writer: Any = None
-        batches = file.iter_batches(batch_size=_GROUP_ROWS, use_threads=False)
-        empty = pa.RecordBatch.from_pylist([], schema=file.schema_arrow)
-        for batch in batches if file.metadata.num_rows else [empty]:
+        empty = pa.RecordBatch.from_pylist([], schema=file.schema)
+        for batch in file.batches(_GROUP_ROWS) if file.metadata.num_rows else [empty]:
+            if isinstance(batch, Unread):
+                raise cannot_be_treated(source.entry.path, batch.why)
             treated = _treated_batch(batch, needed)
             if not treated.num_columns:
                 return False
@@ -199,7 +202,7 @@ def json_lines(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool
 
 def json_document(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
     """One JSON value, or lines of them under the same name."""
-    value, why = readers.parse(b"".join(source.pieces()))
+    value, why = readers.document(source)
     if why == readers.NOT_JSON:
         return json_lines(source, needed, sink)
     if why:
@@ -277,4 +280,24 @@ def rewrite(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
     kind, why = format_of(source)
     if kind == "unknown":
         raise cannot_be_treated(source.entry.path, why)
-    return _REWRITERS[kind](source, needed, sink)
+    try:
+        if not source.packing:
+            return _REWRITERS[kind](source, needed, sink)
+        with pa.CompressedOutputStream(pa.PythonFile(_LeftOpen(sink), mode="w"), source.packing) as packed:
+            return _REWRITERS[kind](source, needed, packed)
+    except UnpackError as error:
+        raise cannot_be_treated(source.entry.path, str(error)) from None
+
+
+class _LeftOpen(io.RawIOBase):
+    """A file that stays open when the stream above it is closed."""
+
+    def __init__(self, sink: IO[bytes]) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._sink.write(data)

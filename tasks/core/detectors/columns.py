@@ -8,6 +8,7 @@ they pass the checks is weighed against chance: `likelihood_ratio` compares "the
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -216,20 +217,32 @@ _DATE = (
 _COORDINATE = r"^-?[0-9]{1,3}\.[0-9]{3,}$"
 
 
-def text_marks(cells: pl.Series) -> npt.NDArray[np.uint8]:
-    """What short texts look like that has no check digit: names, addresses, dates, coordinates."""
+@functools.cache
+def _given_names() -> pl.Series:
     from tasks.core.detectors.names import GIVEN_NAMES
 
-    def mark(pattern: str, bit: int) -> npt.NDArray[np.uint8]:
-        return cells.str.contains(pattern).to_numpy().astype(np.uint8) * np.uint8(bit)
+    return pl.Series(sorted(GIVEN_NAMES)).implode()
 
-    first = cells.str.extract(r"(\pL+)(?:[^\pL]|$)", 1).str.to_lowercase()
-    after_comma = cells.str.extract(r", *(\pL+)", 1).str.to_lowercase()
-    names = pl.Series(sorted(GIVEN_NAMES))
-    given = (first.is_in(names.implode()) | after_comma.is_in(names.implode())).fill_null(False).to_numpy()
-    name = mark(_NAME, NAME) & ~mark(_NO_NAME, NAME)
-    marks = name | mark(_FULL_NAME, FULL_NAME) | mark(_ADDRESS, ADDRESS) | mark(_DATE, DATE)
-    return marks | mark(_COORDINATE, COORDINATE) | (given.astype(np.uint8) * np.uint8(GIVEN) & (name * np.uint8(GIVEN)))
+
+def text_marks(cells: pl.Series) -> npt.NDArray[np.uint8]:
+    """What short texts look like that has no check digit: names, addresses, dates, coordinates."""
+    cell = pl.col("cell")
+    patterns = {"name": _NAME, "none": _NO_NAME, "full": _FULL_NAME, "address": _ADDRESS, "date": _DATE}
+    looks = cells.alias("cell").to_frame().select(
+        *(cell.str.contains(pattern).alias(name) for name, pattern in patterns.items()),
+        cell.str.contains(_COORDINATE).alias("coordinate"),
+        cell.str.extract(r"(\pL+)(?:[^\pL]|$)", 1).str.to_lowercase().is_in(_given_names()).alias("first"),
+        cell.str.extract(r", *(\pL+)", 1).str.to_lowercase().is_in(_given_names()).alias("after_comma"),
+    )  # fmt: skip
+    name = looks["name"] & ~looks["none"]
+    given = name & (looks["first"].fill_null(False) | looks["after_comma"].fill_null(False))
+    marks: npt.NDArray[np.uint8] = np.zeros(len(cells), np.uint8)
+    for mask, bit in (
+        (name, NAME), (given, GIVEN), (looks["full"], FULL_NAME), (looks["address"], ADDRESS), (looks["date"], DATE),
+        (looks["coordinate"], COORDINATE),
+    ):  # fmt: skip
+        marks |= mask.to_numpy().astype(np.uint8) * np.uint8(bit)
+    return marks
 
 
 def number_marks(values: pl.Series) -> npt.NDArray[np.uint8]:

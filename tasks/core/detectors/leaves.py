@@ -57,18 +57,19 @@ def flatten(name: str, array: Any, rows: Rows | None, depth: int) -> Iterator[Le
             yield from flatten(f"{name}.{kind.field(at).name}", child, rows, depth + 1)
     elif pa.types.is_map(kind):
         as_list = array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
-        parents = _parents(pc.list_parent_indices(as_list), rows)
+        parents = parents_of(as_list, rows)
         for name_of, child in zip(("key", "value"), pc.list_flatten(as_list).flatten(), strict=True):
             yield from flatten(f"{name}.{name_of}[]", child, parents, depth + 1)
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        parents = _parents(pc.list_parent_indices(array), rows)
+        parents = parents_of(array, rows)
         yield from flatten(f"{name}[]", pc.list_flatten(array), parents, depth + 1)
     else:
         yield from _leaf(name, array, rows)
 
 
-def _parents(indices: Any, rows: Rows | None) -> Rows:
-    own = np.asarray(indices.to_numpy(zero_copy_only=False), dtype=np.int64)
+def parents_of(lists: Any, rows: Rows | None) -> Rows:
+    """For each item of lists the row of the batch, when `rows` tells that of each list (None: its own)."""
+    own = np.asarray(pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), dtype=np.int64)
     return own if rows is None else rows[own]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -16,7 +17,7 @@ _CACHED_BLOCKS = 8
 
 
 class RangedFile(io.RawIOBase):
-    """Reads an object of a store in ranges, for readers that seek (Parquet). Holds at most 32 MiB.
+    """Reads an object of a store in ranges, for readers that seek (Parquet). Holds at most 32 MiB in memory.
 
     Args:
         store: The store.
@@ -34,6 +35,34 @@ class RangedFile(io.RawIOBase):
         self._at = 0
         self._block_bytes = max(size_bytes, 1) if size_bytes <= _WHOLE_BYTES else _BLOCK_BYTES
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._held: IO[bytes] | None = None
+        self._held_start = self._held_end = 0
+
+    def hold(self, start: int, length: int) -> None:
+        """Fetch a range once, in one go, to a temporary file, because it is about to be read back and forth.
+
+        What was held before is let go. Small objects are in memory anyway.
+        """
+        end = min(start + length, self.size_bytes)
+        if self.size_bytes <= _WHOLE_BYTES or start >= end or (self._held_start <= start and end <= self._held_end):
+            return
+        if self._held is not None:
+            self._held.close()
+        self._held = tempfile.TemporaryFile()  # noqa: SIM115 - it is read until another range is held
+        self._held_start, self._held_end = start, end
+        for piece in self._store.get(self._key, version=self._version, start=start, length=end - start):
+            self._held.write(piece)
+        self._held.flush()
+
+    def at(self, offset: int, size: int) -> bytes:
+        """Bytes from an offset on, wherever the file stands."""
+        self.seek(offset)
+        return self.read(size)
+
+    def close(self) -> None:
+        if self._held is not None:
+            self._held.close()
+        super().close()
 
     def readable(self) -> bool:
         return True
@@ -51,6 +80,11 @@ class RangedFile(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         end = self.size_bytes if size < 0 else min(self.size_bytes, self._at + size)
+        if self._held is not None and self._held_start <= self._at < end <= self._held_end:
+            self._held.seek(self._at - self._held_start)
+            piece = self._held.read(end - self._at)
+            self._at += len(piece)
+            return piece
         pieces: list[bytes] = []
         while self._at < end:
             number, inside = divmod(self._at, self._block_bytes)

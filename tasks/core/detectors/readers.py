@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 from typing import Any, cast
 
 import numpy as np
@@ -14,17 +13,30 @@ import polars as pl
 from tasks.core.arrow import csv as arrow_csv
 from tasks.core.arrow import json as arrow_json
 from tasks.core.arrow import pa
-from tasks.core.arrow import parquet as arrow_parquet
 from tasks.core.dataset import rechunk
 from tasks.core.detectors.leaves import leaves
-from tasks.core.detectors.tables import BATCH_ROWS, METADATA, TEXT, Batch, Leaf, Source, Unread, format_of
+from tasks.core.detectors.row_groups import BoundedParquet
+from tasks.core.detectors.tables import (
+    BATCH_ROWS,
+    MAX_COLUMNS,
+    METADATA,
+    SNIFF_BYTES,
+    TEXT,
+    Batch,
+    Leaf,
+    Source,
+    Unread,
+    format_of,
+)
+from tasks.core.detectors.unpacking import UnpackError
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """How much text is parsed at a time; a line that is longer is not read."""
 
 _MAX_COLUMNS = 4096
-_MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+_MAX_DOCUMENT_BYTES = 32 * 1024 * 1024
 _MAX_NESTING = 200
+_PIECE_BYTES = 32 * 1024
 ARROW_ERRORS: Any = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
 
@@ -32,12 +44,15 @@ def parquet(source: Source) -> Iterator[Batch | Unread]:
     """A Parquet file, column chunk by column chunk, and its own metadata as text."""
     row = 0
     try:
-        file = arrow_parquet.ParquetFile(source.ranged(), buffer_size=1024 * 1024, pre_buffer=False)
-        metadata: dict[bytes, bytes] = file.schema_arrow.metadata or {}
+        file = BoundedParquet(source)
+        metadata: dict[bytes, bytes] = file.schema.metadata or {}
         if metadata:
             notes = [f"{_text(key)}: {_text(value)}" for key, value in sorted(metadata.items())]
             yield Batch(0, 0, (Leaf(METADATA, pl.Series(METADATA, notes)),))
-        for batch in file.iter_batches(batch_size=BATCH_ROWS, use_threads=False):
+        for batch in file.batches():
+            if isinstance(batch, Unread):
+                yield batch
+                return
             found = list(leaves(batch))
             yield from (each for each in found if isinstance(each, Unread))
             yield Batch(batch.num_rows, row, tuple(each for each in found if isinstance(each, Leaf)))
@@ -62,6 +77,11 @@ def csv(source: Source) -> Iterator[Batch | Unread]:
 def csv_batches(source: Source) -> Iterator[tuple[list[str], Any]]:
     """The header with each batch of rows, cells as bytes (empty ones are null), or with an `Unread`."""
     ragged = 0
+    delimiter = delimiter_of(source)
+    first_line = source.head.split(b"\n", 1)[0]
+    if first_line.count(delimiter.encode()) >= _MAX_COLUMNS or len(first_line) >= SNIFF_BYTES:
+        yield [], Unread(f"a header of more than {_MAX_COLUMNS} columns or {SNIFF_BYTES // 1024} KiB")
+        return
 
     def skip(_row: Any) -> str:
         nonlocal ragged
@@ -77,7 +97,7 @@ def csv_batches(source: Source) -> Iterator[tuple[list[str], Any]]:
                 use_threads=False, block_size=BLOCK_BYTES, autogenerate_column_names=True
             ),
             parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter_of(source), newlines_in_values=True, invalid_row_handler=skip
+                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
             ),
             convert_options=arrow_csv.ConvertOptions(
                 column_types={f"f{at}": pa.binary() for at in range(_MAX_COLUMNS)},
@@ -88,9 +108,6 @@ def csv_batches(source: Source) -> Iterator[tuple[list[str], Any]]:
         for arrived in reader:
             batch = arrived
             if not header:
-                if batch.num_columns > _MAX_COLUMNS:
-                    yield header, Unread(f"more than {_MAX_COLUMNS} columns")
-                    return
                 header = [_text(column[0].as_py()) for column in batch.columns]
                 batch = batch.slice(1)
             yield header, batch
@@ -103,7 +120,7 @@ def csv_batches(source: Source) -> Iterator[tuple[list[str], Any]]:
 
 def delimiter_of(source: Source) -> str:
     """The separator: a tab for .tsv, otherwise the most frequent of comma, semicolon, tab and bar in the header."""
-    if PurePosixPath(source.entry.path).suffix.lower() == ".tsv":
+    if source.suffix == ".tsv":
         return "\t"
     header = source.head.split(b"\n", 1)[0]
     return max(",;\t|", key=lambda mark: (header.count(mark.encode()), mark == ","))
@@ -167,33 +184,29 @@ def json_lines(source: Source) -> Iterator[Batch | Unread]:
         if isinstance(block, Unread):
             yield block
             continue
-        fast = None if _may_be_deep(block) else _parse_block(block)
-        if fast is not None:
-            found = list(leaves(fast))
-            yield from (each for each in found if isinstance(each, Unread))
-            yield Batch(fast.num_rows, row, tuple(each for each in found if isinstance(each, Leaf)))
-            row += fast.num_rows
-            continue
-        values: list[Any] = []
-        for line in block.splitlines():
-            if line.strip():
-                value, why = parse(line)
-                values.append(value)
-                if why:
-                    unread[why] = unread.get(why, 0) + 1
-        yield _flattened(values, row)
-        row += len(values)
+        for part in [block] if _may_be_deep(block) else _parsed(block):
+            if not isinstance(part, bytes):
+                found = list(leaves(part))
+                yield from (each for each in found if isinstance(each, Unread))
+                yield Batch(part.num_rows, row, tuple(each for each in found if isinstance(each, Leaf)))
+                row += part.num_rows
+                continue
+            values: list[Any] = []
+            for line in part.splitlines():
+                if line.strip():
+                    value, why = parse(line)
+                    values.append(value)
+                    if why:
+                        unread[why] = unread.get(why, 0) + 1
+            yield from _flattened(values, row)
+            row += len(values)
     for why, count in unread.items():
         yield Unread(why, count=count)
 
 
 def json_document(source: Source) -> Iterator[Batch | Unread]:
     """One JSON value; the items of a list are rows. What is none is tried as JSON lines."""
-    if source.entry.size_bytes > _MAX_DOCUMENT_BYTES:
-        yield from json_lines(source)
-        return
-    content = b"".join(source.pieces())
-    value, why = parse(content)
+    value, why = document(source)
     if why == NOT_JSON:
         yield from json_lines(source)
     elif why:
@@ -201,11 +214,21 @@ def json_document(source: Source) -> Iterator[Batch | Unread]:
     else:
         rows = cast("list[Any]", value) if isinstance(value, list) else [value]
         for start in range(0, len(rows), BATCH_ROWS):
-            yield _flattened(rows[start : start + BATCH_ROWS], start)
+            yield from _flattened(rows[start : start + BATCH_ROWS], start)
 
 
 NOT_JSON = "text that is not JSON"
 """The reason that `parse` gives for what another reader may understand."""
+
+
+def document(source: Source) -> tuple[Any, str]:
+    """The object as one JSON value, or the reason why it is none; what is too long is taken for lines of JSON."""
+    content = bytearray()
+    for piece in source.pieces():
+        content += piece
+        if len(content) > _MAX_DOCUMENT_BYTES:
+            return None, NOT_JSON
+    return parse(bytes(content))
 
 
 def _may_be_deep(block: bytes) -> bool:
@@ -224,16 +247,37 @@ def _is_deep(data: npt.NDArray[np.uint8]) -> bool:
     return bool((depth - np.maximum(at_line_start, 0)).max() > _MAX_NESTING)
 
 
-def _parse_block(block: bytes) -> Any:
+def _parsed(block: bytes) -> Iterator[Any]:
+    """Record batches of the lines, and as bytes the lines that Arrow's parser refuses.
+
+    Arrow makes a cell of every row and every field that any row has, so it is given so few lines at a time that rows
+    without a common field cannot fill the memory; pieces with the same fields are joined again.
+    """
+    tables: list[Any] = []
+    at = 0
+    while at < len(block):
+        end = block.rfind(b"\n", at, at + _PIECE_BYTES) + 1 or block.find(b"\n", at) + 1 or len(block)
+        table = _parse(block[at:end]) if end - at <= _PIECE_BYTES else None
+        if tables and (table is None or table.schema != tables[0].schema):
+            yield from pa.concat_tables(tables).combine_chunks().to_batches()
+            tables = []
+        if table is None:
+            yield block[at:end]
+        else:
+            tables.append(table)
+        at = end
+    if tables:
+        yield from pa.concat_tables(tables).combine_chunks().to_batches()
+
+
+def _parse(lines_of: bytes) -> Any:
     try:
-        table = arrow_json.read_json(
-            pa.BufferReader(block),
-            read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
+        return arrow_json.read_json(
+            pa.BufferReader(lines_of),
+            read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(lines_of) + 1),
         )
-        batches = table.combine_chunks().to_batches()
     except ARROW_ERRORS:
         return None
-    return batches[0] if len(batches) == 1 else None
 
 
 def parse(content: bytes) -> tuple[Any, str]:
@@ -259,9 +303,10 @@ class _RepeatedKeyError(Exception):
     """An object names a key twice, so that a reader would see only one of the values."""
 
 
-def _flattened(values: list[Any], first_row: int) -> Batch:
+def _flattened(values: list[Any], first_row: int) -> Iterator[Batch | Unread]:
     texts: dict[str, list[str]] = {}
     rows: dict[str, list[int]] = {}
+    left_out = 0
     for row, value in enumerate(values):
         waiting: list[tuple[str, Any]] = [("", value)]
         while waiting:
@@ -272,10 +317,15 @@ def _flattened(values: list[Any], first_row: int) -> Batch:
             elif isinstance(item, list):
                 waiting += [(f"{path}[]", child) for child in cast("list[Any]", item)]
             elif item is not None and not isinstance(item, bool):
+                if len(texts) >= MAX_COLUMNS and (path or TEXT) not in texts:
+                    left_out += 1
+                    continue
                 texts.setdefault(path or TEXT, []).append(item if isinstance(item, str) else json.dumps(item))
                 rows.setdefault(path or TEXT, []).append(row)
     found = tuple(Leaf(path, pl.Series(path, of), np.array(rows[path], np.int64)) for path, of in texts.items())
-    return Batch(len(values), first_row, found)
+    yield Batch(len(values), first_row, found)
+    if left_out:
+        yield Unread(f"values in more than {MAX_COLUMNS} columns", count=left_out)
 
 
 def _text(value: Any) -> str:
@@ -303,4 +353,7 @@ def read(source: Source) -> Iterator[Batch | Unread]:
     if kind == "unknown":
         yield Unread(why)
         return
-    yield from _READERS[kind](source)
+    try:
+        yield from _READERS[kind](source)
+    except UnpackError as error:
+        yield Unread(str(error))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,7 +25,7 @@ from tasks.core.detectors.columns import FULL_NAME, GIVEN, ColumnState, judge, t
 from tasks.core.detectors.entities import UNREADABLE
 from tasks.core.detectors.patterns import ALL
 from tasks.core.detectors.readers import read
-from tasks.core.detectors.tables import METADATA, Batch, Source, Unread, format_of
+from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, Batch, Source, Unread, format_of
 from tasks.core.detectors.words import LANGUAGES
 from tasks.core.errors import Invalid
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
@@ -149,27 +149,30 @@ def scan_object(store: Store, uri: DatasetURI, languages: tuple[str, ...], entry
     for part in read(source):
         if isinstance(part, Unread):
             seen.unread.append(part)
-        else:
-            _add(seen, part, languages)
+        elif not _add(seen, part, languages):
+            seen.unread.append(Unread(f"values in more than {MAX_COLUMNS} columns", count=part.rows))
+            break
     if kind in ("parquet", "csv"):
         seen.key = replace(seen.key, columns=tuple(name for name in seen.columns if name != METADATA))
     return seen
 
 
-def _add(seen: ObjectScan, batch: Batch, languages: tuple[str, ...]) -> None:
+def _add(seen: ObjectScan, batch: Batch, languages: tuple[str, ...]) -> bool:
+    """Count a batch. Answers whether the object still has a bearable number of columns."""
     seen.rows += batch.rows
+    new = [leaf.name for leaf in batch.leaves if leaf.name not in seen.columns]
+    if len(seen.columns) + len(new) > MAX_COLUMNS:
+        return False
+    seen.personal_names |= personal_names(new)
+    seen.columns |= {name: ColumnState(name, languages) for name in new}
     for leaf in batch.leaves:
-        if leaf.name not in seen.columns:
-            seen.columns[leaf.name] = ColumnState(leaf.name, languages)
-            personal = personal_name(leaf.name)
-            if personal:
-                seen.personal_names[leaf.name] = personal
         try:
             seen.columns[leaf.name].add(leaf.values, leaf.rows)
         except _SEARCH_ERRORS as error:
             seen.unread.append(
                 Unread(f"values that cannot be searched ({type(error).__name__})", leaf.name, batch.rows)
             )
+    return True
 
 
 def _merge(table: Table, seen: ObjectScan) -> None:
@@ -225,12 +228,23 @@ def personal_name(name: str) -> str:
     >>> personal_name("contact_email"), personal_name("jane@example.org")
     ('', 'EMAIL_ADDRESS')
     """
-    for each in classify(Candidates.found(pl.Series([name]), ALL)):
+    return personal_names([name]).get(name, "")
+
+
+def personal_names(names: Sequence[str]) -> dict[str, str]:
+    """Those of the names that are themselves instances of an entity, with the entity."""
+    if not names:
+        return {}
+    texts = pl.Series(names, dtype=pl.String)
+    marks = text_marks(texts)
+    people: list[int] = np.flatnonzero((marks & FULL_NAME > 0) & (marks & GIVEN > 0)).tolist()
+    found = {names[at]: "PERSON" for at in people}
+    for each in reversed(list(classify(Candidates.found(texts, ALL)))):
         strong = each.evidence is Evidence.SHAPED or each.entity in ("CREDIT_CARD", "ID_NIK")
-        if strong and each.valid.any() and each.entity != "URL":
-            return each.entity
-    marks = int(text_marks(pl.Series([name]))[0])
-    return "PERSON" if marks & FULL_NAME and marks & GIVEN else ""
+        if strong and each.entity != "URL":
+            rows: list[int] = each.found.rows[each.which][each.valid].tolist()
+            found |= {names[at]: each.entity for at in rows}
+    return found
 
 
 def safe_path(path: str) -> str:

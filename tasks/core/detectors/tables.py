@@ -15,6 +15,7 @@ import polars as pl
 
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.ranged import RangedFile, StreamedFile
+from tasks.core.detectors.unpacking import UnpackError, packing_of, unpacked, unpacked_head
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +31,12 @@ METADATA = "(metadata)"
 """The column of notes that a file carries beside its rows."""
 
 BATCH_ROWS = 65_536
-_SNIFF_BYTES = 64 * 1024
+
+MAX_COLUMNS = 8192
+"""Different columns (of nested values: paths) that an object may have."""
+
+SNIFF_BYTES = 64 * 1024
+"""How many of its first bytes tell an object's format."""
 
 
 @dataclass(frozen=True)
@@ -74,26 +80,47 @@ class Source:
         store: The store that holds it.
         uri: The dataset.
         entry: The object.
+        head: Its first bytes, or those of its content when it is compressed as a whole.
+        packing: How it is compressed; nothing when it is not.
+        broken: Why it cannot be unpacked.
     """
 
     store: Store
     uri: DatasetURI
     entry: Entry
     head: bytes = field(default=b"", repr=False)
+    packing: str = ""
+    broken: str = ""
 
     @classmethod
     def open(cls, store: Store, uri: DatasetURI, entry: Entry) -> Source:
         """Look at the object's first bytes. Raises what `Store.get` raises."""
-        length = min(_SNIFF_BYTES, entry.size_bytes)
+        length = min(SNIFF_BYTES, entry.size_bytes)
         head = b"".join(store.get(uri.key(entry.path), version=entry.version or None, length=length)) if length else b""
-        return cls(store, uri, entry, head)
+        packing = packing_of(head)
+        if not packing:
+            return cls(store, uri, entry, head)
+        try:
+            inside = unpacked_head(head, packing, SNIFF_BYTES, whole=entry.size_bytes <= length)
+        except UnpackError as error:
+            return cls(store, uri, entry, b"", packing, str(error))
+        return cls(store, uri, entry, inside, packing)
+
+    @property
+    def suffix(self) -> str:
+        """What the name says of the format, in lower case; of the content when it is compressed (`t.csv.gz`)."""
+        name = PurePosixPath(self.entry.path.lower())
+        return (name.with_suffix("") if self.packing and name.suffix in _PACKED_SUFFIXES else name).suffix
 
     def ranged(self) -> RangedFile:
         """The object as a seekable file."""
         return RangedFile(self.store, self.uri.key(self.entry.path), self.entry.version or None, self.entry.size_bytes)
 
     def pieces(self) -> Iterator[bytes]:
-        """The object from its beginning."""
+        """The object from its beginning, unpacked. Raises `UnpackError` when it cannot or may not be."""
+        if self.packing:
+            stored = self.store.get(self.uri.key(self.entry.path), version=self.entry.version or None)
+            return unpacked(stored, self.packing, self.entry.size_bytes)
         if self.entry.size_bytes <= len(self.head):
             return iter([self.head])
         return self.store.get(self.uri.key(self.entry.path), version=self.entry.version or None)
@@ -113,11 +140,13 @@ _FORMATS: dict[str, Format] = {
     ".json": "json",
 }
 
+_PACKED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
+
 _KNOWN_BINARY = (
-    (b"\x1f\x8b", "a gzip archive, which is not looked into"),
+    (b"\x1f\x8b", "gzip inside another archive, which is not looked into"),
     (b"PK\x03\x04", "a zip archive, which is not looked into"),
-    (b"\x28\xb5\x2f\xfd", "zstd-compressed, which is not looked into"),
-    (b"BZh", "bzip2-compressed, which is not looked into"),
+    (b"\x28\xb5\x2f\xfd", "zstd inside another archive, which is not looked into"),
+    (b"BZh", "bzip2 inside another archive, which is not looked into"),
     (b"Obj\x01", "an Avro file, which is not looked into"),
     (b"ORC", "an ORC file, which is not looked into"),
     (b"\xff\xfe", "UTF-16 text; re-encode it as UTF-8"),
@@ -127,11 +156,14 @@ _KNOWN_BINARY = (
 
 def format_of(source: Source) -> tuple[Format, str]:
     """What an object holds by its first bytes and its name; for `unknown` also the reason."""
+    if source.broken:
+        return "unknown", source.broken
     if source.head.startswith(b"PAR1"):
-        return "parquet", ""
+        inside = f"Parquet inside {source.packing}, which is not looked into"
+        return ("unknown", inside) if source.packing else ("parquet", "")
     for magic, why in _KNOWN_BINARY:
         if source.head.startswith(magic):
             return "unknown", why
     if b"\0" in source.head:
         return "unknown", "an unknown binary format"
-    return _FORMATS.get(PurePosixPath(source.entry.path).suffix.lower(), "text"), ""
+    return _FORMATS.get(source.suffix, "text"), ""

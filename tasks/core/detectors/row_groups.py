@@ -1,0 +1,267 @@
+"""Parquet in bounded memory, whatever the file says of itself.
+
+A few bytes of Parquet can stand for terabytes: pages of zeros that compress to nothing, one giant value in a dictionary
+that a million rows refer to, lists of a billion equal items. So the headers of all pages are read before any page is
+(`pages`); batches are as long as memory allows; columns whose dictionary holds long values are read as references,
+measured, and cut into pieces before they are spelt out. What expands beyond all measure is not read, and said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from tasks.core.arrow import compute as pc
+from tasks.core.arrow import pa
+from tasks.core.arrow import parquet as arrow_parquet
+from tasks.core.detectors.leaves import Rows, parents_of
+from tasks.core.detectors.pages import Page, PageError, pages
+from tasks.core.detectors.ranged import RangedFile
+from tasks.core.detectors.tables import BATCH_ROWS, MAX_COLUMNS, Source, Unread
+from tasks.core.detectors.unpacking import Expansion
+
+BATCH_BYTES = 256 * 1024 * 1024
+"""What the values of one batch may need once they are spelt out."""
+
+_OPEN_PAGES_BYTES = 1024**3
+_LEAST_ROWS = 8192
+"""For fewer rows than these a batch is not made shorter; long dictionary values are read as references instead."""
+
+_SHORT_BYTES = 64
+_FIXED_BYTES = 16
+_FREE_VALUES = 16 * 1024**2
+_VALUES_A_BYTE = 64
+_SCATTER = 2
+
+
+@dataclass
+class _Column:
+    """A column's part of some row groups: its pages and what its dictionary may do."""
+
+    index: int
+    path: str
+    values: int
+    size_bytes: int
+    pages: list[Page]
+    repeated: bool
+    longest_bytes: int = 0
+    """The longest value of its dictionaries."""
+
+    def dense(self, rows: int) -> int:
+        """The most bytes of pages that so many values in a row can touch."""
+        plain = [page for page in self.pages if not page.is_dictionary]
+        if not plain:
+            return 0
+        ends = np.cumsum([page.values for page in plain])
+        sizes = np.concatenate([[0], np.cumsum([page.size_bytes for page in plain])])
+        last = np.minimum(np.searchsorted(ends, ends - 1 + rows), len(plain) - 1)
+        return int((sizes[last + 1] - sizes[:-1]).max())
+
+    @property
+    def largest_page_bytes(self) -> int:
+        return max((page.size_bytes for page in self.pages), default=0)
+
+
+class BoundedParquet:
+    """A Parquet file whose batches fit into memory.
+
+    Args:
+        source: The object.
+
+    Raises:
+        ArrowException, OSError, ValueError: It is no Parquet file. Reading batches raises the same.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._ranged: RangedFile = source.ranged()
+        self._expansion = Expansion(source.entry.size_bytes)
+        self._file = self._open(None)
+        self.metadata: Any = self._file.metadata
+        self.schema: Any = self._file.schema_arrow
+
+    def _open(self, references: list[str] | None) -> Any:
+        return arrow_parquet.ParquetFile(
+            self._ranged,
+            buffer_size=1024 * 1024,
+            pre_buffer=False,
+            read_dictionary=references,
+            metadata=self.metadata if references is not None else None,
+        )
+
+    def batches(self, most_rows: int = BATCH_ROWS) -> Iterator[Any]:
+        """Record batches of the file's schema, each of at most so many rows; an `Unread` after which nothing comes."""
+        if self.metadata.num_columns > MAX_COLUMNS:
+            yield Unread(f"more than {MAX_COLUMNS} columns")
+            return
+        for groups in self._windows(most_rows):
+            try:
+                columns = self._columns(groups)
+            except PageError:
+                yield Unread("Parquet whose page headers cannot be read")
+                return
+            problem = columns if isinstance(columns, str) else self._problem(columns)
+            if isinstance(columns, str) or problem:
+                yield Unread(problem or "")
+                return
+            rows, references = self._plan(groups, columns, most_rows)
+            file = self._open([column.path for column in references]) if references else self._file
+            for batch in file.iter_batches(batch_size=rows, row_groups=groups, use_threads=False):
+                for piece in self._pieces(batch) if references or self._has_dictionaries else [batch]:
+                    yield piece
+                    if isinstance(piece, Unread):
+                        return
+
+    @property
+    def _has_dictionaries(self) -> bool:
+        return any("dictionary<" in str(kind) for kind in self.schema.types)
+
+    def _windows(self, most_rows: int) -> Iterator[list[int]]:
+        """Row groups that are read together: one, or several small ones that make a batch."""
+        window: list[int] = []
+        rows = 0
+        for group in range(self.metadata.num_row_groups):
+            here = self.metadata.row_group(group).num_rows
+            if window and rows + here > most_rows:
+                yield window
+                window, rows = [], 0
+            window.append(group)
+            rows += here
+        if window:
+            yield window
+
+    def _columns(self, groups: list[int]) -> list[_Column] | str:
+        """Every column's pages in some row groups, or why the groups are not read."""
+        columns: list[_Column] = []
+        for index in range(self.metadata.num_columns):
+            described = self._file.schema.column(index)
+            repeated = described.max_repetition_level > 0
+            columns.append(_Column(index, described.path, 0, 0, [], repeated))
+        chunks = [
+            (column, self.metadata.row_group(group).column(column.index)) for group in groups for column in columns
+        ]
+        places = [_place(chunk) for _, chunk in chunks]
+        start = min((start for start, _ in places), default=0)
+        end = max((start + length for start, length in places), default=0)
+        if end - start > _SCATTER * sum(length for _, length in places) + BATCH_BYTES:
+            return "Parquet whose row groups are scattered over the file"
+        self._ranged.hold(start, end - start)
+        for (column, chunk), (at, length) in zip(chunks, places, strict=True):
+            column.pages += pages(self._ranged.at, at, length, chunk.num_values)
+            column.values += chunk.num_values
+            column.size_bytes += length
+        return columns
+
+    def _problem(self, columns: list[_Column]) -> str:
+        """Why nothing of these columns may be decoded; nothing when they may."""
+        if sum(column.largest_page_bytes for column in columns) > _OPEN_PAGES_BYTES:
+            return f"Parquet whose pages need more than {_OPEN_PAGES_BYTES // 1024**3} GiB at once"
+        for column in columns:
+            claimed = sum(page.values for page in column.pages if not page.is_dictionary)
+            if column.repeated and max(claimed, column.values) > _FREE_VALUES + _VALUES_A_BYTE * column.size_bytes:
+                return "lists of more items than their bytes can tell"
+        return self._expansion.add(sum(page.size_bytes for column in columns for page in column.pages))
+
+    def _plan(self, groups: list[int], columns: list[_Column], most_rows: int) -> tuple[int, list[_Column]]:
+        """How many rows a batch may have, and which columns are read as references into their dictionary."""
+        total_rows = max(1, sum(self.metadata.row_group(group).num_rows for group in groups))
+        short: list[_Column] = []
+        references: list[_Column] = []
+        for column in columns:
+            column.longest_bytes = self._longest_value(groups, column)
+            fits = column.longest_bytes * (column.values if column.repeated else _LEAST_ROWS) <= BATCH_BYTES
+            (short if fits else references).append(column)
+        short.sort(key=lambda column: column.longest_bytes)
+        while sum(column.longest_bytes for column in short) * _LEAST_ROWS > BATCH_BYTES:
+            references.append(short.pop())
+        a_row = sum(_FIXED_BYTES * _times(column, total_rows) for column in columns)
+        a_row += sum(column.longest_bytes * _times(column, total_rows) for column in short)
+
+        def needed(rows: int) -> int:
+            return sum(column.dense(rows * _times(column, total_rows)) for column in columns) + rows * a_row
+
+        rows = most_rows
+        least = max(BATCH_BYTES, needed(1))
+        while rows > 1 and needed(rows) > least:
+            rows //= 2
+        return max(1, rows), references
+
+    def _longest_value(self, groups: list[int], column: _Column) -> int:
+        """The longest value in a column's dictionaries, or more; 0 where values are of a fixed size."""
+        dictionaries = [page for page in column.pages if page.is_dictionary]
+        longest = max((page.size_bytes - 4 * (page.values - 1) for page in dictionaries), default=0)
+        physical = self._file.schema.column(column.index).physical_type
+        if physical == "FIXED_LEN_BYTE_ARRAY":
+            return max((page.size_bytes // max(1, page.values) for page in dictionaries), default=0)
+        if physical != "BYTE_ARRAY" or longest <= _SHORT_BYTES:
+            return longest if physical == "BYTE_ARRAY" else 0
+        file = self._open([column.path])
+        read = longest_read = 0
+        for group in groups:
+            batch = next(file.iter_batches(batch_size=1, row_groups=[group], columns=[column.path]), None)
+            if batch is None:
+                continue
+            for array, _ in _dictionaries(batch):
+                read += len(array.dictionary)
+                longest_read = max(longest_read, pc.max(pc.binary_length(array.dictionary)).as_py() or 0)
+        # A dictionary that the first row does not bring along whole is known by its size alone.
+        return longest_read if read >= sum(page.values for page in dictionaries) else longest
+
+    def _pieces(self, batch: Any) -> Iterator[Any]:
+        """The batch with references spelt out, in pieces that fit."""
+        size_of_row = np.zeros(batch.num_rows, np.int64)
+        for array, rows in _dictionaries(batch):
+            if pa.types.is_primitive(array.type.value_type):
+                continue
+            lengths = pc.binary_length(array.dictionary).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+            which = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+            sizes = np.append(lengths, 0)[which]
+            size_of_row += sizes if rows is None else np.bincount(rows, sizes, batch.num_rows).astype(np.int64)
+        problem = self._expansion.add(int(size_of_row.sum()))
+        if not problem and len(size_of_row) and int(size_of_row.max()) > BATCH_BYTES:
+            problem = f"a row of more than {BATCH_BYTES // 1024**2} MiB"
+        if problem:
+            yield Unread(problem, count=batch.num_rows)
+            return
+        number = np.cumsum(size_of_row) // BATCH_BYTES
+        cuts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), batch.num_rows]
+        for start, end in pairwise(cuts):
+            yield batch.slice(start, end - start).cast(self.schema)
+
+
+def _times(column: _Column, rows: int) -> int:
+    """How many values of a column a row has, with a margin for columns in which rows differ."""
+    return 1 if not column.repeated else max(1, -(-4 * column.values // rows))
+
+
+def _place(chunk: Any) -> tuple[int, int]:
+    """Where a column chunk lies, as Arrow's reader works it out."""
+    start: int = chunk.data_page_offset
+    dictionary = chunk.dictionary_page_offset
+    if chunk.has_dictionary_page and dictionary and 0 < dictionary < start:
+        start = dictionary
+    if start < 0 or chunk.total_compressed_size < 0:
+        raise PageError
+    return start, chunk.total_compressed_size
+
+
+def _dictionaries(batch: Any) -> Iterator[tuple[Any, Rows | None]]:
+    """Every dictionary-coded array of a batch, with the row of each of its elements (None: its own)."""
+    waiting: list[tuple[Any, Rows | None]] = [(array, None) for array in batch.columns]
+    while waiting:
+        array, rows = waiting.pop()
+        kind = array.type
+        if isinstance(kind, pa.BaseExtensionType):
+            waiting.append((array.storage, rows))
+        elif pa.types.is_dictionary(kind):
+            yield array, rows
+        elif pa.types.is_struct(kind):
+            waiting += [(child, rows) for child in array.flatten()]
+        elif pa.types.is_map(kind):
+            as_list = array.cast(pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)])))
+            waiting.append((pc.list_flatten(as_list), parents_of(as_list, rows)))
+        elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+            waiting.append((pc.list_flatten(array), parents_of(array, rows)))
