@@ -8,6 +8,7 @@ are rewritten after they are made: nothing in them is fetched from another host,
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -74,7 +75,7 @@ def check_expectations(
     """
     suites = [_findings_suite(policy, report, Place(destination.cloud, jurisdiction)), *_quality_suites(policy, report)]
     missing = [f"quality: no column matches {_selection(q)}" for q in policy.quality if not _selected(q, report)]
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, _quiet():
         failed = _run([suite for suite in suites if suite.expectations], docs)
     checked = sum(len(suite.expectations) for suite in suites) + len(missing)
     return ExpectationOutcome(checked, (*missing, *failed))
@@ -134,6 +135,18 @@ def _selected(quality: Quality, report: ScanReport) -> list[dict[str, Any]]:
         for column in report.profile
         if fnmatchcase(column.column, quality.column) and fnmatchcase(column.path, quality.path)
     ]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Great Expectations tells of its temporary directories on the way; nobody who moves data wants to know."""
+    logger = logging.getLogger("great_expectations")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _run(suites: Sequence[_Suite], docs: Path | None) -> list[str]:

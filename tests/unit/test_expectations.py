@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import socket
 from pathlib import Path
@@ -132,3 +133,11 @@ def test_planted_values_are_in_no_result_page_error_or_log(tmp_path: Path, caplo
     for shown in [repr(report), repr(refused), repr(outcome), str(refused.violation()), caplog.text, *pages]:
         assert "canary" not in shown
         assert "4111111111111111" not in shown
+
+
+def test_nothing_is_logged_on_the_way(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("great_expectations").setLevel(logging.NOTSET)
+    with caplog.at_level(logging.INFO):
+        assert check(policy(quality("expect_column_min_to_be_between", "rows", min_value=1))) == ()
+    assert caplog.records == []
+    assert logging.getLogger("great_expectations").level == logging.NOTSET
