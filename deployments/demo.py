@@ -92,7 +92,7 @@ def verify_both_sides(report: Mapping[str, Any], here: Installation) -> None:
     Raises:
         IntegrityError: An end does not hold what the report says.
     """
-    from tasks.core.dataset import read_manifest
+    from tasks.core.listing import read_manifest
 
     for leg in report["moved"]:
         for side in (leg["leaving"], leg["destination"]):

@@ -10,10 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tasks.artifacts import show_table
-from tasks.core.dataset import DatasetURI, Manifest, read_manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.scan import scan
 from tasks.core.errors import LintasError, Terminal
 from tasks.core.findings import Finding, ScanReport
+from tasks.core.listing import read_manifest
+from tasks.core.manifest import Manifest
 from tasks.core.policy import Policy
 from tasks.core.privacy import Cleared, Refused, Verdict, actions_for, decide
 from tasks.core.transform import apply_treatment

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.artifacts import show_progress, show_table
-from tasks.core.dataset import DatasetURI, Manifest, read_manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.errors import NotFound
+from tasks.core.listing import read_manifest
+from tasks.core.manifest import Manifest
 from tasks.core.plane.routes import plane_for, route_between
 from tasks.core.privacy import Cleared
 from tasks.core.transfer import CopiedObject, Receipt, TransferPlan, TransferPrices, copy, fetch, plan_transfer
@@ -16,7 +18,7 @@ from tasks.steps import say, step
 
 @step(name="manifest", retries=3, run_name="manifest {uri}")
 def manifest_of(uri: DatasetURI, *, reread: bool = False) -> Manifest:
-    """List a dataset with a digest of every object; see `tasks.core.dataset.read_manifest`."""
+    """List a dataset with a digest of every object; see `tasks.core.listing.read_manifest`."""
     here = installation()
     manifest = read_manifest(here.store_of(uri), uri, here.records.journal, reread=reread)
     say(f"{uri} holds {len(manifest)} objects, {manifest.size_bytes:,} bytes, digest {manifest.digest[:16]}")

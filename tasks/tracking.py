@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from tasks.core.dataset import DatasetURI, Manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Denied, IntegrityError, Invalid, LintasError, NotFound, Retryable, Terminal
 from tasks.core.evaluation import Evaluation, judge, model_digest
+from tasks.core.manifest import Manifest
 from tasks.core.placement import Placement
 from tasks.core.training import TrainingSpec
 from tasks.registry import installation

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tasks import tracking
 from tasks.artifacts import show_table
-from tasks.core.dataset import DatasetURI, Manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Stockout, Terminal
 from tasks.core.evaluation import Evaluation
+from tasks.core.manifest import Manifest
 from tasks.core.placement import Offer, OfferKey, Placement
 from tasks.core.training import JobSpec, JobStatus, RunState, TrainingSpec, run_job
 from tasks.registry import installation

@@ -8,7 +8,8 @@ import sys
 import time
 
 from tasks.core.cloud import CloudConfig, Secret
-from tasks.core.dataset import DatasetURI, Entry, list_objects
+from tasks.core.dataset import DatasetURI, Entry
+from tasks.core.listing import list_objects
 from tasks.core.plane import CopiedObject, Load
 from tasks.core.plane.direct import DirectPlane
 from tasks.core.ports import DirectStore, Store

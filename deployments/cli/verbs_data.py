@@ -23,7 +23,7 @@ def manifest(
     as_json: AsJson = False,
 ) -> None:
     """What a dataset holds: objects, bytes and its digest. Two clouds hold the same dataset when digests are equal."""
-    from tasks.core.dataset import published_manifest, read_manifest
+    from tasks.core.listing import published_manifest, read_manifest
     from tasks.registry import installation
 
     here = installation()
@@ -60,8 +60,8 @@ def scan(
     as_json: AsJson = False,
 ) -> None:
     """Look for personal data and secrets; shows places and counts, never values. Exit 3 when the policy refuses."""
-    from tasks.core.dataset import read_manifest
     from tasks.core.detectors.scan import scan as scan_objects
+    from tasks.core.listing import read_manifest
     from tasks.core.privacy import Refused, actions_for
     from tasks.registry import installation
 

@@ -12,24 +12,13 @@ always stands beside the digest, separates the two cases. docs/decisions/0003-co
 
 from __future__ import annotations
 
-import json
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
 
 from blake3 import blake3
 
-from tasks.core.errors import IntegrityError, Invalid, NotFound
-from tasks.core.retries import in_parallel, with_retries
-
-if TYPE_CHECKING:
-    from tasks.core.ports import Journal, ObjectInfo, Store
-
-R = TypeVar("R")
+from tasks.core.errors import Invalid
 
 CHUNK_BYTES = 8 * 1024 * 1024
 """Size in bytes of the chunks that are read, hashed and sent as one piece."""
@@ -107,72 +96,6 @@ class Entry:
     version: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """The immutable list of a dataset's objects. Entries are sorted by path (by code point) and paths are unique."""
-
-    entries: tuple[Entry, ...]
-
-    @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Manifest:
-        """Sort the entries. Raises `Invalid` when two of them have the same path."""
-        ordered = tuple(sorted(entries, key=lambda entry: entry.path))
-        for before, after in pairwise(ordered):
-            if before.path == after.path:
-                raise Invalid(f"'{after.path}' is listed twice in a manifest", "list every object once")
-        return cls(ordered)
-
-    @cached_property
-    def digest(self) -> str:
-        """The dataset's identity: BLAKE3 over one canonical JSON line (path, size, digest) an entry."""
-        whole = blake3()
-        for entry in self.entries:
-            whole.update(_canonical_line(entry))
-        return whole.hexdigest()
-
-    @property
-    def size_bytes(self) -> int:
-        """Sum of the objects' sizes."""
-        return sum(entry.size_bytes for entry in self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries)
-
-    def by_path(self) -> dict[str, Entry]:
-        """The entries, keyed by path."""
-        return {entry.path: entry for entry in self.entries}
-
-    def to_jsonl(self) -> bytes:
-        """The published form: a header line, then one line an entry with the version it has in its store."""
-        header = {"lintas_manifest": 1, "digest": self.digest, "objects": len(self), "size_bytes": self.size_bytes}
-        lines = [json.dumps(header)]
-        lines += [
-            json.dumps({"path": e.path, "size_bytes": e.size_bytes, "digest": e.digest, "version": e.version})
-            for e in self.entries
-        ]
-        return ("\n".join(lines) + "\n").encode()
-
-    @classmethod
-    def from_jsonl(cls, text: bytes) -> Manifest:
-        """Read the published form. Raises `IntegrityError` when it does not hold what its own header says."""
-        try:
-            header, *rows = (json.loads(line) for line in text.splitlines())
-            manifest = cls.of(Entry(r["path"], r["size_bytes"], r["digest"], r["version"]) for r in rows)
-            stated = header["digest"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise IntegrityError("a published manifest cannot be read", "move the dataset again") from error
-        if manifest.digest != stated:
-            raise IntegrityError("a published manifest does not match its own digest", "move the dataset again")
-        return manifest
-
-
-def _canonical_line(entry: Entry) -> bytes:
-    return json.dumps([entry.path, entry.size_bytes, entry.digest], separators=(",", ":")).encode() + b"\n"
-
-
 class ContentHasher:
     """Computes the content digest of bytes that pass by, in pieces of any size.
 
@@ -230,98 +153,3 @@ def rechunk(pieces: Iterable[bytes], size_bytes: int = CHUNK_BYTES) -> Iterator[
                 buffer.clear()
     if buffer:
         yield bytes(buffer)
-
-
-def read_manifest(
-    store: Store,
-    uri: DatasetURI,
-    journal: Journal | None = None,
-    *,
-    reread: bool = False,
-    trust_labels: bool = False,
-    in_flight: int = 8,
-    attempts: int = 4,
-    on_object: Callable[[Entry], None] | None = None,
-) -> Manifest:
-    """List a dataset and give every object its content digest, reading only what is not known already.
-
-    A digest is known when the dataset's published manifest or the journal names this very version of the object.
-    Everything else is read once and entered in the journal.
-
-    Args:
-        store: The store that holds the bucket of `uri`.
-        uri: The dataset.
-        journal: What earlier runs learnt; None to know nothing.
-        reread: Trust nothing and read every byte, as `lintas manifest --verify` does.
-        trust_labels: Also believe the digest in an object's own metadata, for one look-up an object. Meant for the
-            destination of a move: Lintas writes that label only under a verified upload, so a half-done move can be
-            continued from another machine without reading back what is there.
-        in_flight: How many objects are looked up or read at the same time; memory is bounded by this many chunks.
-        attempts: How often one object is tried when the store answers `Retryable`.
-        on_object: Called with each entry as it becomes known, from several threads.
-
-    Raises:
-        NotFound: The bucket does not exist.
-        PreconditionFailed: An object changed while it was read; the caller starts again.
-    """
-    published = {} if reread else _published_entries(store, uri)
-    stop = threading.Event()
-
-    def again(call: Callable[[], R]) -> R:
-        return with_retries(call, attempts, stop)
-
-    def entry_of(info: ObjectInfo) -> Entry:
-        path = uri.path(info.key)
-        digest = None if reread else _known_digest(store, info, published.get(path), journal)
-        if digest is None and trust_labels and not reread:
-            digest = again(lambda: store.head(info.key)).metadata.get(DIGEST_METADATA)
-        if digest is None:
-            digest, size_bytes = again(lambda: content_digest(store.get(info.key, version=info.version)))
-            if size_bytes != info.size_bytes:
-                raise IntegrityError(
-                    f"'{path}' of {uri} gave {size_bytes} bytes where the listing says {info.size_bytes}",
-                    "check the store and run again",
-                )
-        if journal is not None:
-            journal.record(store.cloud, store.bucket, info.key, info.version, info.size_bytes, digest)
-        entry = Entry(path, info.size_bytes, digest, info.version)
-        if on_object is not None:
-            on_object(entry)
-        return entry
-
-    return Manifest.of(in_parallel(entry_of, list_objects(store, uri), in_flight, stop))
-
-
-def list_objects(store: Store, uri: DatasetURI) -> Iterator[ObjectInfo]:
-    """The objects of a dataset as the store lists them, without Lintas' own and without directory markers."""
-    for info in store.list(uri.key_prefix):
-        path = uri.path(info.key)
-        is_marker = path.endswith("/") and info.size_bytes == 0
-        if not path.startswith(RESERVED_PREFIX) and not is_marker and path:
-            yield info
-
-
-def published_manifest(store: Store, uri: DatasetURI) -> Manifest | None:
-    """The manifest that the last finished move published beside the dataset, or None. Readers start here."""
-    try:
-        return Manifest.from_jsonl(b"".join(store.get(uri.key(PUBLISHED_MANIFEST))))
-    except NotFound:
-        return None
-
-
-def _published_entries(store: Store, uri: DatasetURI) -> dict[str, Entry]:
-    try:
-        manifest = published_manifest(store, uri)
-    except IntegrityError:
-        return {}  # A damaged manifest is worth nothing: the objects themselves are read instead.
-    return manifest.by_path() if manifest else {}
-
-
-def _known_digest(store: Store, info: ObjectInfo, published: Entry | None, journal: Journal | None) -> str | None:
-    if published is not None and (published.version, published.size_bytes) == (info.version, info.size_bytes):
-        return published.digest
-    if journal is not None:
-        digest = journal.known(store.cloud, store.bucket, info.key, info.version, info.size_bytes)
-        if digest is not None:
-            return digest
-    return None

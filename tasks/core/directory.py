@@ -6,8 +6,9 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from tasks.core.dataset import CHUNK_BYTES, Entry, Manifest, content_digest
+from tasks.core.dataset import CHUNK_BYTES, Entry, content_digest
 from tasks.core.errors import Invalid
+from tasks.core.manifest import Manifest
 
 
 def directory_manifest(directory: Path, *, hidden: bool = True, skip: Collection[str] = ()) -> Manifest:

@@ -16,18 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.core.dataset import (
-    CHUNK_BYTES,
-    PUBLISHED_MANIFEST,
-    ContentHasher,
-    DatasetURI,
-    Entry,
-    Manifest,
-    content_digest,
-    list_objects,
-    published_manifest,
-)
+from tasks.core.dataset import CHUNK_BYTES, PUBLISHED_MANIFEST, ContentHasher, DatasetURI, Entry, content_digest
 from tasks.core.errors import IntegrityError, Invalid, NotFound
+from tasks.core.listing import list_objects, published_manifest
+from tasks.core.manifest import Manifest
 from tasks.core.plane import CopiedObject, Load, Plane, Route
 from tasks.core.plane.stream import StreamPlane
 from tasks.core.retries import in_parallel, with_retries

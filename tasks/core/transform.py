@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
-from tasks.core.dataset import DIGEST_METADATA, ContentHasher, DatasetURI, Entry, Manifest
+from tasks.core.dataset import DIGEST_METADATA, ContentHasher, DatasetURI, Entry
 from tasks.core.detectors.scan import safe_path
 from tasks.core.detectors.tables import Source
 from tasks.core.errors import NotFound
+from tasks.core.manifest import Manifest
 from tasks.core.privacy import Treatment
 from tasks.core.rewriters import rewrite
 from tasks.core.treatments import ObjectTreatment, PseudonymKey

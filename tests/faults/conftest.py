@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tasks.core.cloud import CloudConfig
-from tasks.core.dataset import DatasetURI, read_manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.errors import LintasError
+from tasks.core.listing import read_manifest
 from tasks.core.plane import Plane
 from tasks.core.ports import Store
 from tasks.core.privacy import Cleared, VerdictKey

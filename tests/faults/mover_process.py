@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.cloud import CloudConfig, Secret
-from tasks.core.dataset import DatasetURI, read_manifest
+from tasks.core.dataset import DatasetURI
+from tasks.core.listing import read_manifest
 from tasks.core.plane.direct import DirectPlane
 from tasks.core.privacy import Cleared, VerdictKey
 from tasks.core.transfer import copy, plan_transfer

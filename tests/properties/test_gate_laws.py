@@ -14,11 +14,13 @@ import pyarrow.parquet as pq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.core.dataset import DatasetURI, Manifest, read_manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.entities import ENTITIES
 from tasks.core.detectors.scan import scan
 from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.findings import Finding, ScanReport
+from tasks.core.listing import read_manifest
+from tasks.core.manifest import Manifest
 from tasks.core.policy import Action
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Cleared, Refused, VerdictKey, actions_for, decide

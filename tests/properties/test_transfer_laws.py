@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core.dataset import published_manifest, read_manifest
+from tasks.core.listing import published_manifest, read_manifest
 from tests.unit.test_transfer import SOURCE, TARGET, World
 
 

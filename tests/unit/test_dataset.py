@@ -5,17 +5,10 @@ from __future__ import annotations
 import pytest
 from blake3 import blake3
 
-from tasks.core.dataset import (
-    CHUNK_BYTES,
-    DatasetURI,
-    Entry,
-    Manifest,
-    content_digest,
-    published_manifest,
-    read_manifest,
-    rechunk,
-)
+from tasks.core.dataset import CHUNK_BYTES, DatasetURI, Entry, content_digest, rechunk
 from tasks.core.errors import IntegrityError, Invalid
+from tasks.core.listing import published_manifest, read_manifest
+from tasks.core.manifest import Manifest
 from tests.memory_store import MemoryJournal, MemoryStore
 
 URI = DatasetURI("memory", "b", "data")

@@ -11,9 +11,10 @@ from urllib.parse import unquote
 
 import pytest
 
-from tasks.core.dataset import DatasetURI, read_manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.scan import scan
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
+from tasks.core.listing import read_manifest
 from tasks.core.policy import EXPECTATIONS, Policy
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Refused, actions_for

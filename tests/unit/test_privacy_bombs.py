@@ -15,13 +15,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.core.dataset import DatasetURI, Manifest, read_manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.detectors import ranged, readers, row_groups, unpacking
 from tasks.core.detectors import scan as scanning
 from tasks.core.detectors.pages import PageError, pages
 from tasks.core.detectors.scan import scan
 from tasks.core.errors import PolicyViolation
 from tasks.core.findings import ScanReport
+from tasks.core.listing import read_manifest
+from tasks.core.manifest import Manifest
 from tasks.core.policy import Action, ActionOptions
 from tasks.core.privacy import ColumnTreatment, Treatment
 from tasks.core.transform import apply_treatment

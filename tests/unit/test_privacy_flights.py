@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tasks.core.dataset import DatasetURI, Manifest, read_manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.entities import ENTITIES, Group
 from tasks.core.detectors.scan import scan
 from tasks.core.findings import ScanReport
+from tasks.core.listing import read_manifest
+from tasks.core.manifest import Manifest
 from tasks.core.policy import EXPECTATIONS, PROFILE_COLUMNS
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Action, Cleared, Policy, Refused, Treatment, VerdictKey, actions_for, decide

@@ -13,11 +13,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.core.dataset import DatasetURI, read_manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.scan import scan
 from tasks.core.detectors.spans import spans
 from tasks.core.errors import Invalid, PreconditionFailed
 from tasks.core.findings import Finding, ScanReport
+from tasks.core.listing import read_manifest
 from tests.memory_store import MemoryStore
 
 URI = DatasetURI("memory", "b", "d")

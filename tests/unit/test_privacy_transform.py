@@ -13,9 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.core.dataset import DatasetURI, Manifest, read_manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.scan import scan
 from tasks.core.errors import Invalid, PolicyViolation
+from tasks.core.listing import read_manifest
+from tasks.core.manifest import Manifest
 from tasks.core.policy import Action, ActionOptions
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Cleared, ColumnTreatment, Policy, Refused, Treatment, VerdictKey, actions_for, decide

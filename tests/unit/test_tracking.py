@@ -21,9 +21,10 @@ from mlflow.models import infer_signature
 from sklearn.linear_model import LogisticRegression
 
 from tasks import tracking
-from tasks.core.dataset import DatasetURI, Entry, Manifest
+from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.errors import IntegrityError, Invalid, NotFound, Retryable
 from tasks.core.evaluation import EvaluationSpec, Threshold, model_digest
+from tasks.core.manifest import Manifest
 from tasks.core.placement import Offer, Requirements, Situation, place
 from tasks.core.training import TrainingSpec
 from tasks.registry import installation

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.dataset import DatasetURI, Manifest, published_manifest, read_manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.errors import IntegrityError, Invalid, NotFound, PolicyViolation, PreconditionFailed, Retryable
+from tasks.core.listing import published_manifest, read_manifest
+from tasks.core.manifest import Manifest
 from tasks.core.plane.stream import StreamPlane
 from tasks.core.privacy import Cleared, VerdictKey
 from tasks.core.transfer import Receipt, TransferPlan, TransferPrices, copy, fetch, plan_transfer

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from tasks.core.dataset import DatasetURI, Entry, Manifest
+from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.candidates import Candidates, Evidence
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.columns import FULL_NAME, GIVEN, ColumnState, judge, text_marks
@@ -29,6 +29,7 @@ from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, Batch, Source, Un
 from tasks.core.detectors.words import LANGUAGES
 from tasks.core.errors import Invalid
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
+from tasks.core.manifest import Manifest
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -257,12 +258,11 @@ def _name_findings(manifest: Manifest) -> Iterator[Finding]:
     if not len(paths):
         return
     suspects: set[int] = set(np.unique(Candidates.found(paths, ALL).rows).tolist())
-    for at in sorted(suspects):
-        for part in manifest.entries[at].path.split("/"):
+    for full_path in (paths[at] for at in sorted(suspects)):
+        for part in full_path.split("/"):
             entity = personal_name(part)
             if entity:
-                path = safe_path(manifest.entries[at].path)
-                yield Finding(entity, path, NAME_COLUMN, 1, 1.0, 0.9, "the name of an object")
+                yield Finding(entity, safe_path(full_path), NAME_COLUMN, 1, 1.0, 0.9, "the name of an object")
 
 
 def _unread_finding(path: str, unread: Unread, rows: int) -> Finding:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from tasks.core.dataset import DatasetURI, Manifest
+from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.candidates import Candidates, Evidence
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.columns import ADDRESS, DATE, NAME, ColumnState, confidences, judge, text_marks, with_context
@@ -20,6 +20,7 @@ from tasks.core.detectors.readers import read
 from tasks.core.detectors.scan import read_tables, require_languages, safe_path
 from tasks.core.detectors.tables import METADATA, Batch, Leaf, Source
 from tasks.core.detectors.words import LANGUAGES
+from tasks.core.manifest import Manifest
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
