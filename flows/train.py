@@ -1,5 +1,6 @@
 """Train where capacity is: place the job, bring the data, run it, judge the model on held-out data, register it."""
 
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tasks.core.placement import Placement
 from tasks.core.training import JobStatus
 from tasks.placement import place_training
 from tasks.registry import installation, training_spec
+from tasks.steps import flow_run_id
 from tasks.storage import manifest_of
 from tasks.tracking import ModelVersion, finish_run, open_run
 from tasks.training import Attempt, evaluate_model, exhausted, register_model, run_training, training_home
@@ -69,12 +71,21 @@ def train(
     manifest = manifest_of(origin)
 
     attempts: tuple[Attempt, ...] = ()
+    started = flow_run_id() or uuid.uuid4().hex
     while True:
         placement = place_training(wanted, origin, manifest.size_bytes, rules, exhausted(attempts))
         home = training_home(origin, placement)
         brought = None if home == origin else move.fn(str(origin), str(home), policy, delete=True)
         data = manifest_of(home)
-        run_id = open_run(wanted, placement, home, data, source_digest=manifest.digest, policy_digest=rules.digest)
+        run_id = open_run(
+            wanted,
+            placement,
+            home,
+            data,
+            attempt_id=f"{started}/{len(attempts) + 1}",
+            source_digest=manifest.digest,
+            policy_digest=rules.digest,
+        )
         job = wanted.job(data=home, data_digest=data.digest, run_id=run_id, offer=placement.chosen)
         try:
             status = run_training(job)

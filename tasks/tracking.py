@@ -42,6 +42,7 @@ CHAMPION = "champion"
 
 DIGEST_TAG = "lintas.digest"
 EVALUATION_TAG = "lintas.evaluation"
+ATTEMPT_TAG = "lintas.attempt"
 
 _DATASET_DIGEST_CHARACTERS = 36  # MLflow's limit; the whole digest stands in the source and in a tag.
 _ADDED_BY_DOWNLOAD = "registered_model_meta"
@@ -81,17 +82,21 @@ def open_run(
     data: DatasetURI,
     manifest: Manifest,
     *,
+    attempt_id: str,
     source_digest: str = "",
     policy_digest: str = "",
     verdict: str = "",
 ) -> str:
     """Start the MLflow run of a training and note what is known before it begins.
 
+    The same attempt again is the same run for as long as it is open, whichever of the answers was lost on the way.
+
     Args:
         spec: What runs; its name is the experiment's, its parameters are the run's.
         placement: Where it runs and what that should cost.
         data: The dataset, where the job reads it.
         manifest: That dataset's manifest.
+        attempt_id: What tells this attempt from all others; equal when a step or a flow is run again.
         source_digest: Digest of the dataset that it was made from.
         policy_digest: Digest of the policy under which it was moved.
         verdict: The gate's word on it.
@@ -103,6 +108,7 @@ def open_run(
 
     offer = placement.chosen
     tags = {
+        ATTEMPT_TAG: attempt_id,
         "lintas.provider": offer.cloud,
         "lintas.region": offer.region,
         "lintas.offer": str(offer),
@@ -123,12 +129,15 @@ def open_run(
     )
     with _client(f"open a run of '{spec.name}'") as client:
         experiment_id = _experiment(client, spec.name)
-        run = client.create_run(
-            experiment_id,
-            run_name=f"{spec.name} on {offer.cloud}",
-            tags={name: value for name, value in tags.items() if value},
-        )
-        run_id = str(run.info.run_id)
+        if not _open_runs(client, experiment_id, attempt_id):
+            client.create_run(
+                experiment_id,
+                run_name=f"{spec.name} on {offer.cloud}",
+                tags={name: value for name, value in tags.items() if value},
+            )
+        run_id, *doubles = _open_runs(client, experiment_id, attempt_id)
+        for double in doubles:
+            client.delete_run(double)
         client.log_batch(run_id, params=[Param(name, str(value)) for name, value in spec.parameters.items()])
         _log_input(client, run_id, DatasetInput(dataset, [InputTag("mlflow.data.context", "training")]))
     return run_id
@@ -369,6 +378,19 @@ def _experiment(client: MlflowClient, name: str) -> str:
             f"the MLflow experiment '{name}' was deleted", "restore it in MLflow, or give the spec another name"
         )
     return str(found.experiment_id)
+
+
+def _open_runs(client: MlflowClient, experiment_id: str, attempt_id: str) -> list[str]:
+    """The runs of an attempt that have not ended, oldest first.
+
+    There is more than one when MLflow's client lost an answer and asked again by itself.
+    """
+    found = client.search_runs(
+        [experiment_id],
+        f"tags.`{ATTEMPT_TAG}` = '{attempt_id}' and attributes.status = 'RUNNING'",
+        order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+    )
+    return [str(run.info.run_id) for run in found]
 
 
 def _log_input(client: MlflowClient, run_id: str, used: DatasetInput, attempts: int = 3) -> None:

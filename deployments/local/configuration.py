@@ -104,9 +104,12 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "options": {
                 "queue": QUEUE,
                 "bucket": WORK_BUCKET,
-                "role_arn": "arn:aws:iam::123456789012:role/lintas",
-                "image": f"123456789012.dkr.ecr.{AWS_REGION}.amazonaws.com/lintas-training:1",
-                "serving_image": f"123456789012.dkr.ecr.{AWS_REGION}.amazonaws.com/mlflow-pyfunc:1",
+                **_if_there(
+                    url("aws-sagemaker"),
+                    role_arn="arn:aws:iam::123456789012:role/lintas",
+                    image=f"123456789012.dkr.ecr.{AWS_REGION}.amazonaws.com/lintas-training:1",
+                    serving_image=f"123456789012.dkr.ecr.{AWS_REGION}.amazonaws.com/mlflow-pyfunc:1",
+                ),
             },
         },
         "google": {
@@ -123,8 +126,11 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "options": {
                 "project": GOOGLE_PROJECT,
                 "bucket": WORK_BUCKET,
-                "image": f"{GOOGLE_REGION}-docker.pkg.dev/{GOOGLE_PROJECT}/lintas/training:1",
-                "serving_image": f"{GOOGLE_REGION}-docker.pkg.dev/{GOOGLE_PROJECT}/lintas/mlflow-pyfunc:1",
+                **_if_there(
+                    url("google-vertex-ai"),
+                    image=f"{GOOGLE_REGION}-docker.pkg.dev/{GOOGLE_PROJECT}/lintas/training:1",
+                    serving_image=f"{GOOGLE_REGION}-docker.pkg.dev/{GOOGLE_PROJECT}/lintas/mlflow-pyfunc:1",
+                ),
                 "price_usd_per_hour.n2-standard-4": 0.40,
             },
         },
@@ -144,11 +150,14 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
                 "account": account,
                 # The twin's own figure, no provider's: the catalogue has no dated price for this region.
                 "price_usd_per_hour.Standard_D4s_v5": 0.20,
-                **AZURE_WORKSPACE,
                 "bucket": WORK_BUCKET,
-                "training_environment": "lintas-training:1",
-                "serving_image": "lintas.azurecr.io/mlflow-pyfunc:1",
-                "serving_sku": "Standard_D2s_v5",
+                **_if_there(
+                    url("azure-ml"),
+                    **AZURE_WORKSPACE,
+                    training_environment="lintas-training:1",
+                    serving_image="lintas.azurecr.io/mlflow-pyfunc:1",
+                    serving_sku="Standard_D2s_v5",
+                ),
             },
         },
         "coreweave": {
@@ -167,11 +176,14 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
                 # Virtual hosts, as CoreWeave wants them, would need a name server.
                 "addressing": "path",
                 "bucket": WORK_BUCKET,
-                "image": "python:3.11",
-                "serving_image": "ghcr.io/mlflow/mlflow:v3.17.2",
-                "spot_node_label": "lintas/spot=true",
-                "stockout_after_s": 20,
-                "drain_s": 1,
+                **_if_there(
+                    url("coreweave-kubernetes"),
+                    image="python:3.11",
+                    serving_image="ghcr.io/mlflow/mlflow:v3.17.2",
+                    spot_node_label="lintas/spot=true",
+                    stockout_after_s=20,
+                    drain_s=1,
+                ),
             },
         },
         "onprem": site("onprem", "jakarta", 0.10),
@@ -182,6 +194,11 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
 def _both(one: str, other: str, url: str) -> dict[str, str]:
     """Two roles that are played at one URL; none while it is not there."""
     return {one: url, other: url} if url else {}
+
+
+def _if_there(url: str, **options: str | int) -> dict[str, str | int]:
+    """What a cloud needs to train and to serve; nothing where it cannot, so that it is refused at planning."""
+    return options if url else {}
 
 
 def _reference(secrets: SecretFiles, name: str, make: credentials.Make) -> str:

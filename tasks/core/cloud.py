@@ -6,15 +6,19 @@ accounts or two sites of one provider are simply two clouds. Secrets are referen
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tasks.core.errors import Invalid, LintasError
 
 if TYPE_CHECKING:
     from tasks.core.ports import EventSource, Server, Store, Trainer
+
+_THIS_MACHINE = re.compile(r"localhost|127(\.\d+){3}|::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,30 @@ class CloudConfig:
         if role not in self.endpoints:
             raise Invalid(f"clouds.{self.name}.endpoints.{role} is missing", "set it in lintas.yaml")
         return self.endpoints[role]
+
+    def endpoint_or_public(self, role: str) -> str | None:
+        """Where a role is played: the configured URL, or None for the provider's public endpoint.
+
+        A cloud of which anything is on this machine is a stand-in, whose keys no public service is to see: there every
+        role that is used must be named.
+
+        Raises:
+            Invalid: The role has no URL, and another role of this cloud is on this machine.
+        """
+        if url := self.endpoints.get(role):
+            return url
+        near = next((other for other, url in self.endpoints.items() if _is_this_machine(url)), None)
+        if near is not None:
+            raise Invalid(
+                f"clouds.{self.name}.endpoints.{role} is missing, and its {near} are on this machine, so that the"
+                " public service is not asked",
+                f"name the URL of the {role} endpoint, or start a twin that has one with 'lintas up'",
+            )
+        return None
+
+
+def _is_this_machine(url: str) -> bool:
+    return _THIS_MACHINE.fullmatch(urlsplit(url).hostname or "") is not None
 
 
 class Unseen(LintasError):

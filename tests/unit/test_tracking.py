@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,7 +18,9 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel
+from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from sklearn.linear_model import LogisticRegression
 
 from tasks import tracking
@@ -55,7 +58,7 @@ class Registry:
     configure: Callable[[str], None]
 
     def run(self, spec: TrainingSpec = SPEC, **facts: str) -> str:
-        return tracking.open_run(spec, PLACEMENT, DATA, MANIFEST, **facts)
+        return tracking.open_run(spec, PLACEMENT, DATA, MANIFEST, **{"attempt_id": uuid.uuid4().hex, **facts})
 
     def logged_model(self, run_id: str) -> LoggedModel:
         (output,) = self.client.get_run(run_id).outputs.model_outputs
@@ -128,6 +131,54 @@ def holdout(tmp_path: Path) -> Path:
     for part in (2, 3):
         rows(part).to_parquet(tmp_path / "holdout" / f"{part}.parquet")
     return tmp_path / "holdout"
+
+
+def open_runs_of(registry: Registry, attempt_id: str) -> list[str]:
+    experiment = registry.client.get_experiment_by_name(SPEC.name)
+    assert experiment is not None
+    runs = registry.client.search_runs([experiment.experiment_id])
+    return [run.info.run_id for run in runs if run.data.tags.get("lintas.attempt") == attempt_id]
+
+
+def test_an_attempt_whose_answer_was_lost_finds_its_run_again(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = MlflowClient.create_run
+
+    def answer_lost(*arguments: Any, **facts: Any) -> None:
+        create(*arguments, **facts)
+        raise MlflowException("API request to /runs/create failed", error_code=INTERNAL_ERROR)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", answer_lost)
+        with pytest.raises(Retryable):
+            registry.run(attempt_id="lost/1")
+    run_id = registry.run(attempt_id="lost/1")
+    assert open_runs_of(registry, "lost/1") == [run_id]
+    assert registry.client.get_run(run_id).data.params == {"rate": "0.1", "rounds": "20"}
+    assert registry.run(attempt_id="lost/2") != run_id
+
+
+def test_a_run_that_mlflow_s_client_asked_for_twice_stands_once(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = MlflowClient.create_run
+
+    def asked_again(*arguments: Any, **facts: Any) -> object:
+        create(*arguments, **facts)
+        return create(*arguments, **facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_run", asked_again)
+        run_id = registry.run(attempt_id="twice/1")
+    assert open_runs_of(registry, "twice/1") == [run_id]
+    assert registry.run(attempt_id="twice/1") == run_id
+
+
+def test_a_run_that_has_ended_is_not_opened_again(registry: Registry) -> None:
+    run_id = registry.run(attempt_id="ended/1")
+    tracking.finish_run(run_id, "FAILED", cost_usd=0.0)
+    assert registry.run(attempt_id="ended/1") != run_id
 
 
 def test_a_run_says_what_ran_where_on_which_data_and_at_what_cost(registry: Registry) -> None:

@@ -146,7 +146,8 @@ def _client(config: CloudConfig, dialect: S3Dialect) -> tuple[S3Client, Credenti
         aws_session_token=secrets.get("session_token"),
         region_name=config.region or None,
     )
-    client = session.client("s3", endpoint_url=config.endpoints.get("objects") or dialect.endpoint, config=settings)
+    endpoint = config.endpoint_or_public("objects") or dialect.endpoint
+    client = session.client("s3", endpoint_url=endpoint, config=settings)
     return client, session.get_credentials()
 
 

@@ -58,7 +58,7 @@ def open_events(config: CloudConfig) -> SqsEvents:
     )
     client = session.client(
         "sqs",
-        endpoint_url=config.endpoints.get("events"),
+        endpoint_url=config.endpoint_or_public("events"),
         config=Config(
             connect_timeout=5,
             read_timeout=_LONGEST_POLL_S + 10,

@@ -191,7 +191,7 @@ class _Account:
 
     def client(self, service: str, role: str = "identity") -> Any:
         """A client of another service of the account."""
-        return self._session().client(service, endpoint_url=self._cloud.endpoints.get(role) or None, config=_SETTINGS)
+        return self._session().client(service, endpoint_url=self._cloud.endpoint_or_public(role), config=_SETTINGS)
 
     def told(self) -> str:
         """Who the credentials belong to, without a person's name: users and sessions are often named after one."""

@@ -102,7 +102,7 @@ def open_clients(config: CloudConfig, role: str) -> Clients:
         aws_session_token=secrets.get("session_token"),
         region_name=config.region,
     )
-    endpoint = config.endpoints.get(role) or None
+    endpoint = config.endpoint_or_public(role)
     timeout_s = request_timeout_s(config)
     control = session.client("sagemaker", endpoint_url=endpoint, config=_settings(timeout_s))
     place = Place(config.name, "SageMaker", address_of(control.meta.endpoint_url), "service", role)

@@ -64,7 +64,7 @@ class Workspace:
     """
 
     def __init__(self, config: CloudConfig, role: str) -> None:
-        base = config.endpoints.get(role, PUBLIC_ARM).rstrip("/")
+        base = (config.endpoint_or_public(role) or PUBLIC_ARM).rstrip("/")
         parts = urlsplit(base)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Invalid(

@@ -57,7 +57,7 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
         Denied: A credential's reference leads nowhere.
     """
     account = config.option("account")
-    endpoint = config.endpoints.get("objects", f"https://{account}.blob.core.windows.net")
+    endpoint = config.endpoint_or_public("objects") or f"https://{account}.blob.core.windows.net"
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0))

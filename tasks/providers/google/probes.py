@@ -165,7 +165,7 @@ class _Project:
         return permission in _permissions(answer)
 
     def _url(self, public: str) -> str:
-        return self._cloud.endpoints.get("identity", public).rstrip("/")
+        return (self._cloud.endpoint_or_public("identity") or public).rstrip("/")
 
     def _missing(self, permission: str, where: str) -> Denied:
         return Denied(
@@ -179,7 +179,7 @@ class _Bucket:
 
     def __init__(self, cloud: CloudConfig) -> None:
         self._cloud = cloud
-        self._endpoint = cloud.endpoints.get("objects", _STORAGE).rstrip("/")
+        self._endpoint = (cloud.endpoint_or_public("objects") or _STORAGE).rstrip("/")
         self._place = Place(cloud.name, cloud.option("bucket"), address_of(self._endpoint))
 
     def may(self, permission: str) -> str:

@@ -62,7 +62,7 @@ def open_store(config: CloudConfig, bucket: str) -> GoogleStore:
         Invalid: The service account's key cannot be read, or the bucket's name cannot be one.
         Denied: There are no credentials.
     """
-    endpoint = config.endpoints.get("objects", _ENDPOINT).rstrip("/")
+    endpoint = (config.endpoint_or_public("objects") or _ENDPOINT).rstrip("/")
     place = Place(config.name, bucket, address_of(endpoint))
     with translated(place):
         session = AuthorizedSession(google_credentials(config, _SCOPES))

@@ -75,8 +75,8 @@ class Vertex:
             raise Invalid(f"clouds.{config.name}.region is missing", "set it to a region of Vertex AI in lintas.yaml")
         self.cloud, self.project = config.name, config.option("project")
         self.parent = f"projects/{self.project}/locations/{config.region}"
-        self.url = config.endpoints.get(role, f"https://{config.region}-aiplatform.googleapis.com").rstrip("/")
-        self._logging = config.endpoints.get("logs", "https://logging.googleapis.com").rstrip("/")
+        self.url = (config.endpoint_or_public(role) or f"https://{config.region}-aiplatform.googleapis.com").rstrip("/")
+        self._logging = (config.endpoint_or_public("logs") or "https://logging.googleapis.com").rstrip("/")
         self._role, self._timeout_s = role, request_timeout_s(config)
         try:
             self._session = AuthorizedSession(google_credentials(config, _SCOPES))
