@@ -75,6 +75,8 @@ def check_expectations(
     """
     suites = [_findings_suite(policy, report, Place(destination.cloud, jurisdiction)), *_quality_suites(policy, report)]
     missing = [f"quality: no column matches {_selection(q)}" for q in policy.quality if not _selected(q, report)]
+    # Read at import: nothing is told to anybody about who checks what.
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
     with _ONE_AT_A_TIME, _quiet():
         failed = _run([suite for suite in suites if suite.expectations], docs)
     checked = sum(len(suite.expectations) for suite in suites) + len(missing)
@@ -139,19 +141,25 @@ def _selected(quality: Quality, report: ScanReport) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Great Expectations tells of its temporary directories on the way; nobody who moves data wants to know."""
-    logger = logging.getLogger("great_expectations")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    """Great Expectations tells of its temporary directories on the way; nobody who moves data wants to know.
+
+    One of its modules sets its own level as it is imported, so the import comes first and that level is held too.
+    """
+    import great_expectations.data_context.types.base as talkative
+
+    loggers = [logging.getLogger(name) for name in ("great_expectations", talkative.__name__)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _run(suites: Sequence[_Suite], docs: Path | None) -> list[str]:
     """Run every suite. Answers the failed expectations in words."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
