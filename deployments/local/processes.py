@@ -103,7 +103,8 @@ class Process:
         ready: Tells whether it serves yet.
         log: File that takes its output.
         environment: Variables added to this process's own.
-        start_timeout_s: How long it may take to be ready.
+        start_timeout_s: How long it may take to be ready. Generous: one that ended is noticed at once, and a
+            busy machine is no reason to give up.
         stop_signal: What asks it to end.
         working_directory: Where it runs; None: where its parent runs.
         without: Beginnings of the names of inherited variables that it does not get.
@@ -116,7 +117,7 @@ class Process:
     ready: Callable[[], bool]
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
-    start_timeout_s: float = 90.0
+    start_timeout_s: float = 300.0
     stop_signal: signal.Signals = signal.SIGTERM
     working_directory: Path | None = None
     without: tuple[str, ...] = ()

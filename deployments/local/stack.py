@@ -34,7 +34,7 @@ from tasks.core.errors import Invalid, LintasError, Terminal
 _POLL_S = 0.1
 _WATCH_S = 5.0
 _STOP_TIMEOUT_S = 15.0
-_START_TIMEOUT_S = 180.0
+_START_TIMEOUT_S = 420.0
 
 
 Progress = Callable[[StackStatus], None]
