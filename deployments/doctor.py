@@ -64,7 +64,7 @@ def examine_cloud(name: str) -> Iterator[Check]:
     yield _check("objects", lambda: _reach(here, name))
     if provider.probes is None:
         return
-    for probe in provider.probes(cloud):
+    for probe in provider.probes(cloud, trains=provider.can_train(cloud)):
         what = f"{probe.permission} (for {probe.needed_for})"
         try:
             yield Check(what, True, probe.look())

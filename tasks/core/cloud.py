@@ -6,11 +6,12 @@ accounts or two sites of one provider are simply two clouds. Secrets are referen
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from tasks.core.errors import Invalid, LintasError
@@ -123,9 +124,29 @@ class Probe:
     look: Callable[[], str] = field(repr=False, compare=False)
 
 
+class Probes(Protocol):
+    """What an account must allow for a cloud; `trains`: training and serving too."""
+
+    def __call__(self, config: CloudConfig, /, *, trains: bool) -> Iterable[Probe]: ...
+
+
+def lazily(name: str) -> Callable[..., Any]:
+    """A function whose module, and with it an SDK, is imported only when it is called.
+
+    Args:
+        name: `package.module:function`.
+    """
+    module, _, function = name.partition(":")
+
+    def call(*args: Any, **named: Any) -> Any:
+        return getattr(importlib.import_module(module), function)(*args, **named)
+
+    return call
+
+
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """What a provider's folder offers; a capability that it lacks is None. Each opener imports its SDK when called.
+    """What a provider's folder offers; a capability that it lacks is None. Openers are given by `lazily`.
 
     Args:
         name: The folder's name.
@@ -145,7 +166,7 @@ class Provider:
     open_server: Callable[[CloudConfig], Server] | None = None
     open_events: Callable[[CloudConfig], EventSource] | None = None
     training_needs: tuple[str, ...] = ()
-    probes: Callable[[CloudConfig], Iterable[Probe]] | None = None
+    probes: Probes | None = None
 
     def can_train(self, cloud: CloudConfig) -> bool:
         """Whether this cloud is set up for training jobs."""

@@ -69,9 +69,9 @@ def denied(compute_clouds: ComputeClouds) -> Iterator[Callable[[str, str], Cloud
 
 
 def probes_of(config: CloudConfig) -> list[Probe]:
-    opener = providers()[config.provider].probes
-    assert opener is not None
-    return list(opener(config))
+    provider = providers()[config.provider]
+    assert provider.probes is not None
+    return list(provider.probes(config, trains=provider.can_train(config)))
 
 
 def outcome(probe: Probe) -> str:

@@ -21,46 +21,16 @@ are, and where their buckets must be.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tasks.core.cloud import CloudConfig, Probe, Provider
-
-if TYPE_CHECKING:
-    from tasks.core.ports import Server, Store, Trainer
-
-
-def _open_store(config: CloudConfig, bucket: str) -> Store:
-    from tasks.providers.google.store import open_store
-
-    return open_store(config, bucket)
-
-
-def _open_trainer(config: CloudConfig) -> Trainer:
-    from tasks.providers.google.trainer import open_trainer
-
-    return open_trainer(config)
-
-
-def _open_server(config: CloudConfig) -> Server:
-    from tasks.providers.google.server import open_server
-
-    return open_server(config)
-
-
-def _probes(config: CloudConfig) -> Iterable[Probe]:
-    from tasks.providers.google.probes import probes
-
-    return probes(config, trains=PROVIDER.can_train(config))
-
+from tasks.core.cloud import Provider, lazily
 
 PROVIDER = Provider(
     name="google",
-    open_store=_open_store,
+    open_store=lazily("tasks.providers.google.store:open_store"),
     catalog=Path(__file__).with_name("catalog.yaml"),
-    open_trainer=_open_trainer,
+    open_trainer=lazily("tasks.providers.google.trainer:open_trainer"),
     training_needs=("project", "bucket", "image"),
-    open_server=_open_server,
-    probes=_probes,
+    open_server=lazily("tasks.providers.google.server:open_server"),
+    probes=lazily("tasks.providers.google.probes:probes"),
 )
