@@ -17,13 +17,13 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
-from tasks.core.cloud import CloudConfig, Secret
+from tasks.core.cloud import BucketConfig, CloudConfig, Secret
 from tasks.core.errors import Denied, Invalid, NotFound
 
 LOCAL_CONFIG = Path(".lintas/local/lintas.yaml")
@@ -44,6 +44,14 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+class BucketSettings(_Section):
+    """One bucket under `clouds.NAME.buckets:`; see `tasks.core.cloud.BucketConfig` for the meaning of the keys."""
+
+    encryption_key: str = ""
+    requester_pays: bool = False
+    storage_classes: dict[Literal["hot", "cool", "cold", "archive"], str] = {}
+
+
 class CloudSettings(_Section):
     """One cloud under `clouds:`; see `tasks.core.cloud.CloudConfig` for the meaning of the keys."""
 
@@ -53,6 +61,7 @@ class CloudSettings(_Section):
     endpoints: dict[str, str] = {}
     credentials: dict[str, SecretReference] = {}
     options: dict[str, str | int | float | bool] = {}
+    buckets: dict[str, BucketSettings] = {}
 
 
 class ServiceSettings(_Section):
@@ -112,6 +121,7 @@ class Settings(BaseSettings):
             endpoints=found.endpoints,
             credentials={key: Secret(reference, resolve_secret) for key, reference in found.credentials.items()},
             options={key: str(value) for key, value in found.options.items()},
+            buckets={key: BucketConfig(**bucket.model_dump()) for key, bucket in found.buckets.items()},
         )
 
 

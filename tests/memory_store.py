@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
+from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.errors import IntegrityError, NotFound, PreconditionFailed
 from tasks.core.ports import ObjectInfo
 
@@ -65,7 +66,7 @@ class MemoryStore:
         *,
         size_bytes: int,
         metadata: Mapping[str, str] | None = None,
-        content_type: str = "application/octet-stream",
+        attributes: Attributes = PLAIN,
         if_version: str | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
@@ -79,7 +80,9 @@ class MemoryStore:
                 if_version is not None and (there is None or there[1].version != if_version)
             ):
                 raise PreconditionFailed(f"'{key}' changed", "plan again")
-            info = ObjectInfo(key, size_bytes, f"v{next(self._versions)}", datetime.now(UTC), dict(metadata or {}))
+            info = ObjectInfo(
+                key, size_bytes, f"v{next(self._versions)}", datetime.now(UTC), dict(metadata or {}), attributes
+            )
             self.objects[key] = (content, info)
             self.sent.append(key)
         self.before("written", key)

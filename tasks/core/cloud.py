@@ -41,6 +41,22 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class BucketConfig:
+    """What is particular to one bucket of a cloud.
+
+    Args:
+        encryption_key: The customer's key that what Lintas writes is encrypted with, in the provider's words; empty
+            leaves it to the bucket's own default.
+        requester_pays: Whether requests to it are charged to whoever asks, as its owner wants it.
+        storage_classes: The store's own class by `tasks.core.attributes.TIERS`, before those of the catalogue.
+    """
+
+    encryption_key: str = ""
+    requester_pays: bool = False
+    storage_classes: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
 class CloudConfig:
     """One cloud of `lintas.yaml`.
 
@@ -53,6 +69,7 @@ class CloudConfig:
             provider's public endpoint.
         credentials: Secret by name, in the provider's words.
         options: Whatever else the provider's folder documents.
+        buckets: What is particular to single buckets, by their names.
     """
 
     name: str
@@ -62,6 +79,11 @@ class CloudConfig:
     endpoints: Mapping[str, str] = field(default_factory=dict[str, str])
     credentials: Mapping[str, Secret] = field(default_factory=dict[str, Secret])
     options: Mapping[str, str] = field(default_factory=dict[str, str])
+    buckets: Mapping[str, BucketConfig] = field(default_factory=dict[str, BucketConfig])
+
+    def bucket(self, name: str) -> BucketConfig:
+        """What is particular to a bucket; nothing for one that is not named."""
+        return self.buckets.get(name, BucketConfig())
 
     def option(self, name: str) -> str:
         """A required option. Raises `Invalid` naming the key when it is absent."""

@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from tasks.core.attributes import PLAIN, Attributes, Description
+
 if TYPE_CHECKING:
     from tasks.core.audit import AuditRecord
     from tasks.core.errors import LintasError
@@ -32,6 +34,8 @@ class ObjectInfo:
         version: The store's id of this very content (generation, ETag, inode and times). Changes when it changes.
         modified: When it was last written, timezone-aware.
         metadata: User metadata with lower-case names; empty where a listing does not carry it.
+        attributes: What else is kept with it; where a listing does not carry it, only what it carries.
+        archived: Its content cannot be read before somebody has the store restore it.
     """
 
     key: str
@@ -39,6 +43,8 @@ class ObjectInfo:
     version: str
     modified: datetime
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    attributes: Attributes = PLAIN
+    archived: bool = False
 
 
 class Store(Protocol):
@@ -73,7 +79,7 @@ class Store(Protocol):
         *,
         size_bytes: int,
         metadata: Mapping[str, str] | None = None,
-        content_type: str = "application/octet-stream",
+        attributes: Attributes = PLAIN,
         if_version: str | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
@@ -103,7 +109,7 @@ class Write:
     metadata: Mapping[str, str]
     if_version: str | None
     if_absent: bool
-    content_type: str = "application/octet-stream"
+    attributes: Attributes = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +171,10 @@ class Direct(Protocol):
 
     def get(self, key: str, *, version: str, start: int, length: int | None) -> SignedRequest:
         """Read `length` bytes from `start` of exactly this version; the whole object when `length` is None."""
+        ...
+
+    def described(self, key: str, answer: Answer) -> Description | None:
+        """What the answer to a `get` says to be kept with the object; None where only `Store.head` says all of it."""
         ...
 
     def put(self, write: Write, body: memoryview) -> SignedRequest:

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.core.attributes import Attributes
 from tasks.core.dataset import CHUNK_BYTES, PUBLISHED_MANIFEST, ContentHasher, DatasetURI, Entry, content_digest
 from tasks.core.errors import IntegrityError, Invalid, NotFound
 from tasks.core.listing import list_objects, published_manifest
@@ -298,7 +299,7 @@ def _publish(far: Manifest, uri: DatasetURI, destination: Store) -> None:
         uri.key(PUBLISHED_MANIFEST),
         [text],
         size_bytes=len(text),
-        content_type="application/jsonl",
+        attributes=Attributes(content_type="application/jsonl"),
         if_version=before,
         if_absent=before is None,
     )

@@ -33,6 +33,7 @@ _SETTINGS = {
     "content-encoding": "contentEncoding",
     "content-language": "contentLanguage",
     "content-type": "contentType",
+    "x-goog-storage-class": "storageClass",
 }
 _METADATA = "x-goog-meta-"
 
@@ -148,7 +149,7 @@ class XmlApi:
 
     async def _put(self, request: Request, bucket: str, name: str) -> Response:
         headers = request.headers
-        for header in ("x-goog-copy-source", "x-goog-resumable"):
+        for header in ("x-goog-copy-source", "x-goog-resumable", "x-goog-encryption-kms-key-name"):
             if header in headers:
                 raise not_imitated(f"the header '{header}' of the XML API")
         require_object_name(name)

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from tasks.core.attributes import Description
 from tasks.core.dataset import DIGEST_METADATA, Entry
-from tasks.core.errors import IntegrityError, NotFound
+from tasks.core.errors import IntegrityError, NotFound, PreconditionFailed
+from tasks.core.ports import Write
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -84,6 +86,23 @@ def wrong_bytes(entry: Entry, source: Store) -> IntegrityError:
         f"'{entry.path}' did not arrive from {source.cloud} as its manifest says",
         "the source is damaged or changes while it is read: check it, then run the move again",
     )
+
+
+def described(load: Load, source: Store) -> Description:
+    """What is kept with a load's object at the source. Raises `PreconditionFailed` when it changed since planning."""
+    info = source.head(load.source_key)
+    if load.entry.version not in ("", info.version):
+        raise PreconditionFailed(
+            f"'{load.entry.path}' on {source.cloud} is not what it was when it was planned", "run the move again"
+        )
+    return Description(info.metadata, info.attributes)
+
+
+def write_of(load: Load, kept: Description) -> Write:
+    """What the destination shall write for a load, with what is kept with the object at the source."""
+    entry = load.entry
+    metadata = {**kept.metadata, DIGEST_METADATA: entry.digest}
+    return Write(load.key, entry.size_bytes, metadata, load.replaces, load.replaces is None, kept.attributes)
 
 
 def own_write(load: Load, destination: Store) -> str | None:

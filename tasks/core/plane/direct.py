@@ -17,15 +17,16 @@ from blake3 import blake3
 
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import Invalid, PreconditionFailed, Retryable
-from tasks.core.plane import Arrived, Load, copied, own_write, wrong_bytes
+from tasks.core.plane import Arrived, Load, copied, described, own_write, write_of, wrong_bytes
 from tasks.core.plane.buffers import Buffers
 from tasks.core.plane.pace import TICK_S, Pace
-from tasks.core.plane.parts import Parted, resumable, write_of
+from tasks.core.plane.parts import Parted, resumable
 from tasks.core.plane.wire import Wire
 from tasks.core.ports import Answer, DirectStore, SentPart, SignedRequest
-from tasks.core.retries import pause_s
+from tasks.core.retries import pause_s, with_retries
 
 if TYPE_CHECKING:
+    from tasks.core.attributes import Description
     from tasks.core.ports import Direct, OpenUpload, Store, UploadJournal
 
 BUDGET_BYTES = 64 * 1024 * 1024
@@ -136,7 +137,7 @@ class _Run:
                 yield load
                 continue
             parted = Parted(
-                load, write_of(load), self._far, self._plane.uploads, self._destination, self._known.get(load.key)
+                load, self._described, self._far, self._plane.uploads, self._destination, self._known.get(load.key)
             )
             if parted.count > self._far.most_parts:
                 raise Invalid(
@@ -216,10 +217,10 @@ class _Run:
         entry = load.entry
         content = buffer[: entry.size_bytes]
         key, version = load.source_key, entry.version
-        self._read(key, content, lambda: self._near.get(key, version=version, start=0, length=None), load)
+        answer = self._read(key, content, lambda: self._near.get(key, version=version, start=0, length=None), load)
         if blake3(content).hexdigest() != entry.digest:
             raise wrong_bytes(entry, self._source)
-        write = write_of(load)
+        write = write_of(load, self._near.described(key, answer) or self._described(load))
         try:
             request, answer = self._exchange(
                 lambda: self._far.put(write, content), content, None, self._far, load.key, writing=True
@@ -240,10 +241,14 @@ class _Run:
         self._read(key, content, lambda: self._near.get(key, version=version, start=start, length=length), parted.load)
         self._ready.put((task, buffer, length, blake3(content).hexdigest()))
 
-    def _read(self, key: str, content: memoryview, request: Callable[[], SignedRequest], load: Load) -> None:
+    def _read(self, key: str, content: memoryview, request: Callable[[], SignedRequest], load: Load) -> Answer:
         _, answer = self._exchange(request, None, content, self._near, key, writing=False)
         if answer.size_bytes != len(content):
             raise wrong_bytes(load.entry, self._source)
+        return answer
+
+    def _described(self, load: Load) -> Description:
+        return with_retries(lambda: described(load, self._source), self._plane.attempts, self._stop)
 
     # Senders
 

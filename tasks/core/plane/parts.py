@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from tasks.core.dataset import CHUNK_BYTES, DIGEST_METADATA
+from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import LintasError
-from tasks.core.plane import Load
+from tasks.core.plane import Load, write_of
 from tasks.core.ports import SentPart, Write
 
 if TYPE_CHECKING:
+    from tasks.core.attributes import Description
     from tasks.core.ports import Direct, OpenUpload, Store, UploadJournal
 
 _log = logging.getLogger(__name__)
-
-
-def write_of(load: Load) -> Write:
-    """What the destination shall write for a load."""
-    entry = load.entry
-    return Write(load.key, entry.size_bytes, {DIGEST_METADATA: entry.digest}, load.replaces, load.replaces is None)
 
 
 class Parted:
@@ -31,7 +26,7 @@ class Parted:
 
     Args:
         load: The object.
-        write: What the destination shall write.
+        describe: Asks the source what is kept with it; called once, before anything is written.
         far: The destination's signer.
         uploads: Where the upload is kept, or None.
         store: The destination.
@@ -41,18 +36,27 @@ class Parted:
     def __init__(
         self,
         load: Load,
-        write: Write,
+        describe: Callable[[Load], Description],
         far: Direct,
         uploads: UploadJournal | None,
         store: Store,
         resumed: OpenUpload | None,
     ) -> None:
-        self.load, self.write = load, write
+        self.load, self._describe = load, describe
         self._far, self._uploads, self._store = far, uploads, store
         self._upload_id = resumed.upload_id if resumed else None
         self._sent: dict[int, SentPart] = {part.number: part for part in resumed.parts} if resumed else {}
         self._ended = False
+        self._write: Write | None = None
         self._lock = threading.Lock()
+
+    @property
+    def write(self) -> Write:
+        """What the destination shall write; the first who asks has the source describe it."""
+        with self._lock:
+            if self._write is None:
+                self._write = write_of(self.load, self._describe(self.load))
+            return self._write
 
     @property
     def count(self) -> int:
@@ -71,11 +75,12 @@ class Parted:
 
     def upload_id(self) -> str:
         """The upload's id; the first who asks begins it."""
+        write = self.write
         with self._lock:
             if self._upload_id is None:
-                self._upload_id = self._far.begin(self.write)
+                self._upload_id = self._far.begin(write)
                 if self._uploads is not None:
-                    self._uploads.begun(*self._place(), self._upload_id, content_of(self.write))
+                    self._uploads.begun(*self._place(), self._upload_id, content_of(self.load))
             return self._upload_id
 
     def arrived(self, part: SentPart) -> bool:
@@ -108,7 +113,7 @@ class Parted:
         if self._upload_id is None or self._ended:
             return
         try:
-            self._far.abandon(self.write, self._upload_id)
+            self._far.abandon(_place_of(self.load.key), self._upload_id)
         except LintasError as error:
             _log.warning("an unfinished upload of '%s' may remain: %s", self.load.key, error)
             reason.add_note(f"an unfinished upload of '{self.load.key}' may remain")
@@ -122,9 +127,14 @@ class Parted:
         return self._store.cloud, self._store.bucket, self.load.key
 
 
-def content_of(write: Write) -> str:
+def content_of(load: Load) -> str:
     """What an upload must have in common with a load to be continued for it."""
-    return f"{write.metadata[DIGEST_METADATA]} {write.size_bytes} {write.if_version or '-'}"
+    return f"{load.entry.digest} {load.entry.size_bytes} {load.replaces or '-'}"
+
+
+def _place_of(key: str) -> Write:
+    """A write of which only the place matters."""
+    return Write(key, 0, {}, None, False)
 
 
 def resumable(
@@ -139,17 +149,16 @@ def resumable(
         uploads: Where uploads are kept.
         prefix: What the keys of the destination's dataset start with.
     """
-    wanted = {load.key: write_of(load) for load in loads}
+    wanted = {load.key: load for load in loads}
     found: dict[str, OpenUpload] = {}
     for upload in uploads.open(store.cloud, store.bucket, prefix):
-        write = wanted.get(upload.key)
-        if write is not None and upload.key not in found and content_of(write) == upload.content:
-            there = far.sent(write, upload.upload_id)
+        load = wanted.get(upload.key)
+        if load is not None and upload.key not in found and content_of(load) == upload.content:
+            there = far.sent(Write(upload.key, load.entry.size_bytes, {}, None, False), upload.upload_id)
             if there is not None:
                 kept = tuple(part for part in upload.parts if there.get(part.number) == part.tag)
                 found[upload.key] = type(upload)(upload.key, upload.upload_id, upload.content, kept)
                 continue
-        # What it would have written does not matter any more, only where.
-        far.abandon(write or Write(upload.key, 0, {}, None, False), upload.upload_id)
+        far.abandon(_place_of(upload.key), upload.upload_id)
         uploads.ended(store.cloud, store.bucket, upload.key, upload.upload_id)
     return found

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from tasks.core.dataset import DIGEST_METADATA, ContentHasher
+from tasks.core.dataset import ContentHasher
 from tasks.core.errors import PreconditionFailed
-from tasks.core.plane import Arrived, CopiedObject, Load, copied, own_write, wrong_bytes
+from tasks.core.plane import Arrived, CopiedObject, Load, copied, described, own_write, write_of, wrong_bytes
 from tasks.core.retries import in_parallel, with_retries
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class StreamPlane:
 
 def _carry(load: Load, source: Store, destination: Store) -> CopiedObject:
     entry = load.entry
+    write = write_of(load, described(load, source))
 
     def checked() -> Iterator[bytes]:
         hasher = ContentHasher()
@@ -50,12 +51,13 @@ def _carry(load: Load, source: Store, destination: Store) -> CopiedObject:
 
     try:
         version = destination.put(
-            load.key,
+            write.key,
             checked(),
-            size_bytes=entry.size_bytes,
-            metadata={DIGEST_METADATA: entry.digest},
-            if_version=load.replaces,
-            if_absent=load.replaces is None,
+            size_bytes=write.size_bytes,
+            metadata=write.metadata,
+            attributes=write.attributes,
+            if_version=write.if_version,
+            if_absent=write.if_absent,
         ).version
     except PreconditionFailed:
         settled = own_write(load, destination)

@@ -6,7 +6,6 @@ sentence for the same trouble on every cloud.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -24,8 +23,6 @@ from tasks.core.errors import (
 
 READ_BYTES = 1024 * 1024
 """Size in bytes of the pieces that a body is read in from the network."""
-
-_METADATA_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,22 +165,6 @@ def part_bytes(size_bytes: int, most_parts: int) -> int:
     """
     mib = 1024 * 1024
     return max(CHUNK_BYTES, -(-size_bytes // (most_parts * mib)) * mib)
-
-
-def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """The metadata, as all stores can carry it and give it back.
-
-    Raises:
-        Invalid: A name is not lower-case letters and digits joined by hyphens, or a value is not printable ASCII
-            without spaces at its ends (HTTP headers carry nothing else unchanged).
-    """
-    checked = dict(metadata or {})
-    for name, value in checked.items():
-        if not _METADATA_NAME.fullmatch(name):
-            raise Invalid(f"'{name}' cannot be a metadata name", "use lower-case letters, digits and single hyphens")
-        if not (value.isascii() and value.isprintable() and value == value.strip()):
-            raise Invalid(f"the value of metadata '{name}' cannot travel in an HTTP header", "use printable ASCII")
-    return checked
 
 
 def check_range(key: str, start: int, length: int | None) -> None:

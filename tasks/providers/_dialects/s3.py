@@ -12,16 +12,18 @@ import base64
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
 from awscrt import checksums
 from botocore.config import Config
 
+from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import Invalid, LintasError, NotFound
@@ -31,12 +33,13 @@ from tasks.providers._dialects.objects import (
     Place,
     address_of,
     check_range,
-    checked_metadata,
     exactly,
     part_bytes,
     range_header,
 )
+from tasks.providers._dialects.s3_describing import STORAGE_CLASS, Describing, has_tags, is_restored
 from tasks.providers._dialects.s3_errors import WRITE_CODES, translated
+from tasks.providers._dialects.storage_classes import StorageClasses, storage_classes
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials
@@ -91,6 +94,7 @@ class S3Dialect:
         endpoint: Its public endpoint; None leaves it to the SDK and the region.
         addressing: Where the bucket's name stands in URLs; `options.addressing` of a cloud overrides it.
         checksum: What the service verifies on arrival.
+        catalog: The provider's `catalog.yaml` with its storage classes, or None where there is but one.
         region_of_plain_create: The region in which a bucket is created without naming it, or None.
         bucket_ready_timeout_s: How long a new bucket may take until it answers; 0 when it answers at once.
     """
@@ -99,6 +103,7 @@ class S3Dialect:
     addressing: Literal["auto", "virtual", "path"] = "auto"
     checksum: Checksum = CRC64NVME
     region_of_plain_create: str | None = None
+    catalog: Path | None = None
     bucket_ready_timeout_s: int = 0
 
 
@@ -118,7 +123,10 @@ def open_s3(config: CloudConfig, bucket: str, dialect: S3Dialect) -> S3Store:
     """
     client, credentials = _client(config, dialect)
     place = Place(config.name, bucket, address_of(client.meta.endpoint_url))
-    return S3Store(client, credentials, place, dialect, config.region)
+    particular = config.bucket(bucket)
+    classes = storage_classes(dialect.catalog, particular) if dialect.catalog else StorageClasses({}, {}, frozenset())
+    describing = Describing(classes, particular.encryption_key, particular.requester_pays)
+    return S3Store(client, credentials, place, dialect, describing, config.region)
 
 
 def _client(config: CloudConfig, dialect: S3Dialect) -> tuple[S3Client, Credentials | None]:
@@ -155,12 +163,19 @@ class S3Store:
     """A bucket; implements `tasks.core.ports.Store`, where the methods are described."""
 
     def __init__(
-        self, client: S3Client, credentials: Credentials | None, place: Place, dialect: S3Dialect, region: str
+        self,
+        client: S3Client,
+        credentials: Credentials | None,
+        place: Place,
+        dialect: S3Dialect,
+        describing: Describing,
+        region: str,
     ) -> None:
         self._client = client
         self._credentials = credentials
         self._place = place
         self._dialect = dialect
+        self._describing = describing
         self._region = region
 
     @property
@@ -176,32 +191,44 @@ class S3Store:
         """What others may send for it; see `tasks.core.ports.Direct`."""
         from tasks.providers._dialects.s3_direct import open_direct
 
-        return open_direct(self._client, self._credentials, self._place, self._dialect.checksum)
+        return open_direct(self._client, self._credentials, self._place, self._dialect.checksum, self._describing)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=prefix, PaginationConfig={"PageSize": 1000}
-        )
+        asked: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix, **self._describing.asking}
+        if self._describing.classes.unreadable:
+            asked["OptionalObjectAttributes"] = ["RestoreStatus"]
+        pages = self._client.get_paginator("list_objects_v2").paginate(**asked, PaginationConfig={"PageSize": 1000})
         with self._translated():
             for page in pages:
                 for item in page.get("Contents", []):
-                    yield _listed(item)
+                    yield self._listed(item)
 
     def head(self, key: str) -> ObjectInfo:
         try:
             with self._translated(key):
-                found = self._client.head_object(Bucket=self.bucket, Key=key)
+                found = self._client.head_object(Bucket=self.bucket, Key=key, **self._describing.asking)
         except NotFound:
             self._require_bucket()
             raise
-        labels = {name.lower(): value for name, value in found["Metadata"].items()}
-        return ObjectInfo(key, found["ContentLength"], _version(found["ETag"]), found["LastModified"], labels)
+        headers = found["ResponseMetadata"]["HTTPHeaders"]
+        labels, attributes = self._describing.read(headers)
+        if has_tags(headers):
+            attributes = replace(attributes, tags=self._tags(key))
+        return ObjectInfo(
+            key,
+            found["ContentLength"],
+            _version(found["ETag"]),
+            found["LastModified"],
+            labels,
+            attributes,
+            archived=self._describing.archived(headers.get(STORAGE_CLASS), restored=is_restored(headers)),
+        )
 
     def get(
         self, key: str, *, version: str | None = None, start: int = 0, length: int | None = None
     ) -> Iterator[bytes]:
         check_range(key, start, length)
-        asked: dict[str, Any] = {"Bucket": self.bucket, "Key": key}
+        asked: dict[str, Any] = {"Bucket": self.bucket, "Key": key, **self._describing.asking}
         if version is not None:
             asked["IfMatch"] = _etag(version)
         span = range_header(start, length)
@@ -225,12 +252,11 @@ class S3Store:
         *,
         size_bytes: int,
         metadata: Mapping[str, str] | None = None,
-        content_type: str = "application/octet-stream",
+        attributes: Attributes = PLAIN,
         if_version: str | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        labels = checked_metadata(metadata)
-        describing: dict[str, Any] = {"Metadata": labels, "ContentType": content_type}
+        describing = self._describing.parameters(metadata, attributes)
         condition: dict[str, Any] = {}
         if if_absent:
             condition["IfNoneMatch"] = "*"
@@ -241,7 +267,9 @@ class S3Store:
             answer = self._put_whole(key, b"".join(pieces), describing, condition)
         else:
             answer = self._put_parts(key, pieces, describing, condition)
-        return ObjectInfo(key, size_bytes, _version(answer["ETag"]), _answered(answer), labels)
+        return ObjectInfo(
+            key, size_bytes, _version(answer["ETag"]), _answered(answer), dict(metadata or {}), attributes
+        )
 
     def delete(self, key: str) -> None:
         with self._translated(key):
@@ -293,6 +321,7 @@ class S3Store:
                     **upload,
                     MultipartUpload={"Parts": parts},
                     MpuObjectSize=size_bytes,
+                    **self._describing.asking,
                     ChecksumType="FULL_OBJECT",
                     **checksum.parameter(whole),
                     **condition,
@@ -309,7 +338,9 @@ class S3Store:
         for number, piece in enumerate(pieces, start=1):
             proof = checksum.parameter(checksum.over(piece, 0))
             with self._translated(upload["Key"]):
-                sent = self._client.upload_part(**upload, PartNumber=number, Body=piece, **proof)
+                sent = self._client.upload_part(
+                    **upload, PartNumber=number, Body=piece, **proof, **self._describing.asking
+                )
             parts.append({"PartNumber": number, "ETag": sent["ETag"], **proof})
             whole = checksum.over(piece, whole)
             size_bytes += len(piece)
@@ -324,6 +355,23 @@ class S3Store:
             _log.warning("an unfinished upload of '%s' may remain in %s: %s", upload["Key"], self._place, error)
             reason.add_note(f"an unfinished upload may remain in {self._place}")
 
+    def _tags(self, key: str) -> dict[str, str]:
+        with self._translated(key):
+            found = self._client.get_object_tagging(Bucket=self.bucket, Key=key, **self._describing.asking)
+        return {tag["Key"]: tag["Value"] for tag in found["TagSet"]}
+
+    def _listed(self, item: Mapping[str, Any]) -> ObjectInfo:
+        storage_class = item.get("StorageClass")
+        restored = item.get("RestoreStatus", {}).get("RestoreExpiryDate") is not None
+        return ObjectInfo(
+            item["Key"],
+            item["Size"],
+            _version(item["ETag"]),
+            item["LastModified"],
+            attributes=Attributes(tier=self._describing.classes.tier(storage_class)),
+            archived=self._describing.archived(storage_class, restored=restored),
+        )
+
     def _require_bucket(self) -> None:
         """Raises `NotFound` for the bucket: an answer to HEAD does not say whether the bucket or the key is missing."""
         with self._translated():
@@ -331,10 +379,6 @@ class S3Store:
 
     def _translated(self, key: str | None = None) -> AbstractContextManager[None]:
         return translated(self._place, key)
-
-
-def _listed(item: Mapping[str, Any]) -> ObjectInfo:
-    return ObjectInfo(item["Key"], item["Size"], _version(item["ETag"]), item["LastModified"])
 
 
 def _version(etag: str) -> str:

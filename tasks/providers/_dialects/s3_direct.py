@@ -9,9 +9,11 @@ from urllib.parse import quote, urlsplit
 
 from botocore.exceptions import ClientError
 
+from tasks.core.attributes import Description
 from tasks.core.errors import LintasError
 from tasks.core.ports import Answer, SentPart, SignedRequest, Write
-from tasks.providers._dialects.objects import Place, checked_metadata, range_header
+from tasks.providers._dialects.objects import Place, range_header
+from tasks.providers._dialects.s3_describing import Describing, has_tags
 from tasks.providers._dialects.s3_errors import S3_CODES, WRITE_CODES, translate, translated
 from tasks.providers._dialects.sigv4 import Signer, canonical_query
 
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
 _MOST_PARTS = 10_000
 
 
-def open_direct(client: S3Client, credentials: Credentials | None, place: Place, checksum: Checksum) -> S3Direct:
+def open_direct(
+    client: S3Client, credentials: Credentials | None, place: Place, checksum: Checksum, describing: Describing
+) -> S3Direct:
     """The signer of a bucket. Raises `Denied` without credentials, `Invalid` for a name that cannot be a bucket's."""
     if credentials is None:
         raise place.no_credentials()
@@ -33,7 +37,7 @@ def open_direct(client: S3Client, credentials: Credentials | None, place: Place,
         example = client.generate_presigned_url("get_object", Params={"Bucket": place.bucket, "Key": "x"})
     where = urlsplit(example)
     signer = Signer(credentials, client.meta.region_name, where.netloc)
-    return S3Direct(client, signer, f"{where.scheme}://{where.netloc}", where.path[:-1], place, checksum)
+    return S3Direct(client, signer, f"{where.scheme}://{where.netloc}", where.path[:-1], place, checksum, describing)
 
 
 class S3Direct:
@@ -42,7 +46,14 @@ class S3Direct:
     most_parts = _MOST_PARTS
 
     def __init__(
-        self, client: S3Client, signer: Signer, origin: str, base: str, place: Place, checksum: Checksum
+        self,
+        client: S3Client,
+        signer: Signer,
+        origin: str,
+        base: str,
+        place: Place,
+        checksum: Checksum,
+        describing: Describing,
     ) -> None:
         self._client = client
         self._signer = signer
@@ -50,21 +61,25 @@ class S3Direct:
         self._base = base
         self._place = place
         self._checksum = checksum
+        self._describing = describing
+        self._asking = {"x-amz-request-payer": "requester"} if describing.requester_pays else {}
         self._proof_header = f"x-amz-checksum-{checksum.algorithm.lower()}"
 
     def get(self, key: str, *, version: str, start: int, length: int | None) -> SignedRequest:
-        headers = {"if-match": f'"{version}"'} if version else {}
+        headers = {**self._asking, **({"if-match": f'"{version}"'} if version else {})}
         span = range_header(start, length)
         if span is not None:
             headers["range"] = span
         return self._signed("GET", key, {}, headers)
 
+    def described(self, key: str, answer: Answer) -> Description | None:
+        return None if has_tags(answer.headers) else Description(*self._describing.read(answer.headers))
+
     def put(self, write: Write, body: memoryview) -> SignedRequest:
         proof = self._checksum.text(self._checksum.over(body, 0))
         headers = {
-            "content-type": write.content_type,
+            **self._describing.headers(write.metadata, write.attributes),
             self._proof_header: proof,
-            **{f"x-amz-meta-{name}": value for name, value in checked_metadata(write.metadata).items()},
         }
         if write.if_absent:
             headers["if-none-match"] = "*"
@@ -82,15 +97,14 @@ class S3Direct:
                 Key=write.key,
                 ChecksumAlgorithm=self._checksum.algorithm,
                 ChecksumType="FULL_OBJECT",
-                Metadata=checked_metadata(write.metadata),
-                ContentType=write.content_type,
+                **self._describing.parameters(write.metadata, write.attributes),
             )
         return begun["UploadId"]
 
     def part(self, write: Write, upload_id: str, number: int, body: memoryview) -> SignedRequest:
         proof = self._checksum.text(self._checksum.over(body, 0))
         query = {"partNumber": str(number), "uploadId": upload_id}
-        return self._signed("PUT", write.key, query, {self._proof_header: proof}, proof)
+        return self._signed("PUT", write.key, query, {**self._asking, self._proof_header: proof}, proof)
 
     def part_tag(self, request: SignedRequest, answer: Answer) -> str:
         return self._etag("a part", request, answer)

@@ -21,6 +21,7 @@ from typing import Any
 
 import botocore.exceptions as boto
 
+from tasks.core.attributes import Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, NotFound, Retryable, Terminal
 from tasks.core.release import Endpoint, EndpointSpec
@@ -220,7 +221,7 @@ class SageMakerServer:
                 pieces = iter(lambda: archive.read(_PIECE_BYTES), b"")
                 self._depot.put(self._example_key(spec.digest), example_request(directory) or b"")
                 # Last, since it stands for both.
-                self._depot.store.put(key, pieces, size_bytes=size_bytes, content_type="application/gzip")
+                self._depot.store.put(key, pieces, size_bytes=size_bytes, attributes=Attributes("application/gzip"))
         environment = {"LINTAS_MODEL": spec.model, "LINTAS_VERSION": spec.version, "LINTAS_DIGEST": spec.digest}
         container = {"Image": self._image, "ModelDataUrl": self._depot.uri(key), "Environment": environment}
         variant = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tasks.core.cloud import CloudConfig
 from tasks.core.ports import Store
 from tasks.providers._dialects.s3 import CRC64NVME, S3Dialect, open_s3
@@ -10,6 +12,7 @@ DIALECT = S3Dialect(
     checksum=CRC64NVME,
     # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucketConfiguration.html
     region_of_plain_create="us-east-1",
+    catalog=Path(__file__).with_name("catalog.yaml"),
 )
 
 

@@ -16,9 +16,9 @@ import hashlib
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -30,14 +30,15 @@ from azure.storage.blob import (
     BlobBlock,
     ContainerClient,
     ContainerSasPermissions,
-    ContentSettings,
     generate_container_sas,
 )
 
+from tasks.core.attributes import Description
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import LintasError, NotFound
 from tasks.core.ports import Answer, SentPart, SignedRequest, Write
-from tasks.providers._dialects.objects import Place, checked_metadata, range_header
+from tasks.providers._dialects.objects import Place, range_header
+from tasks.providers.azure.describing import Describing
 from tasks.providers.azure.errors import refusal, translated
 from tasks.providers.azure.store import Credential, require_kept
 
@@ -59,13 +60,22 @@ class AzureDirect:
 
     most_parts = _MOST_BLOCKS
 
-    def __init__(self, container: ContainerClient, credential: Credential, place: Place) -> None:
+    def __init__(
+        self,
+        container: ContainerClient,
+        credential: Credential,
+        place: Place,
+        describing: Describing,
+        is_plain: Callable[[str], bool],
+    ) -> None:
         where = urlsplit(container.url)
         self._origin = f"{where.scheme}://{where.netloc}"
         self._base = where.path
         self._container = container
         self._credential = credential
         self._place = place
+        self._describing = describing
+        self._is_plain = is_plain
         self._version = {"x-ms-version": container.api_version}
         self._verifies_crc64: bool | None = None
         self._signature = ("", 0.0)
@@ -79,15 +89,17 @@ class AzureDirect:
             headers["Range"] = span
         return self._authorized("GET", key, "", headers)
 
+    def described(self, key: str, answer: Answer) -> Description | None:
+        return self._describing.read_headers(answer.headers) if self._is_plain(key) else None
+
     def put(self, write: Write, body: memoryview) -> SignedRequest:
         require_kept(write.key, self._place)
         # A blob is visible at once, so that nothing may be tried out on it.
         name, proof = _proof(body, crc64=self._verifies_crc64 is True)
         headers = {
             "x-ms-blob-type": "BlockBlob",
-            "Content-Type": write.content_type,
             name: proof,
-            **{f"x-ms-meta-{label}": value for label, value in _labels(write).items()},
+            **self._describing.headers(write.metadata, write.attributes),
         }
         if write.if_absent:
             headers["If-None-Match"] = "*"
@@ -129,10 +141,7 @@ class AzureDirect:
         return {number: _STAGED for number in numbers if _block_id(upload_id, number) in blocks}
 
     def finish(self, write: Write, upload_id: str, parts: Sequence[SentPart]) -> str:
-        describing: dict[str, Any] = {
-            "metadata": _labels(write),
-            "content_settings": ContentSettings(content_type=write.content_type),
-        }
+        describing = self._describing.arguments(write.metadata, write.attributes)
         if write.if_absent:
             describing["match_condition"] = MatchConditions.IfMissing
         elif write.if_version is not None:
@@ -179,7 +188,7 @@ class AzureDirect:
         # The SDK encodes the ids that it is given; they must be the same here.
         block_id = base64.b64encode(_block_id(upload_id, number).encode()).decode()
         query = f"comp=block&blockid={quote(block_id, safe='')}"
-        return self._authorized("PUT", write.key, query, {name: proof}, proof)
+        return self._authorized("PUT", write.key, query, {name: proof, **self._describing.encrypting}, proof)
 
     def _confirm(self, key: str, request: SignedRequest, answer: Answer) -> None:
         for name in (_CRC64, _MD5):
@@ -207,7 +216,7 @@ class AzureDirect:
                 str(credential.named_key.name),
                 self._place.bucket,
                 account_key=credential.named_key.key,
-                permission=ContainerSasPermissions(read=True, write=True, create=True),
+                permission=ContainerSasPermissions(read=True, write=True, create=True, tag=True),
                 # Clocks differ by minutes.
                 start=datetime.now(UTC) - timedelta(minutes=15),
                 expiry=datetime.now(UTC) + timedelta(seconds=_SIGNED_FOR_S),
@@ -230,10 +239,6 @@ def _proof(body: memoryview, *, crc64: bool) -> tuple[str, str]:
         value = checksums.crc64nvme(body)  # pyright: ignore[reportArgumentType]  (any buffer will do)
         return _CRC64, base64.b64encode(value.to_bytes(8, "little")).decode()
     return _MD5, base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
-
-
-def _labels(write: Write) -> dict[str, str]:
-    return {name.replace("-", "_"): value for name, value in checked_metadata(write.metadata).items()}
 
 
 def _block_id(upload_id: str, number: int) -> str:

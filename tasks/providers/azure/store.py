@@ -3,9 +3,6 @@
 A version is the ETag. Large objects are block blobs whose blocks stay invisible until their list is committed; the
 service drops blocks that were never committed after a week, or when another list of the same blob is committed.
 https://learn.microsoft.com/rest/api/storageservices/put-block-list
-
-Names of blob metadata must be identifiers, so `-` travels as `_`.
-https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
 """
 
 from __future__ import annotations
@@ -13,7 +10,9 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -21,9 +20,10 @@ from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
-from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlobServiceClient, ContentSettings, LinearRetry
+from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlobServiceClient, LinearRetry
 from requests.adapters import HTTPAdapter
 
+from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import Invalid, NotFound
@@ -32,10 +32,11 @@ from tasks.providers._dialects.objects import (
     Place,
     address_of,
     check_range,
-    checked_metadata,
     exactly,
     part_bytes,
 )
+from tasks.providers._dialects.storage_classes import storage_classes
+from tasks.providers.azure.describing import Describing
 from tasks.providers.azure.errors import code_of, translated
 from tasks.providers.azure.identity import entra_credential
 
@@ -77,7 +78,10 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
         max_single_get_size=CHUNK_BYTES,
         max_chunk_get_size=CHUNK_BYTES,
     )
-    return AzureStore(client, credential, Place(config.name, bucket, address_of(endpoint)))
+    particular = config.bucket(bucket)
+    classes = storage_classes(Path(__file__).with_name("catalog.yaml"), particular)
+    describing = Describing(classes, particular.encryption_key or None)
+    return AzureStore(client, credential, Place(config.name, bucket, address_of(endpoint)), describing)
 
 
 def _credential(config: CloudConfig, account: str) -> Credential:
@@ -91,10 +95,13 @@ def _credential(config: CloudConfig, account: str) -> Credential:
 class AzureStore:
     """A container; implements `tasks.core.ports.Store`, where the methods are described."""
 
-    def __init__(self, client: BlobServiceClient, credential: Credential, place: Place) -> None:
+    def __init__(self, client: BlobServiceClient, credential: Credential, place: Place, describing: Describing) -> None:
         self._credential = credential
         self._container = client.get_container_client(place.bucket)
         self._place = place
+        self._describing = describing
+        self._listed = False
+        self._tiered: set[str] = set()
 
     @property
     def cloud(self) -> str:
@@ -109,7 +116,7 @@ class AzureStore:
         """What others may send for it; see `tasks.core.ports.Direct`."""
         from tasks.providers.azure.direct import AzureDirect
 
-        return AzureDirect(self._container, self._credential, self._place)
+        return AzureDirect(self._container, self._credential, self._place, self._describing, self._tells_tier)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with translated(self._place):
@@ -118,11 +125,17 @@ class AzureStore:
             ):
                 # Accounts with a hierarchical namespace list directories as empty blobs.
                 if (blob.metadata or {}).get("hdi_isfolder") != "true":
-                    yield _info(blob)
+                    yield self._info(blob)
+            self._listed = True
 
     def head(self, key: str) -> ObjectInfo:
         with translated(self._place, key):
-            return _info(self._container.get_blob_client(key).get_blob_properties())
+            blob = self._container.get_blob_client(key)
+            found = blob.get_blob_properties()
+            info = self._info(found)
+            if not found.tag_count:
+                return info
+            return replace(info, attributes=replace(info.attributes, tags=blob.get_blob_tags()))
 
     def get(
         self, key: str, *, version: str | None = None, start: int = 0, length: int | None = None
@@ -149,17 +162,15 @@ class AzureStore:
         *,
         size_bytes: int,
         metadata: Mapping[str, str] | None = None,
-        content_type: str = "application/octet-stream",
+        attributes: Attributes = PLAIN,
         if_version: str | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
         require_kept(key, self._place)
-        labels = checked_metadata(metadata)
         blob = self._container.get_blob_client(key)
         condition = {"match_condition": MatchConditions.IfMissing} if if_absent else _only(if_version)
         describing: dict[str, Any] = {
-            "metadata": {name.replace("-", "_"): value for name, value in labels.items()},
-            "content_settings": ContentSettings(content_type=content_type),
+            **self._describing.arguments(metadata, attributes),
             **condition,
         }
         pieces = rechunk(exactly(body, size_bytes, self._place, key), part_bytes(size_bytes, _MOST_BLOCKS))
@@ -177,7 +188,8 @@ class AzureStore:
             if if_version is not None and error.what == self._place.no_object(key).what:
                 raise self._place.changed(key) from error
             raise
-        return ObjectInfo(key, size_bytes, _version(written["etag"]), written["last_modified"], labels)
+        version, modified = _version(written["etag"]), written["last_modified"]
+        return ObjectInfo(key, size_bytes, version, modified, dict(metadata or {}), attributes)
 
     def delete(self, key: str) -> None:
         with translated(self._place, key):
@@ -195,6 +207,21 @@ class AzureStore:
                 if code_of(error) != "ContainerAlreadyExists":
                     raise
 
+    def _info(self, blob: BlobProperties) -> ObjectInfo:
+        kept = self._describing.read(blob)
+        tier = str(blob.blob_tier or "")
+        if tier and not blob.blob_tier_inferred:
+            self._tiered.add(blob.name)
+        archived = tier in self._describing.classes.unreadable
+        version = _version(blob.etag)
+        return ObjectInfo(
+            blob.name, blob.size, version, blob.last_modified, kept.metadata, kept.attributes, archived=archived
+        )
+
+    def _tells_tier(self, key: str) -> bool:
+        """Whether the listing has shown that the blob has no tier of its own, which no answer to a read would tell."""
+        return self._listed and key not in self._tiered
+
     def _put_blocks(self, blob: BlobClient, pieces: Iterable[bytes], key: str, describing: dict[str, Any]) -> Any:
         # Ids of one length, and of this upload alone: writers of one blob must not mix their blocks.
         upload = uuid.uuid4().hex
@@ -202,7 +229,7 @@ class AzureStore:
         for number, piece in enumerate(pieces):
             block_id = base64.b64encode(f"{upload}-{number:06}".encode()).decode()
             with translated(self._place, key):
-                blob.stage_block(block_id, piece, length=len(piece), validate_content=True)
+                blob.stage_block(block_id, piece, length=len(piece), validate_content=True, **self._describing.scoped)
             blocks.append(BlobBlock(block_id))
         with translated(self._place, key):
             return blob.commit_block_list(blocks, **describing)
@@ -218,11 +245,6 @@ def require_kept(key: str, place: Place) -> None:
             f"{place.cloud} cannot keep '{key}' as it is spelt",
             "choose a key without '\\' and without a dot at the end of a part",
         )
-
-
-def _info(blob: BlobProperties) -> ObjectInfo:
-    labels = {name.lower().replace("_", "-"): value for name, value in (blob.metadata or {}).items()}
-    return ObjectInfo(blob.name, blob.size, _version(blob.etag), blob.last_modified, labels)
 
 
 def _only(version: str | None) -> dict[str, Any]:

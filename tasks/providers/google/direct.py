@@ -26,10 +26,12 @@ from google.api_core import exceptions as api
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud import storage
 
+from tasks.core.attributes import Description
 from tasks.core.dataset import RESERVED_PREFIX
 from tasks.core.errors import LintasError
 from tasks.core.ports import Answer, SentPart, SignedRequest, Write
-from tasks.providers._dialects.objects import Place, checked_metadata, range_header
+from tasks.providers._dialects.objects import Place, range_header
+from tasks.providers.google.describing import Describing
 from tasks.providers.google.errors import refusal, translated
 
 _MOST_PARTS = 10_000
@@ -48,6 +50,7 @@ class GoogleDirect:
         session: AuthorizedSession,
         endpoint: str,
         place: Place,
+        describing: Describing,
         call: Mapping[str, Any],
     ) -> None:
         where = urlsplit(endpoint)
@@ -56,27 +59,32 @@ class GoogleDirect:
         self._session = session
         self._credentials = session.credentials
         self._renewing = threading.Lock()
-        self._bucket: Any = client.bucket(place.bucket)
+        self._bucket: Any = client.bucket(place.bucket, user_project=describing.user_project)
+        self._describing = describing
+        self._asking = {"x-goog-user-project": describing.user_project} if describing.user_project else {}
         self._endpoint = endpoint
         self._place = place
         self._call = dict(call)
 
     def get(self, key: str, *, version: str, start: int, length: int | None) -> SignedRequest:
-        query = {"alt": "media", **({"ifGenerationMatch": version} if version else {})}
-        path = f"{self._base}/download/storage/v1/b/{quote(self._place.bucket, safe='')}/o/{quote(key, safe='')}"
-        # Asking for gzip keeps an object that is stored compressed as it is stored.
+        # Asking for gzip keeps an object that is stored compressed as it is stored. The XML API, unlike the JSON API,
+        # answers with everything that is kept with the object.
         headers = {"Accept-Encoding": "gzip"}
+        if version:
+            headers["x-goog-if-generation-match"] = version
         span = range_header(start, length)
         if span is not None:
             headers["Range"] = span
-        return self._authorized("GET", f"{path}?{urlencode(query)}", headers)
+        return self._authorized("GET", self._path(key), headers)
+
+    def described(self, key: str, answer: Answer) -> Description | None:
+        return self._describing.read_headers(answer.headers)
 
     def put(self, write: Write, body: memoryview) -> SignedRequest:
         proof = _crc32c(body)
         headers = {
-            "Content-Type": write.content_type,
+            **self._describing.headers(write.metadata, write.attributes),
             "x-goog-hash": f"crc32c={proof}",
-            **{f"x-goog-meta-{name}": value for name, value in checked_metadata(write.metadata).items()},
         }
         generation = self._condition(write)
         if generation is not None:
@@ -92,7 +100,8 @@ class GoogleDirect:
     def begin(self, write: Write) -> str:
         self._condition(write)
         name = f"{RESERVED_PREFIX}uploads/{uuid.uuid4().hex}"
-        answer = self._request("POST", self._path(name) + "?uploads", write.key)
+        encrypting = self._describing.encrypting
+        answer = self._request("POST", self._path(name) + "?uploads", write.key, headers=encrypting)
         upload_id = _text_of(answer.content, "UploadId")
         if upload_id is None:
             raise self._place.not_understood("no upload id")
@@ -142,9 +151,8 @@ class GoogleDirect:
             made.reload(**self._call)
         if made.crc32c != _text(whole) or made.size != write.size_bytes:
             raise self._place.damaged(write.key)
-        target = self._bucket.blob(write.key)
-        target.metadata = checked_metadata(write.metadata)
-        target.content_type = write.content_type
+        target = self._bucket.blob(write.key, kms_key_name=self._describing.kms_key)
+        self._describing.describe(target, write.metadata, write.attributes)
         condition = {"if_generation_match": self._condition(write), "if_source_generation_match": made.generation}
         with translated(self._place, write.key):
             token, _, _ = target.rewrite(made, **condition, **self._call)
@@ -182,6 +190,7 @@ class GoogleDirect:
                 with self._renewing:
                     if not self._credentials.valid:
                         self._credentials.refresh(Request(session=requests.Session()))
+            headers |= self._asking
             self._credentials.apply(headers)
         return SignedRequest(method, self._origin, target, headers, proof)
 
@@ -192,7 +201,14 @@ class GoogleDirect:
                 raise self._place.damaged(key)
 
     def _request(
-        self, method: str, target: str, key: str, *, data: bytes = b"", gone: bool = False
+        self,
+        method: str,
+        target: str,
+        key: str,
+        *,
+        data: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        gone: bool = False,
     ) -> requests.Response:
         """A call that the client library does not have, by its session.
 
@@ -201,7 +217,12 @@ class GoogleDirect:
 
         def send() -> requests.Response:
             answer = self._session.request(
-                method, self._origin + target, data=data, timeout=_TIMEOUT, allow_redirects=False
+                method,
+                self._origin + target,
+                data=data,
+                headers={**self._asking, **(headers or {})},
+                timeout=_TIMEOUT,
+                allow_redirects=False,
             )
             if answer.status_code >= 300 and not (gone and answer.status_code == _GONE):
                 raise api.from_http_response(answer)

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -23,6 +24,7 @@ from google.cloud import storage
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
+from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import LintasError
@@ -32,10 +34,11 @@ from tasks.providers._dialects.objects import (
     Place,
     address_of,
     check_range,
-    checked_metadata,
     exactly,
     range_header,
 )
+from tasks.providers._dialects.storage_classes import storage_classes
+from tasks.providers.google.describing import Describing
 from tasks.providers.google.errors import NO_BUCKET, translated
 from tasks.providers.google.identity import google_credentials
 
@@ -74,23 +77,34 @@ def open_store(config: CloudConfig, bucket: str) -> GoogleStore:
             client_options={"api_endpoint": endpoint},
             _http=session,
         )
-    return GoogleStore(client, session, endpoint, place, config.region)
+    particular = config.bucket(bucket)
+    classes = storage_classes(Path(__file__).with_name("catalog.yaml"), particular)
+    project = config.options.get("project") if particular.requester_pays else None
+    describing = Describing(classes, particular.encryption_key or None, project)
+    return GoogleStore(client, session, endpoint, place, describing, config.region)
 
 
 class GoogleStore:
     """A bucket; implements `tasks.core.ports.Store`, where the methods are described."""
 
     def __init__(
-        self, client: storage.Client, session: AuthorizedSession, endpoint: str, place: Place, region: str
+        self,
+        client: storage.Client,
+        session: AuthorizedSession,
+        endpoint: str,
+        place: Place,
+        describing: Describing,
+        region: str,
     ) -> None:
         self._client = client
         self._session = session
         try:
-            self._bucket = client.bucket(place.bucket)
+            self._bucket = client.bucket(place.bucket, user_project=describing.user_project)
         except ValueError as error:
             raise place.rejected("the bucket's name") from error
         self._endpoint = endpoint
         self._place = place
+        self._describing = describing
         self._region = region
 
     @property
@@ -106,7 +120,7 @@ class GoogleStore:
         """What others may send for it; see `tasks.core.ports.Direct`."""
         from tasks.providers.google.direct import GoogleDirect
 
-        return GoogleDirect(self._client, self._session, self._endpoint, self._place, _CALL)
+        return GoogleDirect(self._client, self._session, self._endpoint, self._place, self._describing, _CALL)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with translated(self._place):
@@ -114,17 +128,19 @@ class GoogleStore:
                 self._bucket,
                 prefix=prefix,
                 page_size=1000,
-                fields="items(name,size,generation,updated),nextPageToken",
+                fields="items(name,size,generation,updated,storageClass),nextPageToken",
                 **_CALL,
             ):
-                yield ObjectInfo(blob.name, blob.size or 0, str(blob.generation), blob.updated)
+                tier = Attributes(tier=self._describing.classes.tier(blob.storage_class))
+                yield ObjectInfo(blob.name, blob.size or 0, str(blob.generation), blob.updated, attributes=tier)
 
     def head(self, key: str) -> ObjectInfo:
         blob = self._blob(key)
         with translated(self._place, key):
             blob.reload(**_CALL)
-        labels = {name.lower(): value for name, value in (blob.metadata or {}).items()}
-        return ObjectInfo(key, blob.size or 0, str(blob.generation), _written(blob), labels)
+        kept = self._describing.read(blob)
+        version = str(blob.generation)
+        return ObjectInfo(key, blob.size or 0, version, _written(blob), kept.metadata, kept.attributes)
 
     def get(
         self, key: str, *, version: str | None = None, start: int = 0, length: int | None = None
@@ -138,6 +154,8 @@ class GoogleStore:
         query: dict[str, Any] = {"alt": "media"}
         if version is not None:
             query["ifGenerationMatch"] = self._generation(version, key)
+        if self._describing.user_project:
+            query["userProject"] = self._describing.user_project
         path = f"/download/storage/v1/b/{quote(self.bucket, safe='')}/o/{quote(key, safe='')}"
         url = f"{self._endpoint}{path}?{urlencode(query)}"
         with translated(self._place, key):
@@ -160,13 +178,13 @@ class GoogleStore:
         *,
         size_bytes: int,
         metadata: Mapping[str, str] | None = None,
-        content_type: str = "application/octet-stream",
+        attributes: Attributes = PLAIN,
         if_version: str | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        labels = checked_metadata(metadata)
+        labels = dict(metadata or {})
         blob = self._blob(key)
-        blob.metadata = labels
+        self._describing.describe(blob, labels, attributes)
         generation = None
         if if_absent:
             generation = 0
@@ -178,22 +196,23 @@ class GoogleStore:
             with translated(self._place, key):
                 blob.upload_from_string(
                     data,
-                    content_type=content_type,
+                    content_type=attributes.content_type,
                     checksum="crc32c",
                     if_generation_match=generation,
                     **_CALL,
                 )
-            return ObjectInfo(key, size_bytes, str(blob.generation), _written(blob), labels)
+            return ObjectInfo(key, size_bytes, str(blob.generation), _written(blob), labels, attributes)
         with translated(self._place, key):
             upload_url = blob.create_resumable_upload_session(
-                content_type=content_type,
+                content_type=attributes.content_type,
                 size=size_bytes,
                 checksum=None,
                 if_generation_match=generation,
                 **_CALL,
             )
         written = self._pump(str(upload_url), pieces, size_bytes, key)
-        return ObjectInfo(key, size_bytes, written["generation"], datetime.fromisoformat(written["updated"]), labels)
+        modified = datetime.fromisoformat(written["updated"])
+        return ObjectInfo(key, size_bytes, written["generation"], modified, labels, attributes)
 
     def delete(self, key: str) -> None:
         with translated(self._place, key):
@@ -213,7 +232,7 @@ class GoogleStore:
 
     def _blob(self, key: str) -> Any:
         """The client library's handle of an object, whose annotations do not say what it takes."""
-        return self._bucket.blob(key)
+        return self._bucket.blob(key, kms_key_name=self._describing.kms_key)
 
     def _generation(self, version: str, key: str) -> int:
         """The version as a generation. Another store's version can never be the current one here."""

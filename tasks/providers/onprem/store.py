@@ -4,14 +4,15 @@ Objects are written beside the bucket's files, under a reserved name, and appear
 lock of the bucket makes conditional writes of several processes one after the other. A version is inode, time of
 writing in nanoseconds and size: every write makes a new file, so that it changes with the content.
 
-Metadata is kept in extended attributes (`user.lintas.*`) where the file system has them, and is absent elsewhere;
-content types are not kept.
+Metadata is kept in extended attributes (`user.lintas.*`) where the file system has them, and is absent elsewhere; so
+is everything else that is kept with an object, as JSON in `user.lintas:attributes`.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import stat
 import threading
@@ -19,13 +20,16 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
+from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import ContentHasher
 from tasks.core.errors import Invalid, NotFound
 from tasks.core.ports import ObjectInfo
-from tasks.providers._dialects.objects import READ_BYTES, Place, check_range, checked_metadata, exactly
+from tasks.providers._dialects.labels import checked_metadata
+from tasks.providers._dialects.objects import READ_BYTES, Place, check_range, exactly
 from tasks.providers.onprem.errors import escapes, translated
 from tasks.providers.onprem.paths import (
     RESERVED,
@@ -38,6 +42,7 @@ from tasks.providers.onprem.paths import (
 )
 
 _LABEL = "user.lintas."
+_ATTRIBUTES = "user.lintas:attributes"
 _LOCK = "lock"
 _NO_LABELS = (errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -83,7 +88,7 @@ class DirectoryStore:
 
     def head(self, key: str) -> ObjectInfo:
         with self._reading(key) as (file, described):
-            return _info(key, described, _labels(file))
+            return replace(_info(key, described, _labels(file)), attributes=_attributes(file))
 
     def get(
         self, key: str, *, version: str | None = None, start: int = 0, length: int | None = None
@@ -112,16 +117,16 @@ class DirectoryStore:
         *,
         size_bytes: int,
         metadata: Mapping[str, str] | None = None,
-        content_type: str = "application/octet-stream",
+        attributes: Attributes = PLAIN,
         if_version: str | None = None,
         if_absent: bool = False,
     ) -> ObjectInfo:
-        del content_type  # Files have none.
-        labels, parts = checked_metadata(metadata), key_parts(self._place, key)
+        labels, parts = dict(metadata or {}), key_parts(self._place, key)
+        checked_metadata(labels)
         with self._opened() as top, self._partial(top, key) as (partials, name, file):
             digest = self._write(file, exactly(body, size_bytes, self._place, key), key)
             with translated(self._place, key):
-                _set_labels(file, labels, key)
+                _set_labels(file, labels, attributes, key)
                 # File systems stamp writes by a coarse clock; versions need a fine one.
                 now = time.time_ns()
                 os.utime(file, ns=(now, now))
@@ -130,7 +135,7 @@ class DirectoryStore:
                     raise self._place.damaged(key)
                 with self._locked(partials):
                     self._publish(top, partials, name, parts, if_version=if_version, if_absent=if_absent)
-                return _info(key, os.fstat(file), labels)
+                return replace(_info(key, os.fstat(file), labels), attributes=attributes)
 
     def delete(self, key: str) -> None:
         parts = key_parts(self._place, key)
@@ -311,16 +316,26 @@ def _info(key: str, described: os.stat_result, labels: Mapping[str, str]) -> Obj
     return ObjectInfo(key, described.st_size, _version(described), modified, labels)
 
 
-def _set_labels(file: int, labels: Mapping[str, str], key: str) -> None:
-    for name, value in labels.items():
+def _set_labels(file: int, labels: Mapping[str, str], attributes: Attributes, key: str) -> None:
+    kept = {_LABEL + name: value for name, value in labels.items()}
+    if attributes != PLAIN:
+        kept[_ATTRIBUTES] = json.dumps(asdict(attributes))
+    for name, value in kept.items():
         try:
-            os.setxattr(file, _LABEL + name, value.encode())
+            os.setxattr(file, name, value.encode())
         except OSError as error:
             if error.errno in _NO_LABELS:
                 return
             if error.errno in (errno.E2BIG, errno.ENOSPC, errno.ERANGE):
                 raise Invalid(f"the metadata of '{key}' is larger than the file system keeps", "shorten it") from error
             raise
+
+
+def _attributes(file: int) -> Attributes:
+    try:
+        return Attributes(**json.loads(os.getxattr(file, _ATTRIBUTES)))
+    except (OSError, ValueError, TypeError):
+        return PLAIN  # None were kept, or another program has written there.
 
 
 def _labels(file: int) -> dict[str, str]:

@@ -1,0 +1,119 @@
+"""What is kept with an object beside its content comes back from every store, whichever way it was written or read."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tasks.core.attributes import Attributes, Description
+from tasks.core.cloud import CloudConfig
+from tasks.core.errors import Invalid
+from tasks.core.plane.wire import Wire
+from tasks.core.ports import Answer, DirectStore, SentPart, Store, Write
+from tests.conformance.stores import MIB, over_a_network, random_bytes
+
+KEPT = Attributes(
+    content_type="text/csv; charset=utf-8",
+    content_encoding="gzip",
+    content_language="id, en",
+    content_disposition='attachment; filename="flights.csv"',
+    cache_control="max-age=3600, private",
+    tags={"cost-centre": "research", "stage": "raw 1"},
+    tier="cool",
+)
+LABELS = {"owner_team": "größe", "lintas-digest": "d" * 64}
+
+
+def kept_by(store: Store) -> Attributes:
+    """All that this store keeps; CoreWeave has one storage class."""
+    return dataclasses.replace(KEPT, tier="") if store.cloud == "coreweave" else KEPT
+
+
+def direct_write(store: Store, write: Write, content: bytes) -> str:
+    """Write through the direct plane's requests, at once or in two parts."""
+    assert isinstance(store, DirectStore)
+    direct, wire, body = store.direct, Wire(), memoryview(content)
+    try:
+        if write.size_bytes <= 8 * MIB:
+            request = direct.put(write, body)
+            return direct.written(write, request, succeeded(wire.exchange(request, body, None)))
+        upload_id = direct.begin(write)
+        parts: list[SentPart] = []
+        for number, at in enumerate(range(0, len(content), 8 * MIB), start=1):
+            part = body[at : at + 8 * MIB]
+            request = direct.part(write, upload_id, number, part)
+            tag = direct.part_tag(request, succeeded(wire.exchange(request, part, None)))
+            parts.append(SentPart(number, len(part), tag, request.proof, ""))
+        return direct.finish(write, upload_id, parts)
+    finally:
+        wire.close()
+
+
+def succeeded(answer: Answer) -> Answer:
+    assert answer.status < 300, answer.body
+    return answer
+
+
+@pytest.mark.parametrize("size_bytes", [10, 8 * MIB + 1], ids=["whole", "in-parts"])
+def test_attributes_come_back(store: Store, prefix: str, size_bytes: int) -> None:
+    key, kept = f"{prefix}described", kept_by(store)
+    written = store.put(key, [b"x" * size_bytes], size_bytes=size_bytes, metadata=LABELS, attributes=kept)
+
+    found = store.head(key)
+
+    assert written.attributes == found.attributes == kept
+    assert found.metadata == LABELS
+    assert not found.archived
+
+
+@over_a_network
+@pytest.mark.parametrize("size_bytes", [10, 8 * MIB + 1], ids=["whole", "in-parts"])
+def test_attributes_come_back_when_the_direct_plane_wrote_them(
+    store: Store, config: CloudConfig, prefix: str, size_bytes: int
+) -> None:
+    write = Write(f"{prefix}direct", size_bytes, LABELS, None, True, kept_by(store))
+    version = direct_write(store, write, random_bytes(size_bytes))
+
+    found = store.head(write.key)
+
+    assert (found.version, found.metadata, found.attributes) == (version, LABELS, write.attributes)
+
+
+@over_a_network
+def test_the_answer_to_a_direct_read_describes_the_object_or_says_that_it_does_not(
+    store: Store, config: CloudConfig, prefix: str
+) -> None:
+    tagged = kept_by(store)
+    untagged = dataclasses.replace(tagged, tags={})
+    for name, attributes in (("untagged", untagged), ("tagged", tagged)):
+        key = prefix + name
+        version = store.put(key, [b"x"], size_bytes=1, metadata=LABELS, attributes=attributes).version
+        assert isinstance(store, DirectStore)
+        list(store.list(prefix))
+        wire, into = Wire(), memoryview(bytearray(1))
+        answer = succeeded(wire.exchange(store.direct.get(key, version=version, start=0, length=None), None, into))
+        wire.close()
+
+        described = store.direct.described(key, answer)
+
+        assert described in (None, Description(LABELS, attributes))
+
+
+def test_an_object_of_which_nothing_is_said_is_plain(store: Store, prefix: str) -> None:
+    store.put(f"{prefix}plain", [b"x"], size_bytes=1)
+
+    found = store.head(f"{prefix}plain").attributes
+
+    assert found in (Attributes(), Attributes(tier="hot"))
+
+
+def test_attributes_that_no_header_carries_are_refused_and_nothing_is_written(
+    store: Store, config: CloudConfig, prefix: str
+) -> None:
+    if config.name == "onprem":
+        pytest.skip("a file keeps any text")
+    with pytest.raises(Invalid):
+        store.put(f"{prefix}x", [b"x"], size_bytes=1, attributes=Attributes(content_disposition="größe\n"))
+
+    assert list(store.list(prefix)) == []
