@@ -6,7 +6,8 @@ from prefect import flow
 
 from flows.forms import Clouds
 from tasks.core.release import Release
-from tasks.serving import ask_roll_back, bring_about, open_release, record_promotion
+from tasks.serving import Mirrored, ask_roll_back, bring_about, open_release, record_promotion
+from tasks.serving import mirror as mirror_requests
 
 
 @flow(name="promote", flow_run_name="promote {model} {version}")
@@ -42,6 +43,42 @@ def release_json(release: Release) -> dict[str, Any]:
                 "healthy": endpoint.healthy,
             }
             for endpoint in release.endpoints
+        ],
+    }
+
+
+@flow(name="mirror", flow_run_name="mirror {model} {version} at {percent}%")
+def mirror(model: str, version: str, to: Clouds, percent: int) -> Mirrored:
+    """Rehearse a version: it gets a copy of the requests of what is live, and nobody gets its answers.
+
+    Args:
+        model: Name of the registered model.
+        version: Its version in the registry.
+        to: Clouds on which the model is live and whose provider can mirror requests.
+        percent: How many of a hundred requests are copied; 0 ends it.
+    """
+    return mirror_requests(model, version, to, percent)
+
+
+def mirrored_json(mirrored: Mirrored) -> dict[str, Any]:
+    """The shape that `lintas promote --mirror --json` documents."""
+    return {
+        "release_id": mirrored.live.release_id,
+        "state": "mirrored" if mirrored.percent else "not mirrored",
+        "model": mirrored.model,
+        "version": mirrored.version,
+        "digest": mirrored.digest,
+        "live_version": mirrored.live.version,
+        "endpoints": [
+            {
+                "provider": endpoint.cloud,
+                "url": endpoint.url,
+                "mirror_version": endpoint.mirror_version,
+                "mirror_percent": endpoint.mirror_percent,
+                "digest": endpoint.digest,
+                "healthy": endpoint.healthy,
+            }
+            for endpoint in mirrored.endpoints
         ],
     }
 

@@ -20,7 +20,7 @@ from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid
 from tasks.core.placement import Offer, Prices, offers_from_catalog, prices_from_catalog
 from tasks.core.policy_loading import load_policy
-from tasks.core.ports import EventSource, Server, Store, Trainer
+from tasks.core.ports import EventSource, MirroringServer, Server, Store, Trainer
 from tasks.core.privacy import Policy, VerdictKey
 from tasks.core.training import TrainingSpec
 from tasks.core.treatments import PseudonymKey
@@ -94,6 +94,14 @@ class Installation:
         if opener is None:
             able = [name for name in self.settings.clouds if self.provider(name).open_server is not None]
             raise Invalid(f"'{cloud}' cannot serve models", f"serve on one of {', '.join(able) or 'no cloud yet'}")
+        return opener(self.cloud(cloud))
+
+    def mirroring_server(self, cloud: str) -> MirroringServer:
+        """The cloud's serving service, to mirror requests. Raises `Invalid` when its provider cannot."""
+        opener = self.provider(cloud).open_mirror
+        if opener is None:
+            able = [name for name in self.settings.clouds if self.provider(name).open_mirror is not None]
+            raise Invalid(f"'{cloud}' cannot mirror requests", f"mirror on one of {', '.join(able) or 'no cloud yet'}")
         return opener(self.cloud(cloud))
 
     def event_sources(self) -> dict[str, EventSource]:

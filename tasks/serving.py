@@ -6,18 +6,33 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.artifacts import show_table
 from tasks.core import release as releases
 from tasks.core.errors import Invalid, PolicyViolation, Terminal
+from tasks.core.mirroring import mirror_until, release_to_mirror
 from tasks.core.ports import Server
 from tasks.core.reconcile import reconcile_until
-from tasks.core.release import Endpoint, Release, ReleaseState, even_weights, governing, request_release
+from tasks.core.release import Endpoint, EndpointSpec, Release, ReleaseState, even_weights, governing, request_release
 from tasks.registry import installation
 from tasks.steps import say, step
 from tasks.tracking import CHAMPION, download_version, model_version, set_alias, version_by_alias
+
+
+@dataclass(frozen=True, slots=True)
+class Mirrored:
+    """A version that gets copies of a live release's requests, and where that was observed."""
+
+    live: Release
+    model: str
+    version: str
+    digest: str
+    percent: int
+    endpoints: tuple[Endpoint, ...]
+
 
 _PASSED_TAG = "lintas.evaluation"
 
@@ -77,6 +92,37 @@ def bring_about(release: Release, *, deadline_s: float = 600.0) -> Release:
             "see 'lintas releases', mend the endpoint and promote again",
         )
     return settled
+
+
+@step(name="mirror", retries=2, run_name="mirror {model} {version}")
+def mirror(model: str, version: str, clouds: Sequence[str], percent: int, *, deadline_s: float = 600.0) -> Mirrored:
+    """Let a version see a copy of so many percent of the live release's requests; 0 percent ends it.
+
+    Raises:
+        Invalid: A cloud cannot mirror, or not this much.
+        NotFound: Nothing of the model is live there.
+        Terminal: The version does not come up; the live release serves as before.
+    """
+    here = installation()
+    registered = model_version(model, version)
+    servers = {cloud: here.mirroring_server(cloud) for cloud in clouds}
+    live = release_to_mirror(here.records.releases, model, registered.digest, tuple(clouds), percent)
+    folder = Path(tempfile.mkdtemp(prefix="model-", dir=here.scratch()))
+    try:
+        path = str(download_version(model, version, folder / version))
+        spec = EndpointSpec(releases.endpoint_name(model), model, version, registered.digest, path)
+        say(f"{percent}% of the requests of {model} {live.version} go to version {version} as well")
+        endpoints = mirror_until(
+            spec, percent, servers, clock=lambda: datetime.now(UTC), sleep=time.sleep, deadline_s=deadline_s
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    here.records.audit.append(
+        "mirror",
+        f"{model} {version}",
+        {"release": live.release_id, "digest": registered.digest, "clouds": list(clouds), "percent": percent},
+    )
+    return Mirrored(live, model, version, registered.digest, percent, endpoints)
 
 
 @step(name="audit promotion")

@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 
 PROVIDERS = ("aws", "google", "azure", "coreweave", "onprem")
-_PORTS = {"test_store": "Store", "test_store_trouble": "Store", "test_trainer": "Trainer", "test_server": "Server"}
+_PORTS = {
+    "test_store": "Store",
+    "test_store_trouble": "Store",
+    "test_trainer": "Trainer",
+    "test_server": "Server",
+    "test_mirroring": "Mirroring",
+}
 _BUILD = Path("build")
 
 

@@ -98,12 +98,25 @@ def promote(
     model: Model,
     version: Annotated[str, typer.Argument(metavar="VERSION", help="Its version in the registry.")],
     to: Annotated[str, typer.Option("--to", help="Clouds that serve it, with commas between.")],
+    mirror: Annotated[
+        int | None,
+        typer.Option(
+            "--mirror",
+            metavar="PERCENT",
+            help="Only copy so many percent of the live release's requests to "
+            "it, whose answers nobody gets; 0 ends that.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Release a model version to several clouds; it becomes champion when every endpoint is healthy."""
+    from flows.promote import mirror as mirror_flow
+    from flows.promote import mirrored_json, release_json
     from flows.promote import promote as flow
-    from flows.promote import release_json
 
+    if mirror is not None:
+        _finish("Mirrored", mirrored_json(mirror_flow.fn(model, version, _names(to), mirror)), as_json)
+        return
     _finish("Promoted", release_json(flow.fn(model, version, _names(to))), as_json)
 
 

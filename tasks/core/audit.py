@@ -33,6 +33,7 @@ class AuditKind(enum.StrEnum):
     EVALUATION = "evaluation"
     PROMOTION = "promotion"
     ROLLBACK = "rollback"
+    MIRROR = "mirror"
     QUARANTINE = "quarantine"
 
 

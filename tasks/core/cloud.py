@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from tasks.core.errors import Invalid, LintasError
 
 if TYPE_CHECKING:
-    from tasks.core.ports import EventSource, Server, Store, Trainer
+    from tasks.core.ports import EventSource, MirroringServer, Server, Store, Trainer
 
 _THIS_MACHINE = re.compile(r"localhost|127(\.\d+){3}|::1")
 
@@ -175,6 +175,7 @@ class Provider:
         open_store: Opens a bucket of a cloud.
         open_trainer: Opens the cloud's training service.
         open_server: Opens the cloud's serving service.
+        open_mirror: Opens the cloud's serving service where it can also mirror requests.
         open_events: Opens the cloud's event queue.
         training_needs: Options without which a cloud of this provider has no training service.
         probes: What an account must allow, to be looked at one by one by `lintas doctor --cloud`.
@@ -186,6 +187,7 @@ class Provider:
     catalog: Path
     open_trainer: Callable[[CloudConfig], Trainer] | None = None
     open_server: Callable[[CloudConfig], Server] | None = None
+    open_mirror: Callable[[CloudConfig], MirroringServer] | None = None
     open_events: Callable[[CloudConfig], EventSource] | None = None
     training_needs: tuple[str, ...] = ()
     probes: Probes | None = None

@@ -312,6 +312,19 @@ class Server(Protocol):
         ...
 
 
+class MirroringServer(Server, Protocol):
+    """A server that can let a version see requests without answering them. Not every cloud has one."""
+
+    def mirror(self, spec: EndpointSpec, percent: int) -> Endpoint:
+        """Send a copy of so many percent of the endpoint's requests to this version too; nobody gets its answers.
+
+        The same again changes nothing; 0 percent ends it. Returns at once, and so does each call that follows;
+        `mirror_version` and `mirror_percent` of what is observed say when it has come about. NotFound: there is no
+        endpoint of this name. Invalid: the provider mirrors no such percentage.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class CloudEvent:
     """What happened in a cloud, in the terms of CloudEvents 1.0.

@@ -72,6 +72,8 @@ class Endpoint:
         version: Model version that it serves, by its own word; empty where a cloud cannot tell.
         healthy: Whether it answered a probe just now.
         detail: Why it is not healthy, in one line.
+        mirror_version: Model version that gets a copy of some requests; empty when none does.
+        mirror_percent: How many of a hundred requests are copied to it.
     """
 
     cloud: str
@@ -82,6 +84,8 @@ class Endpoint:
     version: str
     healthy: bool
     detail: str = ""
+    mirror_version: str = ""
+    mirror_percent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

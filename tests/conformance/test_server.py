@@ -75,7 +75,7 @@ class Site:
         digest = self.specs[version].digest
         return self.wait(lambda seen: seen.healthy and seen.digest == digest, name)
 
-    def wait(self, good: Callable[[Endpoint], bool], name: str = "flights", timeout_s: float = 40) -> Endpoint:
+    def wait(self, good: Callable[[Endpoint], bool], name: str = "flights", timeout_s: float = 120) -> Endpoint:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             seen = self.server.describe(name)
@@ -88,7 +88,7 @@ class Site:
         return json.loads(self.server.predict(name, request_of(ROWS)))["predictions"]
 
 
-def insisted(call: Callable[[], Result], timeout_s: float = 20) -> Result:
+def insisted(call: Callable[[], Result], timeout_s: float = 120) -> Result:
     """A cloud that is still at work on an endpoint says so by `Retryable`, and is asked again."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -87,6 +87,18 @@ def test_one_release_on_all_clouds_at_once(landed: Landed) -> None:
     note(all_at_once={"promote_s": seconds})
 
 
+def test_another_version_gets_copies_of_the_requests_where_a_cloud_can_do_that(landed: Landed) -> None:
+    model, live = landed.report["trained"]["model"], landed.report["trained"]["version"]
+    other = lintas(landed, "train", SPEC, "--data", "google://lake/flights", "--on", "azure")["version"]
+    mirrored = lintas(landed, "promote", model, other, "--to", "aws,azure", "--mirror", "50")
+    assert (mirrored["state"], mirrored["live_version"]) == ("mirrored", live)
+    for endpoint in mirrored["endpoints"]:
+        assert (endpoint["mirror_version"], endpoint["mirror_percent"], endpoint["healthy"]) == (other, 50, True)
+        assert endpoint["digest"] == landed.report["trained"]["digest"]
+    ended = lintas(landed, "promote", model, other, "--to", "aws,azure", "--mirror", "0")
+    assert [endpoint["mirror_version"] for endpoint in ended["endpoints"]] == ["", ""]
+
+
 def test_a_stock_out_leads_to_the_next_offer(landed: Landed) -> None:
     from deployments.local.faults import put_faults
 

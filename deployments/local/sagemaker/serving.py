@@ -13,7 +13,8 @@ import tarfile
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,13 @@ class DeploymentFailed(Exception):
 
 @dataclass
 class Variant:
-    """One production variant while it serves."""
+    """One production or shadow variant while it serves; the answers of a shadow reach nobody."""
 
     process: ScoringProcess
     weight: float
     configured: Thing
     directory: Path
+    shadow: bool = False
 
 
 class Endpoints:
@@ -115,7 +117,14 @@ class Endpoints:
     async def create_config(self, request: Thing) -> Thing:
         """CreateEndpointConfig."""
         name = request["EndpointConfigName"]
-        for variant in request["ProductionVariants"]:
+        serving, shadows = request["ProductionVariants"], request.get("ShadowProductionVariants", [])
+        if shadows and (len(serving), len(shadows)) != (1, 1):
+            raise invalid(
+                "With shadow variants there can be one ProductionVariant and one ShadowProductionVariant only."
+            )
+        if len({variant["VariantName"] for variant in (*serving, *shadows)}) < len(serving) + len(shadows):
+            raise invalid("The names of variants must be unique within an endpoint configuration.")
+        for variant in (*serving, *shadows):
             if "ModelName" not in variant or "InstanceType" not in variant:
                 raise invalid("A production variant needs ModelName and InstanceType.")
             self._resources.named(MODEL, variant["ModelName"])
@@ -171,17 +180,19 @@ class Endpoints:
     async def describe(self, request: Thing) -> Thing:
         """DescribeEndpoint."""
         name = request["EndpointName"]
-        variants = [
-            {
-                "VariantName": variant,
-                "CurrentWeight": serving.weight,
-                "DesiredWeight": serving.weight,
-                "CurrentInstanceCount": serving.configured.get("InitialInstanceCount", 1),
-                "DesiredInstanceCount": serving.configured.get("InitialInstanceCount", 1),
-            }
-            for variant, serving in self._serving.get(name, {}).items()
-        ]
-        return {**self._resources.named(ENDPOINT, name), "ProductionVariants": variants or None}
+        told: dict[str, list[Thing]] = {"ProductionVariants": [], "ShadowProductionVariants": []}
+        for variant, serving in self._serving.get(name, {}).items():
+            count = serving.configured.get("InitialInstanceCount", 1)
+            told["ShadowProductionVariants" if serving.shadow else "ProductionVariants"].append(
+                {
+                    "VariantName": variant,
+                    "CurrentWeight": serving.weight,
+                    "DesiredWeight": serving.weight,
+                    "CurrentInstanceCount": count,
+                    "DesiredInstanceCount": count,
+                }
+            )
+        return {**self._resources.named(ENDPOINT, name), **{kind: each or None for kind, each in told.items()}}
 
     async def delete(self, request: Thing) -> Thing:
         """DeleteEndpoint: it is gone when its instances are."""
@@ -205,10 +216,15 @@ class Endpoints:
                 "ValidationError", f"Endpoint {name} of account {self._resources.account.number} not found.", 400
             )
         target = headers.get("x-amzn-sagemaker-target-variant")
-        if target is not None and target not in variants:
+        if target is not None and (target not in variants or variants[target].shadow):
             raise Refused("ValidationError", f"Variant {target} not found for endpoint {name}.")
-        chosen = target or self._choice.choices(list(variants), [variant.weight for variant in variants.values()])[0]
+        answering = {key: variant for key, variant in variants.items() if not variant.shadow}
+        chosen = target or self._choice.choices(list(answering), [each.weight for each in answering.values()])[0]
         sent = {key: headers[key] for key in ("content-type", "accept") if key in headers}
+        for variant in variants.values():
+            # The share of a shadow is the ratio of its weight to that of the variant which answers.
+            if variant.shadow and self._choice.random() < variant.weight / variants[chosen].weight:
+                self._spawn(self._copy(variant, body, sent))
         try:
             answer = await self.models.score(variants[chosen].process, body, sent)
         except httpx.HTTPError as error:
@@ -217,6 +233,10 @@ class Endpoints:
             raise _model_error(chosen, answer.status_code, answer.text, name)
         content = answer.headers.get("content-type", "application/octet-stream")
         return answer.content, {"content-type": content, "x-Amzn-Invoked-Production-Variant": chosen}
+
+    async def _copy(self, shadow: Variant, body: bytes, headers: Mapping[str, str]) -> None:
+        with suppress(httpx.HTTPError):
+            await self.models.score(shadow.process, body, headers)
 
     async def close(self) -> None:
         """End everything that serves."""
@@ -262,8 +282,11 @@ class Endpoints:
         endpoint = self._resources.named(ENDPOINT, name)
         fresh: dict[str, Variant] = {}
         try:
-            for variant in self._resources.named(CONFIG, config)["ProductionVariants"]:
+            wanted = self._resources.named(CONFIG, config)
+            for variant in wanted["ProductionVariants"]:
                 fresh[variant["VariantName"]] = await self._start(name, variant)
+            for variant in wanted.get("ShadowProductionVariants", []):
+                fresh[variant["VariantName"]] = replace(await self._start(name, variant), shadow=True)
         except (DeploymentFailed, Refused, LintasError, BotoCoreError, ClientError, OSError, tarfile.TarError) as error:
             # What served before goes on; an endpoint that served nothing has failed.
             endpoint["EndpointStatus"] = "InService" if self._serving.get(name) else "Failed"

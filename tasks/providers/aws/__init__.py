@@ -18,6 +18,7 @@ PROVIDER = Provider(
     open_trainer=lazily("tasks.providers.aws.trainer:open_trainer"),
     training_needs=("role_arn", "image", "bucket"),
     open_server=lazily("tasks.providers.aws.server:open_server"),
+    open_mirror=lazily("tasks.providers.aws.mirroring:open_mirror"),
     open_events=lazily("tasks.providers.aws.events:open_events"),
     probes=lazily("tasks.providers.aws.probes:probes"),
     catalog=Path(__file__).with_name("catalog.yaml"),

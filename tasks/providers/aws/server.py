@@ -16,8 +16,8 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import botocore.exceptions as boto
 
@@ -43,8 +43,8 @@ WANTED_TAG = "lintas:wanted"
 UNDONE_TAG = "lintas:undone"
 _VARIANT = "AllTraffic"
 _JSON = "application/json"
-_SERVING = ("InService", "Updating", "SystemUpdating", "RollingBack", "UpdateRollbackFailed")
-_CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack")
+SERVING = ("InService", "Updating", "SystemUpdating", "RollingBack", "UpdateRollbackFailed")
+CHANGING = ("Creating", "Updating", "SystemUpdating", "RollingBack")
 _PIECE_BYTES = 1024 * 1024
 
 
@@ -58,24 +58,22 @@ def open_server(cloud: CloudConfig) -> SageMakerServer:
     Raises:
         Invalid: An option is missing or wrong.
     """
-    return SageMakerServer(
-        cloud.name,
-        cloud.region,
-        open_clients(cloud, "serving"),
-        open_depot(cloud),
-        role_arn=cloud.option("role_arn"),
-        image=cloud.option("serving_image"),
-        instance_type=cloud.options.get("serving_instance_type", quirks()["serving_sku"]),
-        instances=int(number(cloud, "serving_instances", 1, least=1)),
-    )
+    return SageMakerServer.of(cloud)
 
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """What a configuration serves."""
+    """What a configuration serves, and which version gets a copy of so many percent of the requests."""
 
     version: str
     digest: str
+    mirror_version: str = ""
+    mirror_percent: int = 0
+
+    @property
+    def newest(self) -> str:
+        """The version for whose sake the configuration was made."""
+        return self.mirror_version or self.version
 
 
 class SageMakerServer:
@@ -103,6 +101,20 @@ class SageMakerServer:
         self._known_configs: dict[str, _Served] = {}
         self._known_examples: dict[str, bytes] = {}
 
+    @classmethod
+    def of(cls, cloud: CloudConfig) -> Self:
+        """The server that a cloud's configuration describes; see `open_server`."""
+        return cls(
+            cloud.name,
+            cloud.region,
+            open_clients(cloud, "serving"),
+            open_depot(cloud),
+            role_arn=cloud.option("role_arn"),
+            image=cloud.option("serving_image"),
+            instance_type=cloud.options.get("serving_instance_type", quirks()["serving_sku"]),
+            instances=int(number(cloud, "serving_instances", 1, least=1)),
+        )
+
     def deploy(self, spec: EndpointSpec) -> Endpoint:
         """See `Server.deploy`. The model travels only when the bucket does not have it.
 
@@ -114,7 +126,7 @@ class SageMakerServer:
         """
         config = self._config_name(spec)
         found = self._find(spec.name)
-        if found is None or _goal(found) != config:
+        if found is None or goal_of(found) != config:
             checked_model(spec)
         if found is not None and found["EndpointStatus"] == "Failed":
             # It never served; SageMaker updates no endpoint in this state.
@@ -125,20 +137,27 @@ class SageMakerServer:
         if found is None:
             self._prepare(spec, config)
             self._create(spec, config)
-        elif found["EndpointStatus"] in _CHANGING:
-            if _goal(found) != config:
+        elif found["EndpointStatus"] in CHANGING:
+            if goal_of(found) != config:
                 raise Retryable(f"'{self._cloud}' is still changing the endpoint '{spec.name}'", "try again")
         elif found["EndpointConfigName"] == config:
             self._want(found, config)
         else:
             self._prepare(spec, config)
-            undone = self._tags(found).get(WANTED_TAG) == config
-            self._want(found, config, undone=config if undone else "")
-            with translated(self._place):
-                self._control.update_endpoint(EndpointName=spec.name, EndpointConfigName=config)
-        seen = self.describe(spec.name)
+            self._update(found, config)
+        return self._seen(spec.name)
+
+    def _update(self, found: Mapping[str, Any], config: str) -> None:
+        """Let the endpoint become what another configuration says."""
+        undone = self._tags(found).get(WANTED_TAG) == config
+        self._want(found, config, undone=config if undone else "")
+        with translated(self._place):
+            self._control.update_endpoint(EndpointName=found["EndpointName"], EndpointConfigName=config)
+
+    def _seen(self, name: str) -> Endpoint:
+        seen = self.describe(name)
         if seen is None:
-            raise Retryable(f"the endpoint '{spec.name}' of '{self._cloud}' is being deleted", "deploy again")
+            raise Retryable(f"the endpoint '{name}' of '{self._cloud}' is being deleted", "deploy again")
         return seen
 
     def describe(self, name: str) -> Endpoint | None:
@@ -148,8 +167,8 @@ class SageMakerServer:
             return None
         status, reason = found["EndpointStatus"], one_line(found.get("FailureReason") or "")
         url = f"{self._url}/endpoints/{name}/invocations"
-        goal = self._served_by(_goal(found))
-        if status not in _SERVING:
+        goal = self._served_by(goal_of(found))
+        if status not in SERVING:
             started = f"SageMaker is starting version {goal.version}"
             failed = f"version {goal.version} does not start: {reason or 'SageMaker gives no reason'}"
             return Endpoint(
@@ -159,7 +178,16 @@ class SageMakerServer:
         trouble = self._probe(name, served.digest)
         detail = trouble or self._unfinished(found, goal, reason)
         return Endpoint(
-            self._cloud, name, url, 0, served.digest, served.version, healthy=trouble is None, detail=detail
+            self._cloud,
+            name,
+            url,
+            0,
+            served.digest,
+            served.version,
+            healthy=trouble is None,
+            detail=detail,
+            mirror_version=served.mirror_version,
+            mirror_percent=served.mirror_percent,
         )
 
     def predict(self, name: str, payload: bytes) -> bytes:
@@ -190,7 +218,7 @@ class SageMakerServer:
         if found is not None and found["EndpointStatus"] != "Deleting":
             with suppress(NotFound), translated(self._place):
                 self._control.delete_endpoint(EndpointName=name)
-        control, root = self._control, _root(name)
+        control, root = self._control, root_of(name)
         with translated(self._place):
             pages = list(control.get_paginator("list_endpoint_configs").paginate(NameContains=root))
         for config in [each["EndpointConfigName"] for page in pages for each in page["EndpointConfigs"]]:
@@ -205,7 +233,7 @@ class SageMakerServer:
             raise Invalid(f"'{spec.name}' cannot name an endpoint of SageMaker", "use letters, digits and dashes")
         facts = [spec.name, spec.model, spec.version, spec.digest, self._image, self._role_arn, self._depot.uri("")]
         facts += [self._instance_type, str(self._instances)]
-        return f"{_root(spec.name)}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
+        return f"{root_of(spec.name)}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
 
     def _prepare(self, spec: EndpointSpec, config: str) -> None:
         """Make sure of the model's archive, the Model and the EndpointConfig."""
@@ -224,17 +252,20 @@ class SageMakerServer:
                 self._depot.store.put(key, pieces, size_bytes=size_bytes, attributes=Attributes("application/gzip"))
         environment = {"LINTAS_MODEL": spec.model, "LINTAS_VERSION": spec.version, "LINTAS_DIGEST": spec.digest}
         container = {"Image": self._image, "ModelDataUrl": self._depot.uri(key), "Environment": environment}
-        variant = {
-            "VariantName": _VARIANT,
-            "ModelName": config,
+        variant = self._variant(_VARIANT, config)
+        with unless_there(), translated(self._place):
+            self._control.create_model(ModelName=config, PrimaryContainer=container, ExecutionRoleArn=self._role_arn)
+        with unless_there(), translated(self._place):
+            self._control.create_endpoint_config(EndpointConfigName=config, ProductionVariants=[variant])
+
+    def _variant(self, name: str, model: str) -> dict[str, Any]:
+        return {
+            "VariantName": name,
+            "ModelName": model,
             "InstanceType": self._instance_type,
             "InitialInstanceCount": self._instances,
             "InitialVariantWeight": 1.0,
         }
-        with _unless_there(), translated(self._place):
-            self._control.create_model(ModelName=config, PrimaryContainer=container, ExecutionRoleArn=self._role_arn)
-        with _unless_there(), translated(self._place):
-            self._control.create_endpoint_config(EndpointConfigName=config, ProductionVariants=[variant])
 
     def _create(self, spec: EndpointSpec, config: str) -> None:
         tags = [{"Key": WANTED_TAG, "Value": config}, {"Key": DIGEST_TAG, "Value": spec.digest}]
@@ -274,11 +305,11 @@ class SageMakerServer:
         wanted = tags.get(WANTED_TAG) or str(found["EndpointConfigName"])
         if found["EndpointStatus"] != "InService":
             again = tags.get(UNDONE_TAG) == wanted
-            earlier = f"version {goal.version} does not start: SageMaker has undone it once; it is tried again"
-            return earlier if again else f"version {goal.version} is starting"
+            earlier = f"version {goal.newest} does not start: SageMaker has undone it once; it is tried again"
+            return earlier if again else f"version {goal.newest} is starting"
         if wanted == found["EndpointConfigName"]:
             return ""
-        version = self._served_by(wanted).version
+        version = self._served_by(wanted).newest
         why = (
             reason
             or f"SageMaker undid the update and gives no reason; see /aws/sagemaker/Endpoints/{found['EndpointName']}"
@@ -292,14 +323,22 @@ class SageMakerServer:
             return known
         try:
             with translated(self._place):
-                variants = self._control.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
-                model = self._control.describe_model(ModelName=variants[0]["ModelName"])
-            told = model["PrimaryContainer"]["Environment"]
-            served = _Served(told["LINTAS_VERSION"], told["LINTAS_DIGEST"])
+                told = self._control.describe_endpoint_config(EndpointConfigName=config)
+            model = self._told_of_model(told["ProductionVariants"][0])
+            served = _Served(model["LINTAS_VERSION"], model["LINTAS_DIGEST"])
+            for shadow in told.get("ShadowProductionVariants", [])[:1]:
+                version, weight = self._told_of_model(shadow)["LINTAS_VERSION"], shadow["InitialVariantWeight"]
+                served = replace(served, mirror_version=version, mirror_percent=round(100 * weight))
         except (NotFound, KeyError):
             return _Served("", "")
         self._known_configs[config] = served
         return served
+
+    def _told_of_model(self, variant: Mapping[str, Any]) -> Mapping[str, str]:
+        """What `_prepare` wrote into the environment of a variant's model."""
+        with translated(self._place):
+            model = self._control.describe_model(ModelName=variant["ModelName"])
+        return model["PrimaryContainer"]["Environment"]
 
     def _probe(self, name: str, digest: str) -> str | None:
         """Why the endpoint does not predict, or None."""
@@ -354,7 +393,7 @@ class SageMakerServer:
 
 
 @contextmanager
-def _unless_there() -> Iterator[None]:
+def unless_there() -> Iterator[None]:
     """Passes over SageMaker's refusal to create what exists: the names are made of the content."""
     try:
         yield
@@ -367,12 +406,12 @@ def _can_name(name: str) -> bool:
     return re.fullmatch(quirks()["name_pattern"], name) is not None
 
 
-def _root(name: str) -> str:
+def root_of(name: str) -> str:
     """What the names of an endpoint's configurations begin with, and those of no other endpoint."""
     room = quirks()["name_room"]
     return name if len(name) <= room else f"{name[: room - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _goal(found: Mapping[str, Any]) -> str:
+def goal_of(found: Mapping[str, Any]) -> str:
     """The configuration that an endpoint is on its way to, or at."""
     return found.get("PendingDeploymentSummary", {}).get("EndpointConfigName", found["EndpointConfigName"])

@@ -33,5 +33,6 @@ PROVIDER = Provider(
     open_trainer=lazily("tasks.providers.azure.trainer:open_trainer"),
     training_needs=("subscription", "resource_group", "workspace", "bucket"),
     open_server=lazily("tasks.providers.azure.server:open_server"),
+    open_mirror=lazily("tasks.providers.azure.mirroring:open_mirror"),
     probes=lazily("tasks.providers.azure.probes:probes"),
 )

@@ -12,7 +12,7 @@ https://learn.microsoft.com/azure/machine-learning/concept-endpoints-online
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from tasks.providers.azure.roll_out import RollOuts
 from tasks.providers.azure.store import AzureStore, open_store
 
 _ENVIRONMENT = "lintas-serving"
-_BUSY = ("Creating", "Updating", "Scaling", "Deleting")
+BUSY = ("Creating", "Updating", "Scaling", "Deleting")
 
 
 def open_server(config: CloudConfig) -> AzureServer:
@@ -84,6 +84,10 @@ class AzureServer:
             IntegrityError: The files at `model_path` are not those of the spec's digest.
             Terminal: The version does not start; its log in the workspace says why.
         """
+        return self._roll_out(spec, self._step)
+
+    def _roll_out(self, spec: EndpointSpec, step: Callable[[EndpointSpec, str, Mapping[str, Any]], bool]) -> Endpoint:
+        """Make the first step of a roll-out of this version now; the others follow."""
         model, wanted = checked_model(spec), _deployment_name(spec)
         with self._roll_outs.exclusively(spec.name):
             trouble = self._troubles.get(spec.name)
@@ -94,11 +98,12 @@ class AzureServer:
                 del self._troubles[spec.name]
             self._wanted[spec.name] = wanted
             body = self._deployment(spec, self._register(spec, model))
-            self._roll_outs.begin(spec.name, lambda: self._step(spec, wanted, body))
-        seen = self.describe(spec.name)
-        if seen is None:
-            return Endpoint(self._cloud, spec.name, "", 0, "", "", False, "the endpoint is being created")
-        return seen
+            self._roll_outs.begin(spec.name, lambda: step(spec, wanted, body))
+        return self._seen(spec.name)
+
+    def _seen(self, name: str) -> Endpoint:
+        seen = self.describe(name)
+        return seen or Endpoint(self._cloud, name, "", 0, "", "", False, "the endpoint is being created")
 
     def describe(self, name: str) -> Endpoint | None:
         """See `Server.describe`. Health is what a probe with the model's own example shows."""
@@ -115,7 +120,19 @@ class AzureServer:
         trouble, answered = self._probe(url, serving)
         # What answered is what is served: right after the traffic was switched it may still be the one before.
         told = deployments.get(answered, serving)["tags"]
-        return Endpoint(self._cloud, name, url, 0, told["digest"], told["version"], trouble is None, trouble or pending)
+        version, percent = _mirrored(endpoint, deployments)
+        return Endpoint(
+            self._cloud,
+            name,
+            url,
+            0,
+            told["digest"],
+            told["version"],
+            healthy=trouble is None,
+            detail=trouble or pending,
+            mirror_version=version,
+            mirror_percent=percent,
+        )
 
     def predict(self, name: str, payload: bytes) -> bytes:
         """See `Server.predict`.
@@ -154,7 +171,7 @@ class AzureServer:
             raise self._workspace.failure(self._operations.pop(resource, "")) or Terminal(
                 f"the endpoint '{spec.name}' on '{self._cloud}' could not be created", "deploy again"
             )
-        elif state not in _BUSY:
+        elif state not in BUSY:
             return self._step_on(endpoint, spec, wanted, body)
         return False
 
@@ -162,16 +179,30 @@ class AzureServer:
         """The same on an endpoint that is ready for it."""
         resource = str(endpoint["name"])
         deployments = self._deployments(resource)
+        if not self._stands(resource, spec, wanted, deployments, body):
+            return False
+        if shares(endpoint) != ({wanted: 100}, {}):
+            self._put_endpoint(spec.name, {wanted: 100})
+            return False
+        self._troubles.pop(spec.name, None)
+        self._remove_others(resource, {wanted}, deployments)
+        return True
+
+    def _stands(
+        self,
+        resource: str,
+        spec: EndpointSpec,
+        wanted: str,
+        deployments: Mapping[str, Mapping[str, Any]],
+        body: Mapping[str, Any],
+    ) -> bool:
+        """Whether the wanted deployment is up; creates it where there is none."""
         made = deployments.get(wanted)
         match made["properties"]["provisioningState"] if made else None:
             case None:
                 path = f"onlineEndpoints/{resource}/deployments/{wanted}"
                 self._operations[wanted] = self._workspace.put(path, body)
-            case "Succeeded" if (endpoint["properties"].get("traffic") or {}) != {wanted: 100}:
-                self._put_endpoint(spec.name, {wanted: 100})
             case "Succeeded":
-                self._troubles.pop(spec.name, None)
-                self._remove_others(resource, wanted, deployments)
                 return True
             case "Failed" | "Canceled":
                 error = self._why(spec, wanted)
@@ -182,9 +213,11 @@ class AzureServer:
                 pass
         return False
 
-    def _remove_others(self, resource: str, wanted: str, deployments: Mapping[str, Mapping[str, Any]]) -> None:
+    def _remove_others(
+        self, resource: str, kept: Collection[str], deployments: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         for name, facts in deployments.items():
-            if name != wanted and facts["properties"]["provisioningState"] != "Deleting":
+            if name not in kept and facts["properties"]["provisioningState"] != "Deleting":
                 self._workspace.delete(f"onlineEndpoints/{resource}/deployments/{name}")
 
     def _note(self, name: str, error: LintasError) -> None:
@@ -199,13 +232,15 @@ class AzureServer:
         what = f"version {spec.version} of '{spec.model}' does not start on '{self._cloud}': {told}"
         return Terminal(what, "read the deployment's log in the workspace, mend the model and deploy again")
 
-    def _put_endpoint(self, name: str, traffic: Mapping[str, int]) -> Operation:
-        """Create the endpoint, or give it this traffic."""
+    def _put_endpoint(
+        self, name: str, traffic: Mapping[str, int], mirrored: Mapping[str, int] | None = None
+    ) -> Operation:
+        """Create the endpoint, or give it this traffic and let these get copies of it."""
         body = {
             "location": self._workspace.region,
             "identity": {"type": "SystemAssigned"},
             "tags": {"lintas-endpoint": name},
-            "properties": {"authMode": "AADToken", "traffic": dict(traffic)},
+            "properties": {"authMode": "AADToken", "traffic": dict(traffic), "mirrorTraffic": dict(mirrored or {})},
         }
         return self._workspace.put(f"onlineEndpoints/{self._resource(name)}", body)
 
@@ -336,6 +371,22 @@ class AzureServer:
     def _model_prefix(self, digest: str) -> str:
         folder = self._config.options.get("prefix", "").strip("/")
         return f"{folder}/lintas-models/{digest}/" if folder else f"lintas-models/{digest}/"
+
+
+def shares(endpoint: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, int]]:
+    """Who gets how many percent of the requests, and who of copies."""
+    return tuple(
+        {name: share for name, share in (endpoint["properties"].get(kind) or {}).items() if share}
+        for kind in ("traffic", "mirrorTraffic")
+    )  # pyright: ignore[reportReturnType]
+
+
+def _mirrored(endpoint: Mapping[str, Any], deployments: Mapping[str, Mapping[str, Any]]) -> tuple[str, int]:
+    """Which version gets copies of how many percent of the requests."""
+    for name, percent in shares(endpoint)[1].items():
+        if name in deployments:
+            return deployments[name]["tags"]["version"], percent
+    return "", 0
 
 
 def _serving(endpoint: Mapping[str, Any], deployments: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
