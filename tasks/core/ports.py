@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from tasks.core.attributes import PLAIN, Attributes, Description
 
@@ -36,6 +36,8 @@ class ObjectInfo:
         metadata: User metadata with lower-case names; empty where a listing does not carry it.
         attributes: What else is kept with it; where a listing does not carry it, only what it carries.
         archived: Its content cannot be read before somebody has the store restore it.
+        checksums: What the store itself has computed over the whole content (`crc64nvme`, `crc32c`, `md5`, or
+            `content`: Lintas' own content digest), in hexadecimal; those that it states, where `head` is asked.
     """
 
     key: str
@@ -45,6 +47,7 @@ class ObjectInfo:
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     attributes: Attributes = PLAIN
     archived: bool = False
+    checksums: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Store(Protocol):
@@ -132,6 +135,13 @@ class SignedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """A URL that lets its holder read one object for a while: a secret, never to be logged or recorded."""
+
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a store answered. Header names are in lower case; `body` is empty where the content went elsewhere."""
 
@@ -177,6 +187,10 @@ class Direct(Protocol):
         """What the answer to a `get` says to be kept with the object; None where only `Store.head` says all of it."""
         ...
 
+    def link(self, key: str, *, valid_s: int) -> Link:
+        """Let whoever has the link read the object for `valid_s` seconds. Denied: these credentials cannot sign one."""
+        ...
+
     def put(self, write: Write, body: memoryview) -> SignedRequest:
         """Write a whole object under its conditions, with a checksum that the store verifies."""
         ...
@@ -220,6 +234,33 @@ class DirectStore(Protocol):
 
     @property
     def direct(self) -> Direct: ...
+
+
+class ServerSideCopy(Protocol):
+    """Objects that a store brings from another one by itself: no byte of them passes through this process.
+
+    A store that can do this has an attribute `server_side`; see `ServerSideStore`.
+    """
+
+    def way(self, source: Store) -> Literal["server-side", "pull"] | None:
+        """How objects come from there: copied inside one service, pulled from another one, or None. Asks neither."""
+        ...
+
+    def copy(self, source: Store, key: str, version: str, write: Write) -> ObjectInfo:
+        """Make `write` of exactly this version of `key`, under its conditions; the new object with its checksums.
+
+        It may become visible before anybody has compared its content: the caller does, by the checksums or by reading.
+        PreconditionFailed: the source is no longer this version, or the write's conditions do not hold.
+        """
+        ...
+
+
+@runtime_checkable
+class ServerSideStore(Protocol):
+    """A store that can bring objects by itself."""
+
+    @property
+    def server_side(self) -> ServerSideCopy: ...
 
 
 class Journal(Protocol):

@@ -17,10 +17,11 @@ from tasks.core.errors import IntegrityError, NotFound, PreconditionFailed
 from tasks.core.ports import Write
 
 if TYPE_CHECKING:
-    from tasks.core.ports import Store
+    from tasks.core.ports import ObjectInfo, Store
 
-Route = Literal["nothing", "stream", "direct", "mixed"]
-"""`stream`: through both SDKs. `direct`: signed requests over our own connections. `mixed`: some of each."""
+Route = Literal["nothing", "stream", "direct", "server-side", "pull", "mixed"]
+"""`stream`: through both SDKs. `direct`: signed requests over our own connections. `server-side`: copied inside one
+service by itself. `pull`: fetched by the destination's service from the source's. `mixed`: some of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +91,30 @@ def wrong_bytes(entry: Entry, source: Store) -> IntegrityError:
 
 def described(load: Load, source: Store) -> Description:
     """What is kept with a load's object at the source. Raises `PreconditionFailed` when it changed since planning."""
+    info = described_at(load, source)
+    return Description(info.metadata, info.attributes)
+
+
+def described_at(load: Load, source: Store) -> ObjectInfo:
+    """A load's object as its source describes it. Raises `PreconditionFailed` when it changed since planning."""
     info = source.head(load.source_key)
     if load.entry.version not in ("", info.version):
         raise PreconditionFailed(
             f"'{load.entry.path}' on {source.cloud} is not what it was when it was planned", "run the move again"
         )
-    return Description(info.metadata, info.attributes)
+    return info
 
 
-def write_of(load: Load, kept: Description) -> Write:
-    """What the destination shall write for a load, with what is kept with the object at the source."""
+def write_of(load: Load, kept: Description, *, labelled: bool = True) -> Write:
+    """What the destination shall write for a load.
+
+    Args:
+        load: The object.
+        kept: What is kept with it at the source.
+        labelled: Whether the content is verified before it becomes visible, so that the label may say what it is.
+    """
     entry = load.entry
-    metadata = {**kept.metadata, DIGEST_METADATA: entry.digest}
+    metadata = {**kept.metadata, **({DIGEST_METADATA: entry.digest} if labelled else {})}
     return Write(load.key, entry.size_bytes, metadata, load.replaces, load.replaces is None, kept.attributes)
 
 

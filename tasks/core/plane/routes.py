@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tasks.core.errors import Denied, Invalid, LintasError, Terminal
 from tasks.core.plane import Arrived, CopiedObject, Load, Plane, Route
 from tasks.core.plane.direct import DirectPlane
+from tasks.core.plane.server_side import ServerSidePlane, way_between
 from tasks.core.plane.stream import StreamPlane
 
 if TYPE_CHECKING:
@@ -19,7 +20,16 @@ _log = logging.getLogger(__name__)
 
 
 def route_between(source: Store, destination: Store) -> Route:
-    """`direct` when both stores sign for others, else `stream`. Asks neither store."""
+    """The way that moves the fewest bytes through this machine. Asks neither store.
+
+    `server-side` or `pull` where the destination brings objects from the source by itself; else `direct` when both
+    stores sign for others; else `stream`.
+    """
+    way = way_between(source, destination)
+    return way or _through_here(source, destination)
+
+
+def _through_here(source: Store, destination: Store) -> Route:
     able = all(hasattr(type(store), "direct") for store in (source, destination))
     return "direct" if able else "stream"
 
@@ -39,9 +49,12 @@ def plane_for(
         say: Called with a sentence when the move goes on by another route.
     """
     stream = StreamPlane()
-    return (
-        FallingBack(DirectPlane(uploads=uploads, key_prefix=key_prefix), stream, say) if route == "direct" else stream
-    )
+    if route == "stream":
+        return stream
+    direct = FallingBack(DirectPlane(uploads=uploads, key_prefix=key_prefix), stream, say, "stream through the SDKs")
+    if route == "direct":
+        return direct
+    return FallingBack(ServerSidePlane(), direct, say, "pass through this machine")
 
 
 class FallingBack:
@@ -51,8 +64,10 @@ class FallingBack:
     understood closes a route. Wrong bytes, changed objects and silence do not: another route would meet the same.
     """
 
-    def __init__(self, first: Plane, second: Plane, say: Callable[[str], None]) -> None:
-        self._first, self._second, self._say = first, second, say
+    def __init__(
+        self, first: Plane, second: Plane, say: Callable[[str], None], instead: str = "stream through the SDKs"
+    ) -> None:
+        self._first, self._second, self._say, self._instead = first, second, say, instead
 
     def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
         """See `Plane.carry`."""
@@ -70,7 +85,7 @@ class FallingBack:
             if not closes(error):
                 raise
             rest = [load for load in loads if load.key not in there]
-            self._say(f"{len(rest)} objects stream through the SDKs instead of going directly: {error}")
+            self._say(f"{len(rest)} objects {self._instead} instead: {error}")
             self._second.carry(rest, source, destination, arrived)
 
 

@@ -37,7 +37,13 @@ from tasks.providers._dialects.objects import (
     part_bytes,
     range_header,
 )
-from tasks.providers._dialects.s3_describing import STORAGE_CLASS, Describing, has_tags, is_restored
+from tasks.providers._dialects.s3_describing import (
+    STORAGE_CLASS,
+    Describing,
+    has_tags,
+    is_restored,
+    stated_checksums,
+)
 from tasks.providers._dialects.s3_errors import WRITE_CODES, translated
 from tasks.providers._dialects.storage_classes import StorageClasses, storage_classes
 
@@ -45,6 +51,8 @@ if TYPE_CHECKING:
     from botocore.credentials import Credentials
     from mypy_boto3_s3 import S3Client
 
+    from tasks.core.ports import Store
+    from tasks.providers._dialects.s3_copy import S3Copy
     from tasks.providers._dialects.s3_direct import S3Direct
 
 _log = logging.getLogger(__name__)
@@ -126,7 +134,8 @@ def open_s3(config: CloudConfig, bucket: str, dialect: S3Dialect) -> S3Store:
     particular = config.bucket(bucket)
     classes = storage_classes(dialect.catalog, particular) if dialect.catalog else StorageClasses({}, {}, frozenset())
     describing = Describing(classes, particular.encryption_key, particular.requester_pays)
-    return S3Store(client, credentials, place, dialect, describing, config.region)
+    service = (dialect, config.endpoints.get("objects"), credentials.access_key if credentials else None)
+    return S3Store(client, credentials, place, dialect, describing, config.region, service)
 
 
 def _client(config: CloudConfig, dialect: S3Dialect) -> tuple[S3Client, Credentials | None]:
@@ -170,6 +179,7 @@ class S3Store:
         dialect: S3Dialect,
         describing: Describing,
         region: str,
+        service: tuple[object, ...],
     ) -> None:
         self._client = client
         self._credentials = credentials
@@ -177,6 +187,7 @@ class S3Store:
         self._dialect = dialect
         self._describing = describing
         self._region = region
+        self._service = service
 
     @property
     def cloud(self) -> str:
@@ -193,6 +204,16 @@ class S3Store:
 
         return open_direct(self._client, self._credentials, self._place, self._dialect.checksum, self._describing)
 
+    @cached_property
+    def server_side(self) -> S3Copy:
+        """What it copies by itself; see `tasks.core.ports.ServerSideCopy`."""
+        from tasks.providers._dialects.s3_copy import S3Copy
+
+        def is_ours(other: Store) -> bool:
+            return isinstance(other, S3Store) and other._service == self._service
+
+        return S3Copy(self._client, self._place, self._dialect.checksum, self._describing, is_ours, self.head)
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         asked: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix, **self._describing.asking}
         if self._describing.classes.unreadable:
@@ -206,7 +227,9 @@ class S3Store:
     def head(self, key: str) -> ObjectInfo:
         try:
             with self._translated(key):
-                found = self._client.head_object(Bucket=self.bucket, Key=key, **self._describing.asking)
+                found = self._client.head_object(
+                    Bucket=self.bucket, Key=key, ChecksumMode="ENABLED", **self._describing.asking
+                )
         except NotFound:
             self._require_bucket()
             raise
@@ -222,6 +245,7 @@ class S3Store:
             labels,
             attributes,
             archived=self._describing.archived(headers.get(STORAGE_CLASS), restored=is_restored(headers)),
+            checksums=stated_checksums(headers),
         )
 
     def get(

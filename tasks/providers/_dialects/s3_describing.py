@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,6 +31,10 @@ _PARAMETERS = {
     "RequestPayer": "x-amz-request-payer",
 }
 """Header by boto3's parameter."""
+
+
+_CHECKSUMS = {"crc64nvme": "x-amz-checksum-crc64nvme", "crc32c": "x-amz-checksum-crc32c"}
+_MD5 = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +100,23 @@ def is_restored(headers: Mapping[str, str]) -> bool:
 def has_tags(headers: Mapping[str, str]) -> bool:
     """Whether the object has tags, as far as the credentials may know."""
     return headers.get("x-amz-tagging-count", "0") != "0"
+
+
+def stated_checksums(headers: Mapping[str, str]) -> dict[str, str]:
+    """The checksums over the whole content that an answer states, in hexadecimal.
+
+    Those of an upload in parts are over the whole only where it says so. The ETag of an object that was written at once
+    and is not encrypted with a key of KMS is its MD5.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
+    """
+    etag = headers.get("etag", "").strip('"')
+    at_once = _MD5.fullmatch(etag) is not None
+    whole = headers.get("x-amz-checksum-type", "FULL_OBJECT" if at_once else "") == "FULL_OBJECT"
+    found = {
+        name: base64.b64decode(headers[header]).hex()
+        for name, header in _CHECKSUMS.items()
+        if whole and headers.get(header)
+    }
+    if at_once and headers.get("x-amz-server-side-encryption", "AES256") == "AES256":
+        found["md5"] = etag
+    return found

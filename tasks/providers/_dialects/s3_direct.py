@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from tasks.core.attributes import Description
 from tasks.core.errors import LintasError
-from tasks.core.ports import Answer, SentPart, SignedRequest, Write
+from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
 from tasks.providers._dialects.objects import Place, range_header
 from tasks.providers._dialects.s3_describing import Describing, has_tags
 from tasks.providers._dialects.s3_errors import S3_CODES, WRITE_CODES, translate, translated
@@ -74,6 +74,11 @@ class S3Direct:
 
     def described(self, key: str, answer: Answer) -> Description | None:
         return None if has_tags(answer.headers) else Description(*self._describing.read(answer.headers))
+
+    def link(self, key: str, *, valid_s: int) -> Link:
+        asked: dict[str, Any] = {"Bucket": self._place.bucket, "Key": key, **self._describing.asking}
+        with translated(self._place, key):
+            return Link(self._client.generate_presigned_url("get_object", Params=asked, ExpiresIn=valid_s))
 
     def put(self, write: Write, body: memoryview) -> SignedRequest:
         proof = self._checksum.text(self._checksum.over(body, 0))

@@ -28,15 +28,17 @@ from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import (
     BlobBlock,
+    BlobSasPermissions,
     ContainerClient,
     ContainerSasPermissions,
+    generate_blob_sas,
     generate_container_sas,
 )
 
 from tasks.core.attributes import Description
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import LintasError, NotFound
-from tasks.core.ports import Answer, SentPart, SignedRequest, Write
+from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
 from tasks.providers._dialects.objects import Place, range_header
 from tasks.providers.azure.describing import Describing
 from tasks.providers.azure.errors import refusal, translated
@@ -91,6 +93,23 @@ class AzureDirect:
 
     def described(self, key: str, answer: Answer) -> Description | None:
         return self._describing.read_headers(answer.headers) if self._is_plain(key) else None
+
+    def link(self, key: str, *, valid_s: int) -> Link:
+        if not isinstance(self._credential, (AzureNamedKeyCredential, AzureSasCredential)):
+            raise self._place.denied()
+        path = f"{self._base}/{quote(key, safe='~/')}"
+        if isinstance(self._credential, AzureSasCredential):
+            return Link(f"{self._origin}{path}?{self._credential.signature.lstrip('?')}")
+        signature = generate_blob_sas(
+            str(self._credential.named_key.name),
+            self._place.bucket,
+            key,
+            account_key=self._credential.named_key.key,
+            permission=BlobSasPermissions(read=True),
+            start=datetime.now(UTC) - timedelta(minutes=15),
+            expiry=datetime.now(UTC) + timedelta(seconds=valid_s),
+        )
+        return Link(f"{self._origin}{path}?{signature}")
 
     def put(self, write: Write, body: memoryview) -> SignedRequest:
         require_kept(write.key, self._place)

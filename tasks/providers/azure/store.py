@@ -41,6 +41,8 @@ from tasks.providers.azure.errors import code_of, translated
 from tasks.providers.azure.identity import entra_credential
 
 if TYPE_CHECKING:
+    from tasks.core.ports import Store
+    from tasks.providers.azure.copy import AzureCopy
     from tasks.providers.azure.direct import AzureDirect
 
 Credential = AzureNamedKeyCredential | AzureSasCredential | TokenCredential
@@ -81,7 +83,8 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
     particular = config.bucket(bucket)
     classes = storage_classes(Path(__file__).with_name("catalog.yaml"), particular)
     describing = Describing(classes, particular.encryption_key or None)
-    return AzureStore(client, credential, Place(config.name, bucket, address_of(endpoint)), describing)
+    pulls = config.options.get("pulls", "").lower() == "true"
+    return AzureStore(client, credential, Place(config.name, bucket, address_of(endpoint)), describing, pulls)
 
 
 def _credential(config: CloudConfig, account: str) -> Credential:
@@ -95,11 +98,14 @@ def _credential(config: CloudConfig, account: str) -> Credential:
 class AzureStore:
     """A container; implements `tasks.core.ports.Store`, where the methods are described."""
 
-    def __init__(self, client: BlobServiceClient, credential: Credential, place: Place, describing: Describing) -> None:
+    def __init__(
+        self, client: BlobServiceClient, credential: Credential, place: Place, describing: Describing, pulls: bool
+    ) -> None:
         self._credential = credential
         self._container = client.get_container_client(place.bucket)
         self._place = place
         self._describing = describing
+        self._pulls = pulls
         self._listed = False
         self._tiered: set[str] = set()
 
@@ -117,6 +123,22 @@ class AzureStore:
         from tasks.providers.azure.direct import AzureDirect
 
         return AzureDirect(self._container, self._credential, self._place, self._describing, self._tells_tier)
+
+    @cached_property
+    def server_side(self) -> AzureCopy:
+        """What it brings by itself; see `tasks.core.ports.ServerSideCopy`."""
+        from tasks.providers.azure.copy import AzureCopy
+
+        def source_url(other: Store, key: str) -> str | None:
+            if not isinstance(other, AzureStore) or other._account_url != self._account_url:
+                return None
+            return other._container.get_blob_client(key or "x").url
+
+        return AzureCopy(self._container, self._place, self._describing, source_url, self._pulls, self.head)
+
+    @property
+    def _account_url(self) -> str:
+        return self._container.url.partition("?")[0].rpartition("/")[0]
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with translated(self._place):

@@ -5,6 +5,7 @@ Objects have no tags here: they are kept as one label, from which the next store
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,3 +90,9 @@ class Describing:
         encoding = "" if stored == _NO_ENCODING else stored
         tier = self.classes.tier(headers.get(_STORAGE_CLASS))
         return Description(metadata, replace(attributes, content_encoding=encoding, tags=tags, tier=tier))
+
+
+def stated_checksums(blob: Any) -> dict[str, str]:
+    """The checksums over the whole content that the service states, in hexadecimal."""
+    stated = {"crc32c": blob.crc32c, "md5": blob.md5_hash}
+    return {name: base64.b64decode(value).hex() for name, value in stated.items() if value}

@@ -16,6 +16,7 @@ import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 from xml.sax.saxutils import escape
@@ -29,7 +30,7 @@ from google.cloud import storage
 from tasks.core.attributes import Description
 from tasks.core.dataset import RESERVED_PREFIX
 from tasks.core.errors import LintasError
-from tasks.core.ports import Answer, SentPart, SignedRequest, Write
+from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
 from tasks.providers._dialects.objects import Place, range_header
 from tasks.providers.google.describing import Describing
 from tasks.providers.google.errors import refusal, translated
@@ -79,6 +80,15 @@ class GoogleDirect:
 
     def described(self, key: str, answer: Answer) -> Description | None:
         return self._describing.read_headers(answer.headers)
+
+    def link(self, key: str, *, valid_s: int) -> Link:
+        with translated(self._place, key):
+            try:
+                url = self._bucket.blob(key).generate_signed_url(version="v4", expiration=timedelta(seconds=valid_s))
+            except (AttributeError, TypeError):
+                # A bare token cannot sign: only the key of a service account can.
+                raise self._place.denied() from None
+        return Link(str(url))
 
     def put(self, write: Write, body: memoryview) -> SignedRequest:
         proof = _crc32c(body)

@@ -38,11 +38,13 @@ from tasks.providers._dialects.objects import (
     range_header,
 )
 from tasks.providers._dialects.storage_classes import storage_classes
-from tasks.providers.google.describing import Describing
+from tasks.providers.google.describing import Describing, stated_checksums
 from tasks.providers.google.errors import NO_BUCKET, translated
 from tasks.providers.google.identity import google_credentials
 
 if TYPE_CHECKING:
+    from tasks.core.ports import Store
+    from tasks.providers.google.copy import GoogleCopy
     from tasks.providers.google.direct import GoogleDirect
 
 _log = logging.getLogger(__name__)
@@ -122,6 +124,16 @@ class GoogleStore:
 
         return GoogleDirect(self._client, self._session, self._endpoint, self._place, self._describing, _CALL)
 
+    @cached_property
+    def server_side(self) -> GoogleCopy:
+        """What it copies by itself; see `tasks.core.ports.ServerSideCopy`."""
+        from tasks.providers.google.copy import GoogleCopy
+
+        def is_ours(other: Store) -> bool:
+            return isinstance(other, GoogleStore) and other._endpoint == self._endpoint
+
+        return GoogleCopy(self._client, self._bucket, self._place, self._describing, is_ours, _CALL)
+
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with translated(self._place):
             for blob in self._client.list_blobs(
@@ -140,7 +152,8 @@ class GoogleStore:
             blob.reload(**_CALL)
         kept = self._describing.read(blob)
         version = str(blob.generation)
-        return ObjectInfo(key, blob.size or 0, version, _written(blob), kept.metadata, kept.attributes)
+        size_bytes, checksums = blob.size or 0, stated_checksums(blob)
+        return ObjectInfo(key, size_bytes, version, _written(blob), kept.metadata, kept.attributes, checksums=checksums)
 
     def get(
         self, key: str, *, version: str | None = None, start: int = 0, length: int | None = None

@@ -22,12 +22,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from typing import Literal
 
 from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import ContentHasher
 from tasks.core.errors import Invalid, NotFound
-from tasks.core.ports import ObjectInfo
+from tasks.core.ports import ObjectInfo, Store, Write
 from tasks.providers._dialects.labels import checked_metadata
 from tasks.providers._dialects.objects import READ_BYTES, Place, check_range, exactly
 from tasks.providers.onprem.errors import escapes, translated
@@ -73,6 +74,44 @@ class DirectoryStore:
     @property
     def bucket(self) -> str:
         return self._place.bucket
+
+    @property
+    def server_side(self) -> DirectoryStore:
+        """It copies from other directories of this machine by itself; see `tasks.core.ports.ServerSideCopy`."""
+        return self
+
+    def way(self, source: Store) -> Literal["server-side", "pull"] | None:
+        """See `ServerSideCopy.way`."""
+        return "server-side" if isinstance(source, DirectoryStore) else None
+
+    def copy(self, source: Store, key: str, version: str, write: Write) -> ObjectInfo:
+        """See `ServerSideCopy.copy`.
+
+        The kernel copies, by reference where the file system can (copy_file_range(2)); what is on the disk then is
+        read back before it is visible, and its digest is among the checksums.
+        """
+        if not isinstance(source, DirectoryStore):
+            raise self._place.not_understood("the source is no directory")
+        parts, labels = key_parts(self._place, write.key), dict(write.metadata)
+        checked_metadata(labels)
+        with (
+            source._reading(key) as (origin, described),
+            self._opened() as top,
+            self._partial(top, write.key) as (partials, name, file),
+        ):
+            if _version(described) != version:
+                raise source._place.changed(key)
+            with translated(self._place, write.key):
+                left = described.st_size
+                while left and (done := os.copy_file_range(origin, file, left)):
+                    left -= done
+                if left or _version(os.fstat(origin)) != version:
+                    raise source._place.changed(key)
+                digest = self._settle(partials, name, file, labels, write.attributes, write.key)
+                with self._locked(partials):
+                    self._publish(top, partials, name, parts, if_version=write.if_version, if_absent=write.if_absent)
+                info = _info(write.key, os.fstat(file), labels)
+            return replace(info, attributes=write.attributes, checksums={"content": digest})
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         above, _, _ = prefix.rpartition("/")
@@ -126,12 +165,7 @@ class DirectoryStore:
         with self._opened() as top, self._partial(top, key) as (partials, name, file):
             digest = self._write(file, exactly(body, size_bytes, self._place, key), key)
             with translated(self._place, key):
-                _set_labels(file, labels, attributes, key)
-                # File systems stamp writes by a coarse clock; versions need a fine one.
-                now = time.time_ns()
-                os.utime(file, ns=(now, now))
-                os.fsync(file)
-                if _digest_on_disk(partials, name) != digest:
+                if self._settle(partials, name, file, labels, attributes, key) != digest:
                     raise self._place.damaged(key)
                 with self._locked(partials):
                     self._publish(top, partials, name, parts, if_version=if_version, if_absent=if_absent)
@@ -253,6 +287,17 @@ class DirectoryStore:
                 while rest:
                     rest = rest[os.write(file, rest) :]
         return hasher.hexdigest()
+
+    def _settle(
+        self, partials: int, name: str, file: int, labels: Mapping[str, str], attributes: Attributes, key: str
+    ) -> str:
+        """Describe a written file and bring it to the disk; its digest as it is read back."""
+        _set_labels(file, labels, attributes, key)
+        # File systems stamp writes by a coarse clock; versions need a fine one.
+        now = time.time_ns()
+        os.utime(file, ns=(now, now))
+        os.fsync(file)
+        return _digest_on_disk(partials, name)
 
     def _publish(
         self, top: int, partials: int, name: str, parts: list[str], *, if_version: str | None, if_absent: bool

@@ -1,0 +1,102 @@
+"""The plane that lets the stores do it: copies inside one service, and pulls by the destination's service.
+
+No byte passes through this process, so that the content is proven by what the stores themselves state: the manifest's
+digest belongs to one version of the source; that version's checksum and the new object's, each computed by its store
+over the whole content, are equal. Where the two state no common checksum the new object is read back and its content
+digest compared. The label that says so much of an object (`lintas-digest`) is left out, because it would be visible
+before the proof.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tasks.core.attributes import Description
+from tasks.core.dataset import DIGEST_METADATA, content_digest
+from tasks.core.errors import IntegrityError, Invalid
+from tasks.core.plane import Arrived, Load, copied, described_at, write_of
+from tasks.core.ports import ServerSideStore
+from tasks.core.retries import in_parallel, with_retries
+
+if TYPE_CHECKING:
+    from tasks.core.ports import ObjectInfo, Store, Write
+
+CONTENT = "content"
+"""Name of Lintas' own content digest among an object's checksums."""
+
+_STRONGEST_FIRST = ("crc64nvme", "md5", "crc32c")
+
+
+class ServerSidePlane:
+    """Has the destination bring the objects.
+
+    Args:
+        in_flight: How many objects at a time.
+        attempts: How often one object is tried when a store answers `Retryable`.
+    """
+
+    def __init__(self, *, in_flight: int = 16, attempts: int = 4) -> None:
+        self._in_flight = in_flight
+        self._attempts = attempts
+
+    def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
+        """See `Plane.carry`. Raises `Invalid` when the destination brings nothing from there by itself."""
+        way = way_between(source, destination)
+        if way is None or not isinstance(destination, ServerSideStore):
+            raise Invalid(f"{destination.cloud} brings nothing from {source.cloud} by itself", "let the move stream")
+        bring, stop = destination.server_side, threading.Event()
+
+        def one(load: Load) -> None:
+            def attempt() -> None:
+                info = described_at(load, source)
+                made = bring.copy(source, load.source_key, info.version, _unlabelled(load, info))
+                by = proven(load, info, made, destination)
+                arrived(load, copied(load, made.version, by, way))
+
+            with_retries(attempt, self._attempts, stop)
+
+        in_parallel(one, loads, self._in_flight, stop)
+
+
+def way_between(source: Store, destination: Store) -> str | None:
+    """How the destination would bring objects from there by itself, or None. Asks neither store."""
+    if not hasattr(type(destination), "server_side") or not isinstance(destination, ServerSideStore):
+        return None
+    return destination.server_side.way(source)
+
+
+def proven(load: Load, info: ObjectInfo, made: ObjectInfo, destination: Store) -> str:
+    """How the new object is known to have the entry's content.
+
+    Args:
+        load: What was to be carried.
+        info: The source's object, in the version whose digest the entry has.
+        made: The new object.
+        destination: Its store.
+
+    Raises:
+        IntegrityError: It has another content. It was removed.
+    """
+    entry, by = load.entry, ""
+    if CONTENT in made.checksums:
+        same, by = made.checksums[CONTENT] == entry.digest, f"blake3 of the copy, read back by {destination.cloud}"
+    elif common := [name for name in _STRONGEST_FIRST if name in info.checksums and name in made.checksums]:
+        same = info.checksums[common[0]] == made.checksums[common[0]]
+        by = f"{common[0]} of source and copy, each as its store computed it"
+    else:
+        digest, _ = content_digest(destination.get(load.key, version=made.version))
+        same, by = digest == entry.digest, f"blake3, read back from {destination.cloud}"
+    if not same or made.size_bytes != entry.size_bytes:
+        destination.delete(load.key)
+        raise IntegrityError(
+            f"{destination.cloud} made another content of '{entry.path}' than its manifest says",
+            "check the source, then run the move again",
+        )
+    return by
+
+
+def _unlabelled(load: Load, info: ObjectInfo) -> Write:
+    kept = {name: value for name, value in info.metadata.items() if name != DIGEST_METADATA}
+    return write_of(load, Description(kept, info.attributes), labelled=False)
