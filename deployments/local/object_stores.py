@@ -157,6 +157,27 @@ def azurite(ports: Mapping[str, int], data: Path, log: Path, account: str, key: 
     )
 
 
+def azure_pulls(port: int, log: Path, azurite: str, account: str, key: Path) -> Process:
+    """Put Block From URL from any source, in front of Azurite; see `deployments.local.azure_pulls`.
+
+    Args:
+        port: Where it listens.
+        log: File that takes its output.
+        azurite: URL of Azurite's Blob service, without the account.
+        account: The only account.
+        key: File with the account's key, in base64.
+    """
+    command = [sys.executable, "-m", "deployments.local.azure_pulls", "--port", str(port), "--azurite", azurite]
+    return Process(
+        name="azure-pulls",
+        command=[*command, "--account", account, "--key-file", str(key)],
+        ready=answers(f"http://{HOST}:{port}/{account}", 400),
+        log=log,
+        environment=MODULES,
+        port=port,
+    )
+
+
 def sqs(port: int, log: Path) -> Process:
     """Moto's server, for SQS. Its queues are in memory: gone when it ends."""
     return Process(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tasks.core.attributes import Description
 from tasks.core.dataset import DIGEST_METADATA, content_digest
@@ -60,7 +60,7 @@ class ServerSidePlane:
         in_parallel(one, loads, self._in_flight, stop)
 
 
-def way_between(source: Store, destination: Store) -> str | None:
+def way_between(source: Store, destination: Store) -> Literal["server-side", "pull"] | None:
     """How the destination would bring objects from there by itself, or None. Asks neither store."""
     if not hasattr(type(destination), "server_side") or not isinstance(destination, ServerSideStore):
         return None

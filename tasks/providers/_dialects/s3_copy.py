@@ -129,11 +129,11 @@ class S3Copy:
 
         try:
             parts = in_parallel(copy_part, spans, _PARTS_IN_FLIGHT, threading.Event())
-            parts.sort(key=lambda part: part["PartNumber"])
+            named: list[Any] = sorted(parts, key=lambda part: part["PartNumber"])
             with translated(self._place, write.key, WRITE_CODES):
                 self._client.complete_multipart_upload(
                     **upload,
-                    MultipartUpload={"Parts": parts},
+                    MultipartUpload={"Parts": named},
                     MpuObjectSize=write.size_bytes,
                     ChecksumType="FULL_OBJECT",
                     **self._describing.asking,

@@ -76,7 +76,10 @@ class S3Direct:
         return None if has_tags(answer.headers) else Description(*self._describing.read(answer.headers))
 
     def link(self, key: str, *, valid_s: int) -> Link:
-        asked: dict[str, Any] = {"Bucket": self._place.bucket, "Key": key, **self._describing.asking}
+        if self._describing.requester_pays:
+            # Whoever follows the link would have to say so in a header of its own.
+            raise self._place.denied()
+        asked = {"Bucket": self._place.bucket, "Key": key}
         with translated(self._place, key):
             return Link(self._client.generate_presigned_url("get_object", Params=asked, ExpiresIn=valid_s))
 

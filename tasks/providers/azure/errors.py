@@ -10,11 +10,12 @@ from contextlib import contextmanager
 
 from azure.core import exceptions as azure
 
-from tasks.core.errors import LintasError
+from tasks.core.errors import LintasError, Terminal
 from tasks.providers._dialects.objects import Place, retry_after_s
 
 _NO_BUCKET = frozenset({"ContainerNotFound", "ContainerDisabled", "ResourceNotFound"})
 _CHANGED = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet"})
+_SOURCE_UNREAD = "CannotVerifyCopySource"
 _BUSY = frozenset({"ServerBusy", "InternalError", "OperationTimedOut"})
 # Writers of one blob share its uncommitted blocks: whoever commits first drops those of the others.
 _COLLIDED = frozenset(
@@ -78,6 +79,10 @@ def refusal(status: int, code: str, headers: Mapping[str, str] | None, place: Pl
     """
     if status == 429 or code in _BUSY or (status >= 500 and status != 501):
         return place.busy(retry_after_s(headers))
+    if code == _SOURCE_UNREAD:
+        return Terminal(
+            f"{place.cloud} cannot read what it was to bring into {place}", "let it reach the source, or turn pulls off"
+        )
     if status in (401, 403):
         return place.denied()
     if status == 404:
