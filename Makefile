@@ -9,7 +9,7 @@ export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types conformance clouds faults bench-mover bench-gate bench-placement bench-gateway browser lock docs clean
+.PHONY: help setup setup-dev demo test lint types conformance clouds faults bench-mover bench-plan bench-gate bench-placement bench-gateway browser lock docs clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,9 @@ bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
 
 bench-gate: setup-dev ## The privacy gate against decoding alone and against Presidio
 	$(BIN)/python -m benchmarks.gate
+
+bench-plan: setup-dev ## Planning 10 to 1,000,000 objects: seconds and memory
+	$(BIN)/python -m benchmarks.planning
 
 bench-placement bench-gateway: ## Not there yet
 	@echo "$@: what it would measure is not built yet" >&2; exit 1

@@ -9,9 +9,10 @@ from prefect import flow
 from flows.forms import Dataset
 from tasks.core.dataset import DatasetURI
 from tasks.core.findings import Finding
+from tasks.core.planning import TransferPlan
 from tasks.core.policy import Place
 from tasks.core.privacy import Cleared, Refused
-from tasks.core.transfer import Receipt, TransferPlan
+from tasks.core.transfer import Receipt
 from tasks.privacy import Clearance, Outgoing, judge, keep_clearance, recall_clearance, scan_dataset, treat
 from tasks.registry import installation
 from tasks.storage import copy_cleared, manifest_of, plan_move

@@ -26,6 +26,7 @@ from tasks.uploads import SqliteUploads
 
 _SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 30.0
+_PAGE_ROWS = 10_000
 _SCHEMA = """
 CREATE TABLE journal (
     cloud TEXT NOT NULL, bucket TEXT NOT NULL, key TEXT NOT NULL,
@@ -106,6 +107,21 @@ class SqliteJournal:
                 (cloud, bucket, key, version, size_bytes),
             ).fetchone()
         return None if row is None else str(row[0])
+
+    def between(self, cloud: str, bucket: str, first: str, last: str) -> Iterator[tuple[str, str, int, str]]:
+        """Key, version, size and digest of the keys from `first` to `last`."""
+        page: list[tuple[str, str, int, str]] = []
+        while not page or len(page) == _PAGE_ROWS:
+            with self._database.reading() as connection:
+                page = connection.execute(
+                    "SELECT key, version, size_bytes, digest FROM journal WHERE cloud = ? AND bucket = ?"
+                    " AND key >= ? AND key <= ? AND key > ? ORDER BY key LIMIT ?",
+                    (cloud, bucket, first, last, page[-1][0] if page else "", _PAGE_ROWS),
+                ).fetchall()
+            if not page:
+                return
+            yield from page
+            first = page[-1][0]
 
     def record(self, cloud: str, bucket: str, key: str, version: str, size_bytes: int, digest: str) -> None:
         """Remember the digest in place of what was known of this key."""

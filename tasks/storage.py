@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from tasks.artifacts import show_progress, show_table
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import NotFound
+from tasks.core.fetching import fetch
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.plane.routes import plane_for, route_between
+from tasks.core.planning import TransferPlan, TransferPrices, plan_transfer
 from tasks.core.privacy import Cleared
-from tasks.core.transfer import CopiedObject, Receipt, TransferPlan, TransferPrices, copy, fetch, plan_transfer
+from tasks.core.transfer import CopiedObject, Receipt, copy
 from tasks.registry import installation
 from tasks.steps import say, step
 
@@ -49,15 +52,16 @@ def plan_move(
         route=route_between(here.store_of(source), here.store_of(destination)),
     )
     say(
-        f"{len(plan.to_send)} of {len(manifest)} objects to send, {plan.bytes_to_send:,} bytes, {plan.cost_usd:.4f} USD"
+        f"{plan.objects_to_send} of {len(manifest)} objects to send, {plan.bytes_to_send:,} bytes,"
+        f" {in_usd(plan.cost_usd)}"
     )
     show_table(
         f"plan-{destination.cloud}",
         [
-            {"what": "add", "objects": len(plan.add), "bytes": sum(entry.size_bytes for entry in plan.add)},
-            {"what": "replace", "objects": len(plan.replace), "bytes": sum(e.size_bytes for e, _ in plan.replace)},
-            {"what": "remove", "objects": len(plan.remove), "bytes": 0},
-            {"what": "keep", "objects": len(plan.keep), "bytes": sum(entry.size_bytes for entry in plan.keep)},
+            {"what": "add", "objects": len(plan.add), "bytes": plan.add.size_bytes},
+            {"what": "replace", "objects": len(plan.replace), "bytes": plan.replace.size_bytes},
+            {"what": "remove", "objects": len(plan.remove), "bytes": plan.remove.size_bytes},
+            {"what": "keep", "objects": len(plan.keep), "bytes": plan.keep.size_bytes},
         ],
         f"Plan {source} -> {destination}: route {plan.route}, {in_usd(plan.cost_usd)}",
     )
@@ -104,7 +108,7 @@ def copy_cleared(plan: TransferPlan, verdict: Cleared) -> Receipt:
         f"receipt-{plan.destination.cloud}",
         [
             {"path": item.path, "bytes": item.size_bytes, "digest": item.digest[:16], "verified by": item.verified_by}
-            for item in receipt.copied[:200]
+            for item in islice(receipt.copied, 200)
         ],
         f"Receipt {plan.destination}: digest {receipt.digest}",
     )
@@ -122,7 +126,7 @@ def _present(destination: DatasetURI) -> Manifest:
     try:
         return read_manifest(here.store_of(destination), destination, here.records.journal, trust_labels=True)
     except NotFound:
-        return Manifest(())
+        return Manifest.of(())
 
 
 def in_usd(amount: float | None) -> str:

@@ -114,7 +114,16 @@ class MemoryJournal:
     def known(self, cloud: str, bucket: str, key: str, version: str, size_bytes: int) -> str | None:
         return self.digests.get((cloud, bucket, key, version, size_bytes))
 
+    def between(self, cloud: str, bucket: str, first: str, last: str) -> Iterator[tuple[str, str, int, str]]:
+        latest = {
+            key: (key, version, size_bytes, digest)
+            for (a_cloud, a_bucket, key, version, size_bytes), digest in self.digests.items()
+            if (a_cloud, a_bucket) == (cloud, bucket) and first <= key <= last
+        }
+        yield from latest.values()
+
     def record(self, cloud: str, bucket: str, key: str, version: str, size_bytes: int, digest: str) -> None:
+        self.digests.pop((cloud, bucket, key, version, size_bytes), None)
         self.digests[(cloud, bucket, key, version, size_bytes)] = digest
 
     def record_all(self, rows: Sequence[tuple[str, str, str, str, int, str]]) -> None:

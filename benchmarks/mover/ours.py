@@ -9,7 +9,7 @@ import time
 
 from tasks.core.cloud import CloudConfig, Secret
 from tasks.core.dataset import DatasetURI, Entry
-from tasks.core.listing import list_objects
+from tasks.core.listing import listed_rows
 from tasks.core.plane import CopiedObject, Load
 from tasks.core.plane.direct import DirectPlane
 from tasks.core.ports import DirectStore, Store
@@ -44,13 +44,9 @@ def main() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF)
     started = time.monotonic()
     loads = [
-        Load(
-            Entry(uri.path(info.key), info.size_bytes, work["digests"][info.key], info.version),
-            info.key,
-            info.key,
-            None,
-        )
-        for info in list_objects(source, uri)
+        Load(Entry(path, size_bytes, work["digests"][uri.key(path)], version), uri.key(path), uri.key(path), None)
+        for batch in listed_rows(source, uri)
+        for path, size_bytes, version in zip(*(batch.column(at).to_pylist() for at in range(3)), strict=True)
     ]
     listed_s = time.monotonic() - started
     plane = DirectPlane(in_flight=work["in_flight"], budget_bytes=work["budget_bytes"])

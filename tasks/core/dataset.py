@@ -88,12 +88,14 @@ class Entry:
         size_bytes: Exact size of the content.
         digest: Content digest, 64 hexadecimal characters (see the module's text).
         version: The store's own id of this content, for conditional reads; not part of the dataset's identity.
+        assumed: Whether nobody has verified the digest: the user accepted size and time of modification instead.
     """
 
     path: str
     size_bytes: int
     digest: str
     version: str = field(default="", compare=False)
+    assumed: bool = field(default=False, compare=False)
 
 
 class ContentHasher:

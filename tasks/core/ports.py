@@ -268,6 +268,10 @@ class Journal(Protocol):
 
     def known(self, cloud: str, bucket: str, key: str, version: str, size_bytes: int) -> str | None: ...
 
+    def between(self, cloud: str, bucket: str, first: str, last: str) -> Iterator[tuple[str, str, int, str]]:
+        """Key, version, size in bytes and digest of the keys from `first` to `last`, in any order."""
+        ...
+
     def record(self, cloud: str, bucket: str, key: str, version: str, size_bytes: int, digest: str) -> None: ...
 
     def record_all(self, rows: Sequence[tuple[str, str, str, str, int, str]]) -> None:

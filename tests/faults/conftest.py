@@ -18,9 +18,10 @@ from tasks.core.dataset import DatasetURI
 from tasks.core.errors import LintasError
 from tasks.core.listing import read_manifest
 from tasks.core.plane import Plane
+from tasks.core.planning import plan_transfer
 from tasks.core.ports import Store
 from tasks.core.privacy import Cleared, VerdictKey
-from tasks.core.transfer import Receipt, copy, plan_transfer
+from tasks.core.transfer import Receipt, copy
 from tests.conformance.stores import MIB, open_store, pointed_at, put, random_bytes, unfinished_uploads
 from tests.memory_store import MemoryJournal
 from tests.servers import ObjectClouds, rclone_environment

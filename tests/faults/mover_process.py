@@ -15,8 +15,9 @@ from tasks.core.cloud import CloudConfig, Secret
 from tasks.core.dataset import DatasetURI
 from tasks.core.listing import read_manifest
 from tasks.core.plane.direct import DirectPlane
+from tasks.core.planning import plan_transfer
 from tasks.core.privacy import Cleared, VerdictKey
-from tasks.core.transfer import copy, plan_transfer
+from tasks.core.transfer import copy
 from tasks.records import Records
 from tasks.registry import providers
 

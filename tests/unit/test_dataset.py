@@ -65,10 +65,11 @@ def test_a_path_cannot_be_listed_twice() -> None:
 
 def test_a_published_manifest_comes_back_and_a_damaged_one_does_not() -> None:
     manifest = Manifest.of([Entry("ä/b", 3, "d" * 64, "v")])
-    assert Manifest.from_jsonl(manifest.to_jsonl()) == manifest
-    for damaged in (manifest.to_jsonl().replace(b'"size_bytes": 3', b'"size_bytes": 4'), b"{", b""):
+    text = b"".join(manifest.to_jsonl())
+    assert list(Manifest.from_jsonl([text])) == list(manifest)
+    for damaged in (text.replace(b'"size_bytes": 3', b'"size_bytes": 4'), text.partition(b"\n")[0], b"{", b"[]", b""):
         with pytest.raises(IntegrityError):
-            Manifest.from_jsonl(damaged)
+            Manifest.from_jsonl([damaged])
 
 
 def test_only_what_is_not_known_is_read() -> None:
