@@ -63,7 +63,7 @@ faults: setup-dev ## Kills, cuts, storms and wrong bytes, seeded: the whole camp
 bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
 	$(BIN)/python -m benchmarks.mover
 
-bench-gate: setup-dev ## The privacy gate against decoding alone and against Presidio
+bench-gate: setup-dev $(VENV)/bench/.installed ## The privacy gate against decoding alone and against Presidio
 	$(BIN)/python -m benchmarks.gate
 
 bench-plan: setup-dev ## Planning 10 to 1,000,000 objects: seconds and memory
@@ -75,11 +75,21 @@ bench-placement bench-gateway: ## Not there yet
 browser: setup-dev ## The pages, in a headless Chromium
 	$(BIN)/python -m pytest tests/browser
 
+# Presidio has an environment of its own: it asks for an older numpy than Lintas.
+$(VENV)/bench/.installed: $(UV) requirements/bench.txt
+	$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/bench
+	$(UV) pip install --quiet --python $(VENV)/bench/bin/python --require-hashes -r requirements/bench.txt
+	@touch $@
+
 lock: $(UV) ## Resolve the versions anew
 	$(UV) pip compile --quiet --upgrade pyproject.toml --extra local --group dev --group build --group docs --generate-hashes \
 		--no-emit-index-url --python-version 3.11 --universal -o requirements/dev.txt
 	$(UV) pip compile --quiet pyproject.toml --extra local --group build --generate-hashes --no-emit-index-url \
 		--python-version 3.11 --universal -c requirements/dev.txt -o requirements/run.txt
+	$(UV) pip compile --quiet pyproject.toml --extra nlp --generate-hashes --no-emit-index-url \
+		--python-version 3.11 --universal -c requirements/dev.txt -o requirements/nlp.txt
+	$(UV) pip compile --quiet --group bench --generate-hashes --no-emit-index-url \
+		--python-version 3.11 --universal -o requirements/bench.txt
 
 docs: setup-dev ## The documentation, as pages under site/
 	$(BIN)/mkdocs build --strict
