@@ -64,7 +64,7 @@ bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
 	$(BIN)/python -m benchmarks.mover
 
 bench-gate: setup-dev $(VENV)/bench/.installed ## The privacy gate against decoding alone and against Presidio
-	$(BIN)/python -m benchmarks.gate
+	$(BIN)/python -m benchmarks.privacy
 
 bench-plan: setup-dev ## Planning 10 to 1,000,000 objects: seconds and memory
 	$(BIN)/python -m benchmarks.planning

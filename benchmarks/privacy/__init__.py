@@ -1,0 +1,1 @@
+"""The privacy gate's benchmark."""

@@ -1,0 +1,118 @@
+"""`python -m benchmarks.privacy`: the privacy gate against Presidio and against decoding alone; build/bench-gate.json.
+
+The table has twenty columns of invented data and knows what is in each cell. Presidio is given the first rows of it,
+with every entity switched on that both know, and its rate is taken for the whole; Lintas searches all rows for all
+that it knows. Rates are rows per second of processor time, so that neither gains from threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from benchmarks.privacy import ours, rival
+from benchmarks.privacy.scores import Score, scores
+from benchmarks.privacy.table import ENTITY_COLUMNS, LOOK_ALIKES, make_table
+from tasks.core.detectors.entities import ENTITIES
+
+BUILD = Path(__file__).parents[2] / "build"
+LOOK_ALIKE_COLUMNS = ("order_number", "sku")
+
+
+def measure(rows: int, rival_rows: int, seed: int) -> dict[str, Any]:
+    """All figures."""
+    made = make_table(rows, seed)
+    table, labels = made.table, made.labels
+    text_mb = {name: table[name].nbytes / 1e6 for name in labels}
+    seconds = ours.column_seconds(table)
+    store, manifest, packed_bytes = ours.stored(table, 4)
+    alone_s, both_s, report = ours.decode_and_scan(store, manifest)
+    theirs = rival.run({name: table[name][:rival_rows].to_pylist() for name in labels}, list(ENTITIES))
+    found = ours.cells_found(table, list(labels))
+    entities = sorted({entity for cells in labels.values() for cell in cells for entity in cell})
+    first = {name: cells[:rival_rows] for name, cells in labels.items()}
+    rates = {"lintas": rows / sum(seconds.values()), "presidio": rival_rows / theirs.cpu_s}
+    return {
+        "rows": rows,
+        "columns": table.num_columns,
+        "text_mb": sum(text_mb.values()),
+        "parquet_mb": packed_bytes / 1e6,
+        "load": os.getloadavg()[0],
+        "presidio": {"version": theirs.version, "rows": rival_rows, "entities": theirs.entities},
+        "rows_per_cpu_s": rates,
+        "times_presidio": rates["lintas"] / rates["presidio"],
+        "decode_s": alone_s,
+        "decode_and_scan_s": both_s,
+        "decode_ratio": both_s / alone_s,
+        "column_mb_per_cpu_s": {name: text_mb[name] / seconds[name] for name in labels},
+        "flagged_share": {name: sum(map(bool, found[name])) / rows for name in LOOK_ALIKES},
+        "columns_found": {
+            name: sorted({each.entity for each in report.findings if each.column == name and each.confidence >= 0.5})
+            for name in table.column_names
+        },
+        "scores": {
+            "lintas": _dicts(scores(found, labels, entities)),
+            "lintas_same_rows": _dicts(scores({n: c[:rival_rows] for n, c in found.items()}, first, entities)),
+            "presidio": _dicts(scores(theirs.above(0.0), first, entities)),
+            "presidio_above_half": _dicts(scores(theirs.above(0.5), first, entities)),
+        },
+    }  # fmt: skip
+
+
+def _dicts(of: dict[str, Score]) -> dict[str, dict[str, object]]:
+    return {entity: score.as_dict() for entity, score in of.items()}
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    """The figures as tables for docs/benchmarks.md."""
+    rates = figures["rows_per_cpu_s"]
+    dense = {name: rate for name, rate in figures["column_mb_per_cpu_s"].items() if name in ENTITY_COLUMNS}
+    lines = [
+        f"{figures['rows']:,} rows x {figures['columns']} columns, {figures['text_mb']:.0f} MB of text, load "
+        f"{figures['load']:.1f}; Presidio {figures['presidio']['version']} on {figures['presidio']['rows']:,} rows.",
+        "",
+        "| what | measured |",
+        "| --- | --- |",
+        f"| Lintas, rows a CPU-second | {rates['lintas']:,.0f} |",
+        f"| Presidio without NLP, rows a CPU-second | {rates['presidio']:,.0f} |",
+        f"| times Presidio | {figures['times_presidio']:,.0f} |",
+        f"| decoding Parquet alone, s | {figures['decode_s']:.2f} |",
+        f"| decoding and scanning, s (times decoding) | {figures['decode_and_scan_s']:.2f} "
+        f"({figures['decode_ratio']:.1f}) |",
+        f"| dense columns, MB of text a CPU-second, least to most | {min(dense.values()):.0f} to "
+        f"{max(dense.values()):.0f} |",
+        *(f"| cells of `{name}` flagged | {figures['flagged_share'][name]:.2%} |" for name in LOOK_ALIKE_COLUMNS),
+        "",
+        "| entity | Lintas recall / precision | Presidio recall / precision | Presidio, scores from 0.5 |",
+        "| --- | --- | --- | --- |",
+    ]
+    for entity, mine in figures["scores"]["lintas"].items():
+        cells = [mine, figures["scores"]["presidio"][entity], figures["scores"]["presidio_above_half"][entity]]
+        known = entity in figures["presidio"]["entities"]
+        shown = [f"{_share(cell['recall'])} / {_share(cell['precision'])}" for cell in cells]
+        lines.append(f"| {entity} | {shown[0]} | {shown[1] if known else 'not known'} | {shown[2] if known else ''} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print, and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--presidio-rows", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=20_251)
+    asked = parser.parse_args()
+    figures = measure(asked.rows, asked.presidio_rows, asked.seed)
+    BUILD.mkdir(exist_ok=True)
+    (BUILD / "bench-gate.json").write_text(json.dumps(figures, indent=2) + "\n")
+    print(markdown(figures))
+
+
+if __name__ == "__main__":
+    main()

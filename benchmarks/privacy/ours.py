@@ -1,0 +1,90 @@
+"""The gate on the same table: how fast, beside decoding alone, and what it finds cell by cell."""
+
+from __future__ import annotations
+
+import io
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.core.dataset import DatasetURI
+from tasks.core.detectors.columns import ColumnState
+from tasks.core.detectors.row_groups import BoundedParquet
+from tasks.core.detectors.scan import scan
+from tasks.core.detectors.spans import spans
+from tasks.core.detectors.tables import BATCH_ROWS, Source
+from tasks.core.findings import ScanReport
+from tasks.core.listing import read_manifest
+from tasks.core.manifest import Manifest
+from tests.memory_store import MemoryStore
+
+URI = DatasetURI("memory", "bench", "table")
+ROUNDS = 3
+
+
+def stored(table: pa.Table, objects: int) -> tuple[MemoryStore, Manifest, int]:
+    """The table as Parquet objects in a store, its manifest, and how many bytes they have."""
+    store = MemoryStore()
+    each = -(-table.num_rows // objects)
+    total = 0
+    for at in range(objects):
+        sink = io.BytesIO()
+        pq.write_table(table.slice(at * each, each), sink, compression="zstd", row_group_size=50_000)
+        store.put(URI.key(f"part-{at}.parquet"), [sink.getvalue()], size_bytes=sink.tell())
+        total += sink.tell()
+    return store, read_manifest(store, URI), total
+
+
+def column_seconds(table: pa.Table) -> dict[str, float]:
+    """The processor time that searching each column takes, from Arrow in memory; medians."""
+    took: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for name, column in zip(table.column_names, pl.from_arrow(table), strict=True):
+            state = ColumnState(name)
+            started = time.process_time()
+            for at in range(0, len(column), BATCH_ROWS):
+                state.add(column[at : at + BATCH_ROWS])
+            took.setdefault(name, []).append(time.process_time() - started)
+    return {name: statistics.median(times) for name, times in took.items()}
+
+
+def decode_and_scan(store: MemoryStore, manifest: Manifest) -> tuple[float, float, ScanReport]:
+    """Wall seconds of decoding alone and of decoding and scanning, two objects at a time, interleaved; medians."""
+
+    def decode(entry: Any) -> int:
+        source = Source.open(store, URI, entry)
+        return sum(batch.num_rows for batch in BoundedParquet(source).batches())
+
+    def decode_all() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(decode, manifest))
+
+    reports: list[ScanReport] = []
+    alone: list[float] = []
+    both: list[float] = []
+    for _ in range(ROUNDS):
+        alone.append(_timed(decode_all))
+        both.append(_timed(lambda: reports.append(scan(store, URI, manifest, in_flight=2))))
+    return statistics.median(alone), statistics.median(both), reports[-1]
+
+
+def _timed(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def cells_found(table: pa.Table, columns: list[str]) -> dict[str, list[set[str]]]:
+    """By column, for each row the entities that `lintas scan --spans` tells of."""
+    store, manifest, _ = stored(table, 1)
+    found: dict[str, list[set[str]]] = {name: [set() for _ in range(table.num_rows)] for name in columns}
+    for span in spans(store, URI, manifest):
+        if span["column"] in found:
+            found[span["column"]][span["row"]].add(span["entity"])
+    return found
