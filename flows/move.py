@@ -2,11 +2,13 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 
 from flows.forms import Dataset
+from tasks.conversion import convert_outgoing
+from tasks.core.conversion import Conversion
 from tasks.core.dataset import DatasetURI
 from tasks.core.findings import Finding
 from tasks.core.planning import TransferPlan
@@ -41,6 +43,7 @@ class Moved:
             made a treated copy.
         verdict: The clearance it travelled under.
         policy: Its policy's name.
+        conversion: What became of the objects on the way; empty when they went as they were.
         cost_usd: The plan's estimate of egress; None when the price is unknown.
         elapsed_s: Of the whole, with scan and verdict.
     """
@@ -51,6 +54,7 @@ class Moved:
     receipt: Receipt
     verdict: Cleared
     policy: str
+    conversion: str
     cost_usd: float | None
     elapsed_s: float
 
@@ -79,6 +83,7 @@ class Moved:
             "route": self.receipt.route,
             "verdict": "cleared",
             "policy": self.policy,
+            "conversion": self.conversion,
             "treated": self.receipt.digest != self.source_digest,
             "cost_usd": self.cost_usd,
             "elapsed_s": self.elapsed_s,
@@ -86,7 +91,14 @@ class Moved:
 
 
 @flow(name="move", flow_run_name="move {source} -> {destination}")
-def move(source: Dataset, destination: Dataset, policy: str = "flights", delete: bool = False) -> Moved:
+def move(
+    source: Dataset,
+    destination: Dataset,
+    policy: str = "flights",
+    delete: bool = False,
+    compress: Literal["", "zstd"] = "",
+    format: Literal["", "parquet"] = "",
+) -> Moved:
     """Move a dataset from one cloud to another after the privacy gate has cleared it.
 
     Args:
@@ -94,9 +106,12 @@ def move(source: Dataset, destination: Dataset, policy: str = "flights", delete:
         destination: Where it should be, in the same form. A missing bucket is created.
         policy: Name of a policy under policies_dir, or the path of a YAML file.
         delete: Remove objects that only the destination has. Without it their presence refuses the move.
+        compress: Compress what is not compressed yet on the way.
+        format: What CSV and JSON lines become on the way.
     """
     started = time.monotonic()
-    ready = prepare(source, destination, policy, delete)
+    conversion = Conversion.of(compress, format)
+    ready = prepare(source, destination, policy, delete, conversion)
     receipt = copy_cleared(ready.plan, ready.verdict)
     return Moved(
         source=ready.source,
@@ -105,12 +120,13 @@ def move(source: Dataset, destination: Dataset, policy: str = "flights", delete:
         receipt=receipt,
         verdict=ready.verdict,
         policy=policy,
+        conversion=conversion.label,
         cost_usd=ready.plan.cost_usd,
         elapsed_s=time.monotonic() - started,
     )
 
 
-def prepare(source: str, destination: str, policy: str, delete: bool) -> Prepared:
+def prepare(source: str, destination: str, policy: str, delete: bool, conversion: Conversion | None = None) -> Prepared:
     """Everything of a move up to the plan; nothing at the destination is touched.
 
     Raises:
@@ -119,15 +135,16 @@ def prepare(source: str, destination: str, policy: str, delete: bool) -> Prepare
     here = installation()
     origin, target, rules = here.parse(source), here.parse(destination), here.policy(policy)
     manifest = manifest_of(origin)
-    cleared = recall_clearance(origin, manifest, rules, target)
+    wanted = conversion or Conversion()
+    cleared = recall_clearance(origin, manifest, rules, target, wanted.label)
     if cleared is None:
         report = scan_dataset(origin, manifest)
-        outgoing = treat(origin, manifest, report, rules, target)
+        outgoing = convert_outgoing(treat(origin, manifest, report, rules, target), wanted)
         verdict = judge(outgoing, rules, target)
         if isinstance(verdict, Refused):
             raise verdict.violation()
         cleared = Clearance(outgoing, verdict, report.findings)
-        keep_clearance(cleared, manifest, rules, target)
+        keep_clearance(cleared, manifest, rules, target, wanted.label)
     leaving = cleared.outgoing
     plan = plan_move(leaving.uri, leaving.manifest, target, charged_as=origin.cloud, delete=delete)
     return Prepared(origin, cleared.findings, leaving, cleared.verdict, plan)

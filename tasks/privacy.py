@@ -52,15 +52,23 @@ class Clearance:
 
 
 @step(name="recall", run_name="recall the clearance of {uri} for {destination}")
-def recall_clearance(uri: DatasetURI, manifest: Manifest, policy: Policy, destination: DatasetURI) -> Clearance | None:
+def recall_clearance(
+    uri: DatasetURI, manifest: Manifest, policy: Policy, destination: DatasetURI, conversion: str = ""
+) -> Clearance | None:
     """The clearance that this very dataset got for this destination under this policy and this version of the gate.
+
+    Args:
+        uri, manifest: The dataset.
+        policy: The policy.
+        destination: Where it would go.
+        conversion: What it would be converted to on the way; see `tasks.core.conversion.Conversion.label`.
 
     Returns:
         None when there is none, when its signature does not verify, or when the treated copy is not there any more
         as it was cleared: then the gate does its work anew.
     """
     here = installation()
-    path = _clearance_file(manifest, policy, destination)
+    path = _clearance_file(manifest, policy, destination, conversion)
     if not path.is_file():
         return None
     try:
@@ -79,9 +87,11 @@ def recall_clearance(uri: DatasetURI, manifest: Manifest, policy: Policy, destin
     return Clearance(Outgoing(leaving, present, manifest.digest, None), verdict, findings)
 
 
-def keep_clearance(clearance: Clearance, manifest: Manifest, policy: Policy, destination: DatasetURI) -> None:
+def keep_clearance(
+    clearance: Clearance, manifest: Manifest, policy: Policy, destination: DatasetURI, conversion: str = ""
+) -> None:
     """Keep a clearance for the next move of the same dataset to the same place; it is signed and holds no value."""
-    path = _clearance_file(manifest, policy, destination)
+    path = _clearance_file(manifest, policy, destination, conversion)
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {
         "uri": str(clearance.outgoing.uri),
@@ -93,12 +103,12 @@ def keep_clearance(clearance: Clearance, manifest: Manifest, policy: Policy, des
     partial.replace(path)
 
 
-def _clearance_file(manifest: Manifest, policy: Policy, destination: DatasetURI) -> Path:
+def _clearance_file(manifest: Manifest, policy: Policy, destination: DatasetURI, conversion: str) -> Path:
     here = installation()
     jurisdiction = here.cloud(destination.cloud).jurisdiction
     # With another pseudonym key the same dataset would leave with other tokens.
     tokens = here.pseudonym_key.derive("clearances").hex()
-    about = [version("lintas"), manifest.digest, policy.digest, str(destination), jurisdiction, tokens]
+    about = [version("lintas"), manifest.digest, policy.digest, str(destination), jurisdiction, tokens, conversion]
     name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:40]
     return here.settings.state_dir / "clearances" / f"{name}.json"
 

@@ -23,7 +23,7 @@ from tasks.steps import say, step
 def manifest_of(uri: DatasetURI, *, reread: bool = False) -> Manifest:
     """List a dataset with a digest of every object; see `tasks.core.listing.read_manifest`."""
     here = installation()
-    manifest = read_manifest(here.store_of(uri), uri, here.records.journal, reread=reread)
+    manifest = read_manifest(here.store_of(uri), uri, here.records.journal, reread=reread, refuse_archived=True)
     say(f"{uri} holds {len(manifest)} objects, {manifest.size_bytes:,} bytes, digest {manifest.digest[:16]}")
     return manifest
 

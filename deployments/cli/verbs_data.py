@@ -13,6 +13,8 @@ Dataset = Annotated[str, typer.Argument(metavar="URI", help="The dataset: cloud:
 Source = Annotated[str, typer.Argument(metavar="SRC", help="Where the dataset is: cloud://bucket/prefix.")]
 Destination = Annotated[str, typer.Argument(metavar="DST", help="Where it should be: cloud://bucket/prefix.")]
 PolicyName = Annotated[str, typer.Option("--policy", help="A policy under policies_dir, or the path of a YAML file.")]
+Compress = Annotated[str, typer.Option("--compress", help="Compress on the way what is not compressed yet: zstd.")]
+ToFormat = Annotated[str, typer.Option("--format", help="What CSV and JSON lines become on the way: parquet.")]
 Delete = Annotated[bool, typer.Option("--delete", help="Remove objects that only the destination has.")]
 
 
@@ -115,12 +117,16 @@ def plan(
     destination: Destination,
     policy: PolicyName = "flights",
     delete: Delete = False,
+    compress: Compress = "",
+    format_name: ToFormat = "",
     as_json: AsJson = False,
 ) -> None:
     """What a move would do: the verdict, objects and bytes to send, cost. Moves nothing."""
     from flows.move import prepare
+    from tasks.core.conversion import Conversion
 
-    prepared = prepare(source, destination, policy, delete)
+    conversion = Conversion.of(compress, format_name)
+    prepared = prepare(source, destination, policy, delete, conversion)
     planned = prepared.plan
     facts = {
         "source": source,
@@ -128,6 +134,7 @@ def plan(
         "source_digest": prepared.outgoing.source_digest,
         "digest": planned.manifest.digest,
         "route": planned.route,
+        "conversion": conversion.label,
         "add": len(planned.add),
         "replace": len(planned.replace),
         "remove": len(planned.remove),
@@ -150,12 +157,16 @@ def move(
     destination: Destination,
     policy: PolicyName = "flights",
     delete: Delete = False,
+    compress: Compress = "",
+    format_name: ToFormat = "",
     as_json: AsJson = False,
 ) -> None:
     """Move a dataset after the gate has cleared it; run again, it moves only what changed."""
     from flows.move import move as flow
+    from tasks.core.conversion import Conversion
 
-    moved = flow.fn(source, destination, policy, delete)
+    conversion = Conversion.of(compress, format_name)
+    moved = flow.fn(source, destination, policy, delete, conversion.compress, conversion.format)
     if as_json:
         print_json(moved.as_json())
         return

@@ -38,6 +38,7 @@ def read_manifest(
     trust_labels: bool = False,
     like: Manifest | None = None,
     selection: Selection | None = None,
+    refuse_archived: bool = False,
     in_flight: int = 8,
     attempts: int = 4,
 ) -> Manifest:
@@ -57,16 +58,17 @@ def read_manifest(
         like: Assume of an object that nothing is known of that it is this manifest's, when it has its path and size
             and was not written before it. The entry is marked as assumed, and the journal learns nothing.
         selection: Only these objects; the manifest says so.
+        refuse_archived: Refuse a dataset of which some objects could not be read now, as a move's source.
         in_flight: How many objects are looked up or read at the same time; memory is bounded by this many chunks.
         attempts: How often one object is tried when the store answers `Retryable`.
 
     Raises:
         NotFound: The bucket does not exist.
         PreconditionFailed: An object changed while it was read; the caller starts again.
-        Invalid: The store lists a name that is not text.
+        Invalid: The store lists a name that is not text; or objects are archived, and the caller refuses them.
     """
     reader = _Reader(store, uri, journal, trust_labels and not reread, in_flight, attempts)
-    listed = listed_rows(store, uri, selection)
+    listed = listed_rows(store, uri, selection, refuse_archived=refuse_archived)
     published = None if reread else _published_rows(store, uri)
     writer = ManifestWriter(selection)
     for found, stated, similar in aligned(listed, published or (), () if reread or like is None else like.rows):
@@ -85,21 +87,29 @@ def read_manifest(
     return writer.done()
 
 
-def listed_rows(store: Store, uri: DatasetURI, selection: Selection | None = None) -> Rows:
+def listed_rows(
+    store: Store, uri: DatasetURI, selection: Selection | None = None, *, refuse_archived: bool = False
+) -> Rows:
     """The listing in order of paths: `path`, `size_bytes`, `version`, `modified`.
 
-    Lintas' own objects and directory markers (empty objects whose key ends in a slash) are no part of it.
+    Lintas' own objects and directory markers (empty objects whose key ends in a slash) are no part of it. Raises
+    `Invalid` when objects are archived and `refuse_archived` is set.
     """
     try:
-        return in_order(_listed(store, uri, selection), _LISTED)
+        return in_order(_listed(store, uri, selection, refuse_archived), _LISTED)
     except UnicodeEncodeError:
         raise Invalid(f"{uri} holds an object whose name is not text", "rename it, in UTF-8") from None
 
 
-def _listed(store: Store, uri: DatasetURI, selection: Selection | None) -> Iterator[Batch]:
+def _listed(store: Store, uri: DatasetURI, selection: Selection | None, refuse_archived: bool) -> Iterator[Batch]:
     infos, above = store.list(uri.key_prefix), len(uri.key_prefix)
+    archived, first = 0, ""
     while some := list(islice(infos, BATCH_ROWS)):
         paths = [info.key[above:] for info in some]
+        if refuse_archived:
+            unread = [info.key[above:] for info in some if info.archived]
+            unread = [path for path in unread if not selection or selection.takes(path)]
+            archived, first = archived + len(unread), first or next(iter(unread), "")
         sizes = [info.size_bytes for info in some]
         batch = batch_of(_LISTED, [paths, sizes, [info.version for info in some], [info.modified for info in some]])
         path = batch.column("path")
@@ -109,6 +119,11 @@ def _listed(store: Store, uri: DatasetURI, selection: Selection | None) -> Itera
         if selection:
             batch = batch.filter(pa.array(map(selection.takes, batch.column("path").to_pylist()), pa.bool_()))
         yield batch
+    if archived:
+        raise Invalid(
+            f"{archived} objects of {uri} are archived and cannot be read (first: '{first}')",
+            "have their store restore them, or leave them out with --exclude",
+        )
 
 
 def published_manifest(store: Store, uri: DatasetURI) -> Manifest | None:

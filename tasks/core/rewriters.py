@@ -283,13 +283,13 @@ def rewrite(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
     try:
         if not source.packing:
             return _REWRITERS[kind](source, needed, sink)
-        with pa.CompressedOutputStream(pa.PythonFile(_LeftOpen(sink), mode="w"), source.packing) as packed:
+        with pa.CompressedOutputStream(pa.PythonFile(LeftOpen(sink), mode="w"), source.packing) as packed:
             return _REWRITERS[kind](source, needed, packed)
     except UnpackError as error:
         raise cannot_be_treated(source.entry.path, str(error)) from None
 
 
-class _LeftOpen(io.RawIOBase):
+class LeftOpen(io.RawIOBase):
     """A file that stays open when the stream above it is closed."""
 
     def __init__(self, sink: IO[bytes]) -> None:

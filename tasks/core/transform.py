@@ -10,10 +10,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING
 
-from tasks.core.dataset import DIGEST_METADATA, ContentHasher, DatasetURI, Entry
+from tasks.core.dataset import DIGEST_METADATA, DatasetURI, Entry, content_digest
 from tasks.core.detectors.scan import safe_path
 from tasks.core.detectors.tables import Source
 from tasks.core.errors import NotFound
@@ -23,6 +24,7 @@ from tasks.core.rewriters import rewrite
 from tasks.core.treatments import ObjectTreatment, PseudonymKey
 
 if TYPE_CHECKING:
+    from tasks.core.attributes import Attributes
     from tasks.core.ports import Store
 
 _IN_MEMORY_BYTES = 32 * 1024 * 1024
@@ -80,21 +82,48 @@ def _copy_object(
     entry: Entry,
 ) -> Entry | None:
     needed = treatment_of(entry, treatment, keys)
+    attributes = kept_with_copy(source, uri, entry)
     if not needed.columns:
-        pieces = source.get(uri.key(entry.path), version=entry.version or None)
-        return _put(into, into_uri, entry.path, pieces, entry.size_bytes, entry.digest)
+        return unchanged(source, uri, into, into_uri, entry, attributes)
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as spool:
         if not rewrite(Source.open(source, uri, entry), needed, spool):
             return None
-        spool.seek(0)
-        hasher = ContentHasher()
-        for piece in _pieces(spool):
-            hasher.update(piece)
-        spool.seek(0)
-        return _put(into, into_uri, entry.path, _pieces(spool), hasher.size_bytes, hasher.hexdigest())
+        return written(into, into_uri, entry.path, spool, attributes)
 
 
-def _put(into: Store, uri: DatasetURI, path: str, pieces: Iterator[bytes], size_bytes: int, digest: str) -> Entry:
+def kept_with_copy(source: Store, uri: DatasetURI, entry: Entry) -> Attributes:
+    """What goes along with a copy that is made here: how the content is served and how often it is read.
+
+    User metadata, tags and file names stay behind: the gate has looked at the content alone.
+    """
+    return replace(source.head(uri.key(entry.path)).attributes, tags={}, content_disposition="")
+
+
+def unchanged(
+    source: Store, uri: DatasetURI, into: Store, into_uri: DatasetURI, entry: Entry, attributes: Attributes
+) -> Entry:
+    """Write an object as it is into a copy of its dataset, unless it is there."""
+    pieces = source.get(uri.key(entry.path), version=entry.version or None)
+    return _put(into, into_uri, entry.path, pieces, entry.size_bytes, entry.digest, attributes)
+
+
+def written(into: Store, uri: DatasetURI, path: str, file: IO[bytes], attributes: Attributes) -> Entry:
+    """Write a file that was made here into a copy of a dataset, unless its content is there."""
+    file.seek(0)
+    digest, size_bytes = content_digest(_pieces(file))
+    file.seek(0)
+    return _put(into, uri, path, _pieces(file), size_bytes, digest, attributes)
+
+
+def _put(
+    into: Store,
+    uri: DatasetURI,
+    path: str,
+    pieces: Iterator[bytes],
+    size_bytes: int,
+    digest: str,
+    attributes: Attributes,
+) -> Entry:
     key = uri.key(path)
     try:
         there = into.head(key)
@@ -102,15 +131,16 @@ def _put(into: Store, uri: DatasetURI, path: str, pieces: Iterator[bytes], size_
         there = None
     if there is not None and (there.metadata.get(DIGEST_METADATA), there.size_bytes) == (digest, size_bytes):
         return Entry(path, size_bytes, digest, there.version)
-    written = into.put(
+    made = into.put(
         key,
         pieces,
         size_bytes=size_bytes,
         metadata={DIGEST_METADATA: digest},
+        attributes=attributes,
         if_version=there.version if there else None,
         if_absent=there is None,
     )
-    return Entry(path, size_bytes, digest, written.version)
+    return Entry(path, size_bytes, digest, made.version)
 
 
 def _pieces(file: IO[bytes]) -> Iterator[bytes]:

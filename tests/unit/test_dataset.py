@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from blake3 import blake3
 
@@ -107,3 +109,17 @@ def test_markers_and_lintas_own_objects_are_no_part_of_a_dataset() -> None:
 
 def test_a_dataset_without_a_published_manifest_has_none() -> None:
     assert published_manifest(MemoryStore(), URI) is None
+
+
+def test_archived_objects_are_named_before_anything_moves_and_only_where_it_matters() -> None:
+    store = MemoryStore()
+    for name in ("a", "b", "c"):
+        store.write(f"data/{name}", b"x")
+    for key in ("data/b", "data/c"):
+        content, info = store.objects[key]
+        store.objects[key] = (content, replace(info, archived=True))
+
+    with pytest.raises(Invalid, match=r"2 objects of .* are archived .*'b'"):
+        read_manifest(store, URI, refuse_archived=True)
+
+    assert len(read_manifest(store, URI)) == 3

@@ -109,6 +109,10 @@ class Place:
             "check the network and the disks on the way, then run it again",
         )
 
+    def archived(self, key: str | None) -> Invalid:
+        """The object's storage class keeps it where it cannot be read."""
+        return Invalid(f"'{key}' in {self} is archived and cannot be read", "have its store restore it first")
+
     def beyond_the_end(self, key: str | None) -> Invalid:
         """A range reaches beyond the object's last byte."""
         return Invalid(f"'{key}' in {self} ends before the bytes that were asked for", "ask for bytes that it has")

@@ -50,6 +50,7 @@ S3_CODES: Mapping[str, Sentence] = MappingProxyType(
         ),
         **dict.fromkeys(("IncompleteBody", "RequestTimeout"), Place.cut),
         **dict.fromkeys(("InvalidRange", "416"), Place.beyond_the_end),
+        "InvalidObjectState": Place.archived,
         "BucketAlreadyExists": _bucket(Place.name_taken),
         **{
             code: lambda place, _key, code=code: place.rejected(code)

@@ -16,6 +16,7 @@ from tasks.providers._dialects.objects import Place, retry_after_s
 _NO_BUCKET = frozenset({"ContainerNotFound", "ContainerDisabled", "ResourceNotFound"})
 _CHANGED = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet"})
 _SOURCE_UNREAD = "CannotVerifyCopySource"
+_ARCHIVED = "BlobArchived"
 _BUSY = frozenset({"ServerBusy", "InternalError", "OperationTimedOut"})
 # Writers of one blob share its uncommitted blocks: whoever commits first drops those of the others.
 _COLLIDED = frozenset(
@@ -87,6 +88,8 @@ def refusal(status: int, code: str, headers: Mapping[str, str] | None, place: Pl
         return place.denied()
     if status == 404:
         return place.missing(None if code in _NO_BUCKET else key)
+    if code == _ARCHIVED:
+        return place.archived(key)
     if code in _COLLIDED:
         return place.collided(key)
     if code in _CHANGED or status in (304, 412):
