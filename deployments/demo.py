@@ -49,7 +49,7 @@ class LifecycleSeen:
 
 
 def deploy(prefect_api_url: str) -> None:
-    """Make the work pool and apply prefect.yaml. Raises `Terminal` with Prefect's last line when it fails."""
+    """Make the work pool, apply prefect.yaml and the automations. Raises `Terminal` with Prefect's last line."""
     # The twin's client sends nothing about its user anywhere, whatever the shell says.
     os.environ["DO_NOT_TRACK"] = "1"
     from prefect.client.orchestration import get_client
@@ -57,11 +57,14 @@ def deploy(prefect_api_url: str) -> None:
     from prefect.exceptions import ObjectAlreadyExists
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from deployments.automations import apply_automations
+
     with temporary_settings({PREFECT_API_URL: prefect_api_url}), get_client(sync_client=True) as client:
         try:
             client.create_work_pool(WorkPoolCreate(name="lintas", type="process"))
         except ObjectAlreadyExists:
             client.read_work_pool("lintas")
+        apply_automations(client)
     done = subprocess.run(
         [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"],
         cwd=REPOSITORY,
@@ -79,7 +82,8 @@ def deploy_once(prefect_api_url: str, mark: Path) -> None:
     """Apply prefect.yaml unless this very content was applied to this server's database before; see `deploy`."""
     from tasks.core.directory import directory_manifest
 
-    about = f"{directory_manifest(REPOSITORY / 'flows', skip=('__pycache__',)).digest} {_file_digest('prefect.yaml')}"
+    files = [_file_digest(name) for name in ("prefect.yaml", "deployments/automations.py")]
+    about = " ".join([directory_manifest(REPOSITORY / "flows", skip=("__pycache__",)).digest, *files])
     if mark.is_file() and mark.read_text() == about:
         return
     deploy(prefect_api_url)
