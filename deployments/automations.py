@@ -43,7 +43,7 @@ def automations() -> list[AutomationCore]:
                 threshold=1,
                 within=timedelta(seconds=within_s),
             ),
-            actions=[ChangeFlowRunState(state=StateType.CRASHED, message=why)],
+            actions=[ChangeFlowRunState(state=StateType.CRASHED, name=None, message=why, force=False)],
         )
 
     heartbeat = "prefect.flow-run.heartbeat"
