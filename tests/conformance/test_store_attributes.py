@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 
 import pytest
 
@@ -11,7 +12,7 @@ from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid
 from tasks.core.plane.wire import Wire
 from tasks.core.ports import Answer, DirectStore, SentPart, Store, Write
-from tests.conformance.stores import MIB, over_a_network, random_bytes
+from tests.conformance.stores import MIB, over_a_network, put, random_bytes, read
 
 KEPT = Attributes(
     content_type="text/csv; charset=utf-8",
@@ -98,6 +99,16 @@ def test_the_answer_to_a_direct_read_describes_the_object_or_says_that_it_does_n
         described = store.direct.described(key, answer)
 
         assert described in (None, Description(LABELS, attributes))
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"text" * 1000, mtime=0), b"not gzip at all"], ids=["true", "false"])
+def test_an_object_that_is_said_to_be_compressed_is_read_as_it_is_stored(
+    store: Store, prefix: str, content: bytes
+) -> None:
+    version = put(store, f"{prefix}packed", content, attributes=KEPT)
+
+    assert read(store, f"{prefix}packed", version=version) == content
+    assert read(store, f"{prefix}packed", start=2, length=5) == content[2:7]
 
 
 def test_an_object_of_which_nothing_is_said_is_plain(store: Store, prefix: str) -> None:

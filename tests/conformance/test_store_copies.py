@@ -10,7 +10,7 @@ import pytest
 from tasks.core.attributes import Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import DIGEST_METADATA, Entry, content_digest
-from tasks.core.errors import IntegrityError, LintasError, NotFound, PreconditionFailed
+from tasks.core.errors import IntegrityError, LintasError, NotFound, PreconditionFailed, Retryable
 from tasks.core.plane import CopiedObject, Load
 from tasks.core.plane.routes import plane_for, route_between
 from tasks.core.plane.server_side import ServerSidePlane
@@ -183,6 +183,29 @@ def test_a_copy_that_the_service_refuses_streams_instead_and_says_so(
     assert read(store, f"{prefix}to") == b"content"
     assert done[0].route in ("direct", "stream")
     assert "not allowed here" in said[0]
+
+
+def test_a_copy_whose_answer_was_lost_is_known_again(
+    store: Store, source: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.cloud in ("azure", "onprem"):
+        pytest.skip("states no checksum by which it would be known; the next run finds it and reads it")
+    work = load(source, prefix, b"content")
+    assert isinstance(store, ServerSideStore)
+    real, calls = store.server_side.copy, list[str]()
+
+    def losing(source: Store, key: str, version: str, write: Write) -> ObjectInfo:
+        calls.append(key)
+        made = real(source, key, version, write)
+        if len(calls) == 1:
+            raise Retryable("the answer was lost")
+        return made
+
+    monkeypatch.setattr(store.server_side, "copy", losing)
+
+    (item,) = carried(ServerSidePlane(), work, source, store)
+
+    assert (len(calls), item.version) == (2, store.head(f"{prefix}to").version)
 
 
 def refusing(*_: object) -> Iterator[None]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tasks.core.errors import PreconditionFailed
+from tasks.core.attributes import Attributes
+from tasks.core.errors import NotFound, PreconditionFailed
 from tasks.core.plane.direct import DirectPlane
+from tasks.core.plane.stream import StreamPlane
 from tests.conformance.stores import MIB, put
 from tests.faults.conftest import MakeTrial
 
@@ -73,4 +77,52 @@ def test_an_object_that_somebody_else_wrote_meanwhile_is_never_overwritten(
         move.move(Late())
 
     assert b"".join(destination.get(move.target.key(path))) == b"somebody else's"
+    move.require_clean()
+
+
+KEPT = Attributes("text/csv", "gzip", "id", 'attachment; filename="x.csv"', "max-age=60", {"stage": "raw"})
+
+
+@pytest.mark.parametrize("plane", [DirectPlane, StreamPlane])
+@pytest.mark.parametrize(("near", "far"), [("aws", "azure"), ("azure", "google"), ("google", "coreweave")])
+def test_what_is_kept_with_objects_arrives_with_them(
+    trial: MakeTrial, near: str, far: str, plane: type[DirectPlane | StreamPlane]
+) -> None:
+    move = trial(near, far, (10, 9 * MIB))
+    source, destination = move.stores()
+    for path, content in move.content.items():
+        put(source, move.source.key(path), content, metadata={"owner_team": "größe"}, attributes=KEPT)
+
+    move.move(plane())
+
+    for path in move.content:
+        found = destination.head(move.target.key(path))
+        assert found.metadata.items() >= {"owner_team": "größe"}.items()
+        assert replace(found.attributes, tier="") == KEPT
+        assert b"".join(destination.get(move.target.key(path))) == move.content[path]
+
+
+@pytest.mark.parametrize("plane", [DirectPlane, StreamPlane])
+@pytest.mark.parametrize("size_bytes", [10, 20 * MIB], ids=["whole", "in-parts"])
+@pytest.mark.parametrize("vanishes", [True, False], ids=["vanishes", "changes"])
+@pytest.mark.parametrize(("near", "far"), [("aws", "azure"), ("azure", "google"), ("google", "aws")])
+def test_a_source_that_is_another_one_in_mid_move_is_never_seen_at_the_far_end(
+    trial: MakeTrial, near: str, far: str, size_bytes: int, vanishes: bool, plane: type[DirectPlane | StreamPlane]
+) -> None:
+    move = trial(near, far, [size_bytes])
+    (path,) = move.content
+    source, destination = move.stores()
+
+    class Meddling(plane):
+        def carry(self, *arguments) -> None:
+            if vanishes:
+                source.delete(move.source.key(path))
+            else:
+                put(source, move.source.key(path), move.content[path][::-1])
+            super().carry(*arguments)
+
+    with pytest.raises((NotFound, PreconditionFailed)):
+        move.move(Meddling())
+
+    assert list(destination.list("")) == []
     move.require_clean()

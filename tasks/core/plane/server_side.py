@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tasks.core.attributes import Description
 from tasks.core.dataset import DIGEST_METADATA, content_digest
-from tasks.core.errors import IntegrityError, Invalid
+from tasks.core.errors import IntegrityError, Invalid, NotFound, PreconditionFailed
 from tasks.core.plane import Arrived, Load, copied, described_at, write_of
 from tasks.core.ports import ServerSideStore
 from tasks.core.retries import in_parallel, with_retries
@@ -51,7 +51,13 @@ class ServerSidePlane:
         def one(load: Load) -> None:
             def attempt() -> None:
                 info = described_at(load, source)
-                made = bring.copy(source, load.source_key, info.version, _unlabelled(load, info))
+                try:
+                    made = bring.copy(source, load.source_key, info.version, _unlabelled(load, info))
+                except PreconditionFailed:
+                    settled = _own_copy(load, info, destination)
+                    if settled is None:
+                        raise
+                    made = settled
                 by = proven(load, info, made, destination)
                 arrived(load, copied(load, made.version, by, way))
 
@@ -95,6 +101,16 @@ def proven(load: Load, info: ObjectInfo, made: ObjectInfo, destination: Store) -
             "check the source, then run the move again",
         )
     return by
+
+
+def _own_copy(load: Load, info: ObjectInfo, destination: Store) -> ObjectInfo | None:
+    """What is at the destination, if it is this very content: a copy whose answer was lost meets its own result."""
+    try:
+        there = destination.head(load.key)
+    except NotFound:
+        return None
+    same = any(there.checksums.get(name) == value for name, value in info.checksums.items())
+    return there if same and there.size_bytes == info.size_bytes and there.version != load.replaces else None
 
 
 def _unlabelled(load: Load, info: ObjectInfo) -> Write:

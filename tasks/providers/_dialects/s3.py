@@ -40,6 +40,7 @@ from tasks.providers._dialects.objects import (
 from tasks.providers._dialects.s3_describing import (
     STORAGE_CLASS,
     Describing,
+    conditions,
     has_tags,
     is_restored,
     stated_checksums,
@@ -281,11 +282,7 @@ class S3Store:
         if_absent: bool = False,
     ) -> ObjectInfo:
         describing = self._describing.parameters(metadata, attributes)
-        condition: dict[str, Any] = {}
-        if if_absent:
-            condition["IfNoneMatch"] = "*"
-        elif if_version is not None:
-            condition["IfMatch"] = _etag(if_version)
+        condition = conditions(if_version, if_absent)
         pieces = rechunk(exactly(body, size_bytes, self._place, key), part_bytes(size_bytes, _MOST_PARTS))
         if size_bytes <= CHUNK_BYTES:
             answer = self._put_whole(key, b"".join(pieces), describing, condition)

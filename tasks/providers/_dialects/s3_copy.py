@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.ports import ObjectInfo, Write
 from tasks.core.retries import in_parallel
+from tasks.providers._dialects.s3_describing import conditions
 from tasks.providers._dialects.s3_errors import WRITE_CODES, translated
 
 if TYPE_CHECKING:
@@ -74,11 +75,7 @@ class S3Copy:
             **self._describing.asking,
         }
         described = self._describing.parameters(write.metadata, write.attributes)
-        condition: dict[str, Any] = {}
-        if write.if_absent:
-            condition["IfNoneMatch"] = "*"
-        elif write.if_version is not None:
-            condition["IfMatch"] = f'"{write.if_version}"'
+        condition = conditions(write.if_version, write.if_absent)
         if write.size_bytes <= self.most_at_once_bytes:
             self._copy_whole(write, pinned, described, condition)
         else:

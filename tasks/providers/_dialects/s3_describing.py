@@ -92,6 +92,13 @@ class Describing:
         return storage_class in self.classes.unreadable and not restored
 
 
+def conditions(if_version: str | None, if_absent: bool) -> dict[str, Any]:
+    """The conditions of a write as boto3 takes them."""
+    if if_absent:
+        return {"IfNoneMatch": "*"}
+    return {"IfMatch": f'"{if_version}"'} if if_version is not None else {}
+
+
 def is_restored(headers: Mapping[str, str]) -> bool:
     """Whether an archived object's copy can be read, by `x-amz-restore`."""
     return 'ongoing-request="false"' in headers.get("x-amz-restore", "")

@@ -13,7 +13,7 @@ from tasks.core.attributes import Description
 from tasks.core.errors import LintasError
 from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
 from tasks.providers._dialects.objects import Place, range_header
-from tasks.providers._dialects.s3_describing import Describing, has_tags
+from tasks.providers._dialects.s3_describing import Describing, conditions, has_tags
 from tasks.providers._dialects.s3_errors import S3_CODES, WRITE_CODES, translate, translated
 from tasks.providers._dialects.sigv4 import Signer, canonical_query
 
@@ -132,11 +132,6 @@ class S3Direct:
         whole = 0
         for part in parts:
             whole = self._checksum.joined(whole, self._checksum.value(part.proof), part.size_bytes)
-        condition: dict[str, Any] = {}
-        if write.if_absent:
-            condition["IfNoneMatch"] = "*"
-        elif write.if_version is not None:
-            condition["IfMatch"] = f'"{write.if_version}"'
         named: list[Any] = [
             {"PartNumber": part.number, "ETag": part.tag, f"Checksum{self._checksum.algorithm}": part.proof}
             for part in parts
@@ -150,7 +145,7 @@ class S3Direct:
                 MpuObjectSize=write.size_bytes,
                 ChecksumType="FULL_OBJECT",
                 **self._checksum.parameter(whole),
-                **condition,
+                **conditions(write.if_version, write.if_absent),
             )
         return answer["ETag"].strip('"')
 

@@ -25,7 +25,7 @@ from azure.storage.blob import BlobBlock, BlobClient, ContainerClient
 from tasks.core.errors import NotFound, PreconditionFailed
 from tasks.core.ports import DirectStore, ObjectInfo, Write
 from tasks.core.retries import in_parallel
-from tasks.providers.azure.describing import Describing
+from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import translated
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class AzureCopy:
                 source_etag=f'"{version}"',
                 source_match_condition=MatchConditions.IfNotModified,
                 **described,
-                **_condition(write),
+                **conditions(write.if_version, write.if_absent),
             )
             pause_s = _FIRST_LOOK_S
             while (state := blob.get_blob_properties().copy.status) == "pending":
@@ -136,7 +136,9 @@ class AzureCopy:
         blocks = [BlobBlock(f"{upload}-{number:06}") for number, _, _ in pulled]
         with translated(self._place, write.key):
             blob.commit_block_list(
-                blocks, **self._describing.arguments(write.metadata, write.attributes), **_condition(write)
+                blocks,
+                **self._describing.arguments(write.metadata, write.attributes),
+                **conditions(write.if_version, write.if_absent),
             )
         whole: int | None = 0
         for _, length, crc64 in pulled:
@@ -154,11 +156,3 @@ class AzureCopy:
         if stated is None:
             return None
         return int.from_bytes(bytes(stated) if not isinstance(stated, str) else base64.b64decode(stated), "little")
-
-
-def _condition(write: Write) -> dict[str, Any]:
-    if write.if_absent:
-        return {"match_condition": MatchConditions.IfMissing}
-    if write.if_version is not None:
-        return {"etag": f'"{write.if_version}"', "match_condition": MatchConditions.IfNotModified}
-    return {}

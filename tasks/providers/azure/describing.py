@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
+from azure.core import MatchConditions
 from azure.storage.blob import BlobProperties, ContentSettings, StandardBlobTier
 
 from tasks.core.attributes import PLAIN, Attributes, Description
@@ -106,6 +107,15 @@ class Describing:
             if name.startswith(_METADATA_PREFIX)
         }
         return _description(labels, content_attributes(headers))
+
+
+def conditions(if_version: str | None, if_absent: bool = False) -> dict[str, Any]:
+    """The conditions of a request as the client library takes them."""
+    if if_absent:
+        return {"match_condition": MatchConditions.IfMissing}
+    if if_version is None:
+        return {}
+    return {"etag": f'"{if_version}"', "match_condition": MatchConditions.IfNotModified}
 
 
 def identifier_of(name: str) -> str:

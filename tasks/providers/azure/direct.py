@@ -23,7 +23,6 @@ from urllib.parse import quote, urlsplit
 
 import requests
 from awscrt import checksums
-from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import (
@@ -40,7 +39,7 @@ from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import LintasError, NotFound
 from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
 from tasks.providers._dialects.objects import Place, range_header
-from tasks.providers.azure.describing import Describing
+from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import refusal, translated
 from tasks.providers.azure.store import Credential, require_kept
 
@@ -161,10 +160,7 @@ class AzureDirect:
 
     def finish(self, write: Write, upload_id: str, parts: Sequence[SentPart]) -> str:
         describing = self._describing.arguments(write.metadata, write.attributes)
-        if write.if_absent:
-            describing["match_condition"] = MatchConditions.IfMissing
-        elif write.if_version is not None:
-            describing |= {"etag": f'"{write.if_version}"', "match_condition": MatchConditions.IfNotModified}
+        describing |= conditions(write.if_version, write.if_absent)
         blocks = [BlobBlock(_block_id(upload_id, part.number)) for part in parts]
         try:
             with translated(self._place, write.key):

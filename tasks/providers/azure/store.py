@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
-from azure.core import MatchConditions
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
@@ -36,7 +35,7 @@ from tasks.providers._dialects.objects import (
     part_bytes,
 )
 from tasks.providers._dialects.storage_classes import storage_classes
-from tasks.providers.azure.describing import Describing
+from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import code_of, translated
 from tasks.providers.azure.identity import entra_credential
 
@@ -166,7 +165,12 @@ class AzureStore:
         with translated(self._place, key):
             # One request a piece; each further one is pinned to the ETag of the first.
             download = self._container.get_blob_client(key).download_blob(
-                offset=start if start or length else None, length=length, max_concurrency=1, **_only(version)
+                offset=start if start or length else None,
+                length=length,
+                max_concurrency=1,
+                # An object that is stored compressed is read as it is stored.
+                decompress=False,
+                **conditions(version),
             )
             if download.size < (length or 0):
                 raise self._place.beyond_the_end(key)
@@ -190,7 +194,7 @@ class AzureStore:
     ) -> ObjectInfo:
         require_kept(key, self._place)
         blob = self._container.get_blob_client(key)
-        condition = {"match_condition": MatchConditions.IfMissing} if if_absent else _only(if_version)
+        condition = conditions(if_version, if_absent)
         describing: dict[str, Any] = {
             **self._describing.arguments(metadata, attributes),
             **condition,
@@ -267,13 +271,6 @@ def require_kept(key: str, place: Place) -> None:
             f"{place.cloud} cannot keep '{key}' as it is spelt",
             "choose a key without '\\' and without a dot at the end of a part",
         )
-
-
-def _only(version: str | None) -> dict[str, Any]:
-    """The condition that the blob is still this version."""
-    if version is None:
-        return {}
-    return {"etag": f'"{version}"', "match_condition": MatchConditions.IfNotModified}
 
 
 def _version(etag: str) -> str:
