@@ -8,9 +8,8 @@ The client signs and sends; the bodies are pumped by the functions at the end of
 
 from __future__ import annotations
 
-import base64
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import boto3
-from awscrt import checksums
 from botocore.config import Config
 
 from tasks.core.attributes import PLAIN, Attributes
@@ -37,6 +35,7 @@ from tasks.providers._dialects.objects import (
     part_bytes,
     range_header,
 )
+from tasks.providers._dialects.s3_checksums import CRC64NVME, Checksum
 from tasks.providers._dialects.s3_describing import (
     STORAGE_CLASS,
     Describing,
@@ -60,39 +59,6 @@ _log = logging.getLogger(__name__)
 
 _MOST_PARTS = 10_000
 _CONNECTIONS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Checksum:
-    """A checksum that S3 verifies, over parts and over the whole object alike.
-
-    Args:
-        algorithm: Its name in `ChecksumAlgorithm`; `Checksum<algorithm>` is its parameter.
-        width_bytes: Length of the value.
-        over: Computes it, given the bytes and the value of the bytes before them.
-        joined: Computes that of two pieces together, given theirs and the length in bytes of the second.
-    """
-
-    algorithm: Literal["CRC32C", "CRC64NVME"]
-    width_bytes: int
-    over: Callable[[Any, int], int]
-    joined: Callable[[int, int, int], int]
-
-    def parameter(self, value: int) -> dict[str, Any]:
-        """The value as boto3 takes it."""
-        return {f"Checksum{self.algorithm}": self.text(value)}
-
-    def text(self, value: int) -> str:
-        """The value as it travels: base64 of the big-endian bytes."""
-        return base64.b64encode(value.to_bytes(self.width_bytes, "big")).decode()
-
-    def value(self, text: str) -> int:
-        """The inverse of `text`."""
-        return int.from_bytes(base64.b64decode(text), "big")
-
-
-CRC32C = Checksum("CRC32C", 4, checksums.crc32c, checksums.combine_crc32c)
-CRC64NVME = Checksum("CRC64NVME", 8, checksums.crc64nvme, checksums.combine_crc64nvme)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tasks.core.ports import Store
     from tasks.providers._dialects.objects import Place
-    from tasks.providers._dialects.s3 import Checksum
+    from tasks.providers._dialects.s3_checksums import Checksum
     from tasks.providers._dialects.s3_describing import Describing
 
 GIB = 1024**3

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from botocore.credentials import Credentials
     from mypy_boto3_s3 import S3Client
 
-    from tasks.providers._dialects.s3 import Checksum
+    from tasks.providers._dialects.s3_checksums import Checksum
 
 _MOST_PARTS = 10_000
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.ports import Store
-from tasks.providers._dialects.s3 import CRC64NVME, S3Dialect, open_s3
+from tasks.providers._dialects.s3 import S3Dialect, open_s3
+from tasks.providers._dialects.s3_checksums import CRC64NVME
 
 DIALECT = S3Dialect(
     checksum=CRC64NVME,

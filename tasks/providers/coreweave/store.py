@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.ports import Store
-from tasks.providers._dialects.s3 import CRC32C, S3Dialect, open_s3
+from tasks.providers._dialects.s3 import S3Dialect, open_s3
+from tasks.providers._dialects.s3_checksums import CRC32C
 
 DIALECT = S3Dialect(
     endpoint="https://cwobject.com",
