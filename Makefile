@@ -1,5 +1,6 @@
 # Every target does its own set-up; a second run starts warm.
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
@@ -41,8 +42,8 @@ setup-dev: setup $(VENV)/.dev ## What the tests need
 demo: setup ## The main job, whole, on this machine
 	$(BIN)/lintas demo
 
-test: setup-dev ## All tests
-	$(BIN)/python -m pytest
+test: setup-dev ## All tests, in two processes (WORKERS=0: in one)
+	$(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 
 lint: setup-dev ## Style, types and import rules
 	$(BIN)/ruff check .

@@ -1,3 +1,9 @@
 """What every test may ask for: servers, clouds that compute, the whole twin; and the table of the conformance run."""
 
-pytest_plugins = ["tests.servers", "tests.compute_clouds", "tests.whole_stack", "tests.conformance_table"]
+pytest_plugins = [
+    "tests.servers",
+    "tests.compute_clouds",
+    "tests.whole_stack",
+    "tests.conformance_table",
+    "tests.parallel",
+]
