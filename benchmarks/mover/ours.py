@@ -49,6 +49,7 @@ def main() -> None:
         for path, size_bytes, version in zip(*(batch.column(at).to_pylist() for at in range(3)), strict=True)
     ]
     listed_s = time.monotonic() - started
+    listed = resource.getrusage(resource.RUSAGE_SELF)
     plane = DirectPlane(in_flight=work["in_flight"], budget_bytes=work["budget_bytes"])
     plane.carry(loads, source, destination, lambda _load, item: arrived.append(item))
     elapsed_s = time.monotonic() - started
@@ -56,6 +57,7 @@ def main() -> None:
     facts = {
         "elapsed_s": elapsed_s,
         "listed_s": listed_s,
+        "listed_cpu_s": listed.ru_utime + listed.ru_stime - before.ru_utime - before.ru_stime,
         "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "peak_bytes": after.ru_maxrss * 1024,
         "objects": len(arrived),

@@ -170,6 +170,18 @@ class SentPart:
     digest: str
 
 
+class Proof(Protocol):
+    """A checksum of the kind that a store verifies, computed piece by piece while the bytes pass."""
+
+    def update(self, piece: memoryview, /) -> None:
+        """Add the next bytes."""
+        ...
+
+    def text(self) -> str:
+        """The checksum of all bytes so far, as the store's requests carry it."""
+        ...
+
+
 class Direct(Protocol):
     """What a store signs for others to send: the SDK's credentials and rules, without the SDK's pump.
 
@@ -191,8 +203,16 @@ class Direct(Protocol):
         """Let whoever has the link read the object for `valid_s` seconds. Denied: these credentials cannot sign one."""
         ...
 
-    def put(self, write: Write, body: memoryview) -> SignedRequest:
-        """Write a whole object under its conditions, with a checksum that the store verifies."""
+    def prepare(self, key: str) -> None:
+        """Find out, once and before anything is written, what a `proof` must be; leaves nothing visible at the key."""
+        ...
+
+    def proof(self) -> Proof:
+        """A new checksum, for one body of a `put` or a `part`."""
+        ...
+
+    def put(self, write: Write, proof: str) -> SignedRequest:
+        """Write a whole object under its conditions, with the checksum of its bytes, which the store verifies."""
         ...
 
     def written(self, write: Write, request: SignedRequest, answer: Answer) -> str:
@@ -203,8 +223,8 @@ class Direct(Protocol):
         """Open an upload in parts; returns its id. Nothing is visible before `finish`."""
         ...
 
-    def part(self, write: Write, upload_id: str, number: int, body: memoryview) -> SignedRequest:
-        """Send a part, with a checksum that the store verifies."""
+    def part(self, write: Write, upload_id: str, number: int, proof: str) -> SignedRequest:
+        """Send a part, with the checksum of its bytes, which the store verifies."""
         ...
 
     def part_tag(self, request: SignedRequest, answer: Answer) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 
 from tasks.core.dataset import CHUNK_BYTES
+from tasks.core.plane.loop import Loop, Task, parked
 
 PIECE_BYTES = 256 * 1024
 _PIECES = CHUNK_BYTES // PIECE_BYTES
@@ -14,10 +15,12 @@ class Buffers:
     """Buffers of one chunk, some of them cut into pieces for small objects; made when first needed and then reused.
 
     Args:
+        loop: What waits for them.
         budget_bytes: Sum of all buffers; at least one chunk is always there.
     """
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, loop: Loop, budget_bytes: int) -> None:
+        self._loop = loop
         self.most = max(1, budget_bytes // CHUNK_BYTES)
         self._made = 0
         self._whole: list[memoryview] = []
@@ -25,33 +28,33 @@ class Buffers:
         # How many pieces of a cut buffer are free; when all are, it is whole again.
         self._free_of: dict[int, int] = {}
         self._home: dict[int, memoryview] = {}
-        self._closed = False
-        self._changed = threading.Condition()
+        self._waiting: deque[Task] = deque()
 
-    def lease(self, size_bytes: int) -> memoryview | None:
-        """A buffer of at least this size (at most a chunk), after waiting for one; None when the move has ended."""
-        with self._changed:
-            while not self._closed:
-                found = self._piece() if size_bytes <= PIECE_BYTES else self._take()
-                if found is not None:
-                    return found
-                self._changed.wait()
-        return None
+    async def lease(self, size_bytes: int) -> memoryview:
+        """A buffer of at least this size (at most a chunk), after waiting for one."""
+        while True:
+            found = self._piece() if size_bytes <= PIECE_BYTES else self._take()
+            if found is not None:
+                return found
+            await parked(self._waiting.append)
 
     def release(self, buffer: memoryview) -> None:
         """Give a leased buffer back."""
-        with self._changed:
-            if len(buffer) == CHUNK_BYTES:
-                self._whole.append(buffer)
-            else:
-                self._put_piece(buffer)
-            self._changed.notify()
+        if len(buffer) == CHUNK_BYTES:
+            self._whole.append(buffer)
+        else:
+            self._put_piece(buffer)
+        self._wake()
 
-    def close(self) -> None:
-        """Wake everybody who waits: nothing more will be leased."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+    def grow(self, budget_bytes: int) -> None:
+        """Let there be more of them."""
+        self.most = max(self.most, budget_bytes // CHUNK_BYTES)
+        self._wake()
+
+    def _wake(self) -> None:
+        # All of them: what was given back may suit the last one only.
+        while self._waiting:
+            self._loop.resume(self._waiting.popleft())
 
     def _take(self) -> memoryview | None:
         if self._whole:

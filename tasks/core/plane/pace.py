@@ -6,65 +6,46 @@ object store never says how much it would bear.
 
 from __future__ import annotations
 
-import threading
+from collections import deque
+
+from tasks.core.plane.loop import Loop, Task, parked
 
 TICK_S = 0.2
+FIRST = 32
 _OBJECT_WORTH_BYTES = 256 * 1024
 _GAIN = 1.05
 _PATIENCE_TICKS = 15
 
 
 class Pace:
-    """The number of workers that may work at a time.
-
-    Workers are numbered; those below the limit work, the others wait. Each counts what it moved for itself, so that
-    no lock is taken on the way of an object.
+    """The number of requests that may be in flight on either side.
 
     Args:
         most: The limit's limit.
         first: What to begin with.
     """
 
-    def __init__(self, most: int, first: int = 8) -> None:
+    def __init__(self, most: int, first: int = FIRST) -> None:
         self.most = most
         self.limit = max(1, min(first, most))
-        self._moved_bytes = [0] * most
-        self._moved_objects = [0] * most
+        self._moved = 0
         self._seen = 0
         self._best = 0.0
         self._before = self.limit
         self._waiting_ticks = 0
         self._throttled = False
-        self._closed = False
-        self._grown = threading.Condition()
 
-    def may_work(self, number: int) -> bool:
-        """Wait until this worker may work; False when the move has ended."""
-        if number >= self.limit and not self._closed:
-            with self._grown:
-                while number >= self.limit and not self._closed:
-                    self._grown.wait()
-        return not self._closed
-
-    def moved(self, number: int, size_bytes: int) -> None:
-        """Worker `number` has sent this many bytes."""
-        self._moved_bytes[number] += size_bytes
-        self._moved_objects[number] += 1
+    def moved(self, size_bytes: int, objects: int) -> None:
+        """So many bytes and whole objects have been sent."""
+        self._moved += size_bytes + _OBJECT_WORTH_BYTES * objects
 
     def throttled(self) -> None:
         """A store asked for fewer requests."""
         self._throttled = True
 
-    def close(self) -> None:
-        """Let every waiting worker go home."""
-        with self._grown:
-            self._closed = True
-            self._grown.notify_all()
-
     def tick(self, elapsed_s: float) -> None:
         """Judge the time since the last tick and set the limit anew."""
-        seen = sum(self._moved_bytes) + _OBJECT_WORTH_BYTES * sum(self._moved_objects)
-        rate, self._seen = (seen - self._seen) / elapsed_s, seen
+        rate, self._seen = (self._moved - self._seen) / elapsed_s, self._moved
         if self._throttled:
             self._throttled = False
             self._set(max(1, self.limit // 2), patience=_PATIENCE_TICKS)
@@ -88,6 +69,34 @@ class Pace:
 
     def _set(self, limit: int, *, patience: int) -> None:
         self._waiting_ticks = patience
-        with self._grown:
-            self.limit = limit
-            self._grown.notify_all()
+        self.limit = limit
+
+
+class Gate:
+    """Lets as many tasks through at a time as the pace allows.
+
+    Args:
+        loop: What the others wait in.
+        pace: The limit.
+    """
+
+    def __init__(self, loop: Loop, pace: Pace) -> None:
+        self._loop, self._pace = loop, pace
+        self._inside = 0
+        self._waiting: deque[Task] = deque()
+
+    async def enter(self) -> None:
+        """Wait for room."""
+        while self._inside >= self._pace.limit:
+            await parked(self._waiting.append)
+        self._inside += 1
+
+    def leave(self) -> None:
+        """Make room."""
+        self._inside -= 1
+        self.wake()
+
+    def wake(self) -> None:
+        """Let those in who have room now; to be called when the limit has grown."""
+        for _ in range(min(len(self._waiting), self._pace.limit - self._inside)):
+            self._loop.resume(self._waiting.popleft())

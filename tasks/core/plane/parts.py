@@ -73,6 +73,11 @@ class Parted:
         start = (number - 1) * CHUNK_BYTES
         return start, min(CHUNK_BYTES, self.load.entry.size_bytes - start)
 
+    @property
+    def begun(self) -> str | None:
+        """The upload's id if it has been begun."""
+        return self._upload_id
+
     def upload_id(self) -> str:
         """The upload's id; the first who asks begins it."""
         write = self.write

@@ -13,21 +13,26 @@ import os
 import socket
 import ssl
 import struct
-import threading
 import urllib.request
+from collections.abc import Callable
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from tasks.core.errors import Retryable, Terminal
+from tasks.core.plane.loop import Loop, parked
 from tasks.core.ports import Answer, SignedRequest
 
 CONNECT_TIMEOUT_S = 20
-SILENCE_TIMEOUT_S = 60
-"""How long a connection may neither take nor give a byte."""
+
+Seen = Callable[[memoryview], float]
+"""Called with each run of bytes as it has been received; returns for how many seconds not to receive more."""
 
 _HEAD_BYTES = 64 * 1024
 _MOST_UNASKED_BYTES = 4 * 1024 * 1024
-_PIECE_BYTES = 1024 * 1024
+_PIECE_BYTES = 256 * 1024
+"""What is received before it is looked at: it is in the core's own cache then, which halves the cost of a checksum."""
+
 _ONE_RECORD_BYTES = 16 * 1024
+_RTT_AT = 68
 _END_OF_HEAD = b"\r\n\r\n"
 _TRUSTED = ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 
@@ -37,77 +42,96 @@ class Torn(OSError):
 
 
 class Wire:
-    """The connections of one move: each thread has its own, one an origin."""
+    """The connections of one pump, kept alive between requests.
 
-    def __init__(self) -> None:
-        self._mine = threading.local()
+    Args:
+        loop: What they wait in.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._idle: dict[str, list[Connection]] = {}
         self._open: set[Connection] = set()
-        self._closed = False
-        self._lock = threading.Lock()
+        self._round_trip_s: dict[str, float] = {}
 
-    def exchange(self, request: SignedRequest, body: memoryview | None, into: memoryview | None) -> Answer:
+    @property
+    def round_trip_s(self) -> float:
+        """How far away the farthest store is, by the kernel's own measure; 0 when there is none yet."""
+        return max(self._round_trip_s.values(), default=0.0)
+
+    async def exchange(
+        self, request: SignedRequest, body: memoryview | None, into: memoryview | None, seen: Seen | None = None
+    ) -> Answer:
         """Send a request and take its answer.
 
         Args:
             request: What to send.
             body: Its body; None for none. It is not copied.
             into: Where the content of a successful answer goes; a longer one is refused.
+            seen: Called with the content as it arrives; from the beginning again when the request is tried again.
 
         Raises:
             Retryable: No connection, or it was cut or fell silent. The request may or may not have been carried out.
             Terminal: The server's certificate is not trusted.
         """
-        connection, reused = self._connection(request.origin)
+        idle = self._idle.get(request.origin)
+        if idle:
+            connection = idle.pop()
+            try:
+                return await self._with(connection, request, body, into, seen)
+            except OSError as error:
+                # Servers close idle connections at any time, also at the moment when one is used again.
+                if not connection.silent:
+                    raise _cut(request.origin, error) from error
         try:
-            return connection.exchange(request, body, into)
+            connection = await self._loop.apart(lambda: Connection(request.origin))
+        except ssl.SSLCertVerificationError as error:
+            raise Terminal(f"the certificate of {request.origin} is not trusted", "install its authority's") from error
         except OSError as error:
-            self._drop(connection)
-            if not (reused and connection.silent):
-                raise _cut(request.origin, error) from error
-        # Servers close idle connections at any time, also at the moment when one is used again.
-        connection, _ = self._connection(request.origin)
+            raise _cut(request.origin, error) from error
+        connection.join(self._loop)
+        self._open.add(connection)
+        known_s = self._round_trip_s.get(request.origin, connection.round_trip_s)
+        self._round_trip_s[request.origin] = min(known_s, connection.round_trip_s)
         try:
-            return connection.exchange(request, body, into)
+            return await self._with(connection, request, body, into, seen)
         except OSError as error:
-            self._drop(connection)
             raise _cut(request.origin, error) from error
 
     def close(self) -> None:
-        """Cut every connection; calls that are under way raise `Retryable`."""
-        with self._lock:
-            self._closed = True
-            for connection in self._open:
-                connection.shut_down()
-
-    def _connection(self, origin: str) -> tuple[Connection, bool]:
-        mine: dict[str, Connection] = self._mine.__dict__
-        connection = mine.get(origin)
-        if connection is not None and connection.usable:
-            return connection, True
-        if connection is not None:
+        """Close every connection."""
+        for connection in list(self._open):
             self._drop(connection)
+        self._idle.clear()
+
+    async def _with(
+        self,
+        connection: Connection,
+        request: SignedRequest,
+        body: memoryview | None,
+        into: memoryview | None,
+        seen: Seen | None,
+    ) -> Answer:
         try:
-            connection = Connection(origin)
-        except ssl.SSLCertVerificationError as error:
-            raise Terminal(f"the certificate of {origin} is not trusted", "install its authority's") from error
-        except OSError as error:
-            raise _cut(origin, error) from error
-        mine[origin] = connection
-        with self._lock:
-            self._open.add(connection)
-            if self._closed:
-                connection.shut_down()
-        return connection, False
+            answer = await connection.exchange(request, body, into, seen)
+        except BaseException:
+            self._drop(connection)
+            raise
+        if connection.usable:
+            self._idle.setdefault(request.origin, []).append(connection)
+        else:
+            self._drop(connection)
+        return answer
 
     def _drop(self, connection: Connection) -> None:
-        self._mine.__dict__.pop(connection.origin, None)
-        with self._lock:
-            self._open.discard(connection)
+        self._open.discard(connection)
         connection.close()
 
 
 class Connection:
-    """One connection to an origin, through the environment's proxy if there is one. Not safe between threads.
+    """One connection to an origin, through the environment's proxy if there is one.
+
+    Made by a blocking call; used from the loop that it joins, by one task at a time.
 
     Raises:
         OSError: It cannot be made.
@@ -125,88 +149,120 @@ class Connection:
         self._target_prefix = ""
         self._extra = ""
         self._secure = where.scheme == "https"
-        # One call for a piece instead of one for each of its packets; TLS has records of its own.
-        self._whole = 0 if self._secure else socket.MSG_WAITALL
         self._host = where.netloc
         self._socket = self._connected(where)
+        self.round_trip_s = _round_trip_s(self._socket)
 
-    def exchange(self, request: SignedRequest, body: memoryview | None, into: memoryview | None) -> Answer:
+    def join(self, loop: Loop) -> None:
+        """Be watched by a loop from now on."""
+        self._socket.setblocking(False)
+        self._loop = loop
+        self._end = loop.watch(self._socket.fileno())
+
+    async def exchange(
+        self, request: SignedRequest, body: memoryview | None, into: memoryview | None, seen: Seen | None
+    ) -> Answer:
         """See `Wire.exchange`. Raises `OSError` when the connection is of no use any more."""
         self.silent = True
         lines = [f"{request.method} {self._target_prefix}{request.target} HTTP/1.1\r\nHost: {self._host}{self._extra}"]
         lines += [f"{name}: {value}" for name, value in request.headers.items()]
         if body is not None or request.method in ("PUT", "POST"):
             lines.append(f"Content-Length: {0 if body is None else len(body)}")
+        lines.append("\r\n")
         try:
-            self._send("\r\n".join(lines).encode("latin-1") + _END_OF_HEAD, body)
+            await self._send("\r\n".join(lines).encode("latin-1"), body)
         except (BrokenPipeError, ConnectionResetError):
             # A server that refuses may answer and close before it has read the body.
             self.usable = False
-        return self._receive(into)
-
-    def shut_down(self) -> None:
-        """Wake the thread that waits on this connection; it will see the end of it."""
-        self.usable = False
-        try:
-            # Not the TLS socket's own way, which would take the session from the thread that uses it.
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-        except OSError:
-            return  # It is gone already.
+        return await self._receive(into, seen)
 
     def close(self) -> None:
         """Close it."""
         self.usable = False
+        self._loop.forget(self._end)
         self._socket.close()
 
-    def _send(self, head: bytes, body: memoryview | None) -> None:
+    async def _send(self, head: bytes, body: memoryview | None) -> None:
         if body is None or not len(body):
-            self._socket.sendall(head)
-        elif not self._secure:
-            sent = self._socket.sendmsg([head, body])
+            await self._send_all(memoryview(head))
+        elif self._secure:
+            if len(body) <= _ONE_RECORD_BYTES:
+                await self._send_all(memoryview(head + body))
+            else:
+                await self._send_all(memoryview(head))
+                await self._send_all(body)
+        else:
+            try:
+                sent = self._socket.sendmsg([head, body])
+            except BlockingIOError:
+                sent = 0
             if sent < len(head):
-                self._socket.sendall(head[sent:])
+                await self._send_all(memoryview(head)[sent:])
                 sent = len(head)
             if sent - len(head) < len(body):
-                self._socket.sendall(body[sent - len(head) :])
-        elif len(body) <= _ONE_RECORD_BYTES:
-            self._socket.sendall(head + body)
-        else:
-            self._socket.sendall(head)
-            self._socket.sendall(body)
+                await self._send_all(body[sent - len(head) :])
 
-    def _receive(self, into: memoryview | None) -> Answer:
+    async def _send_all(self, data: memoryview) -> None:
+        at = 0
+        while at < len(data):
+            try:
+                at += self._socket.send(data[at : at + _PIECE_BYTES] if self._secure else data[at:])
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                await parked(self._end.until_writable)
+            except ssl.SSLWantReadError:
+                await parked(self._end.until_readable)
+
+    async def _some(self, into: memoryview) -> int:
+        """Receive something; the number of bytes. Raises `Torn` at the end of the connection."""
+        while True:
+            try:
+                received = self._socket.recv_into(into)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                await parked(self._end.until_readable)
+                continue
+            except ssl.SSLWantWriteError:
+                await parked(self._end.until_writable)
+                continue
+            if not received:
+                raise Torn("the connection was closed")
+            self.silent = False
+            return received
+
+    async def _receive(self, into: memoryview | None, seen: Seen | None) -> Answer:
         self._got = 0
-        status, headers = self._read_head()
+        status, headers = await self._read_head()
         while status < 200:
-            status, headers = self._read_head()
+            status, headers = await self._read_head()
         if headers.get("connection", "").lower() == "close":
             self.usable = False
         wanted = into if status in (200, 206) else None
         if status in (204, 304):
             return Answer(status, headers, b"", 0)
-        if "chunked" in headers.get("transfer-encoding", "").lower():
-            content = self._chunks()
-        elif "content-length" in headers:
+        if "content-length" in headers and "transfer-encoding" not in headers:
             size_bytes = _length(headers["content-length"])
             if wanted is not None and size_bytes <= len(wanted):
-                self._fill(wanted[:size_bytes])
+                await self._fill(wanted[:size_bytes], seen)
                 return Answer(status, headers, b"", size_bytes)
-            content = self._exactly(size_bytes)
+            content = await self._exactly(size_bytes)
+        elif "chunked" in headers.get("transfer-encoding", "").lower():
+            content = await self._chunks()
         else:
-            content = self._rest()
+            content = await self._rest()
         if wanted is None:
             return Answer(status, headers, content, len(content))
         if len(content) > len(wanted):
             raise Torn("an answer is longer than what was asked for")
         wanted[: len(content)] = content
+        if seen is not None:
+            seen(wanted[: len(content)])
         return Answer(status, headers, b"", len(content))
 
-    def _read_head(self) -> tuple[int, dict[str, str]]:
+    async def _read_head(self) -> tuple[int, dict[str, str]]:
         end = self._head.find(_END_OF_HEAD, 0, self._got)
         while end < 0:
             if self._got == _HEAD_BYTES:
                 raise Torn("an answer's head is too long")
-            self._more()
+            await self._more()
             end = self._head.find(_END_OF_HEAD, 0, self._got)
         first, *lines = self._head[:end].decode("latin-1").split("\r\n")
         self._consume(end + len(_END_OF_HEAD))
@@ -218,69 +274,76 @@ class Connection:
             headers[name.lower()] = value.strip()
         return int(first[9:12]), headers
 
-    def _more(self) -> None:
-        received = self._socket.recv_into(self._view[self._got :])
-        if not received:
-            raise Torn("the connection was closed")
-        self.silent = False
-        self._got += received
+    async def _more(self) -> None:
+        self._got += await self._some(self._view[self._got :])
 
     def _consume(self, size_bytes: int) -> None:
         rest = self._got - size_bytes
-        self._view[:rest] = bytes(self._view[size_bytes : self._got])
+        if rest:
+            self._view[:rest] = bytes(self._view[size_bytes : self._got])
         self._got = rest
 
-    def _fill(self, target: memoryview) -> None:
+    async def _fill(self, target: memoryview, seen: Seen | None = None) -> None:
         """Receive exactly as many bytes as the target holds."""
         at = min(self._got, len(target))
         target[:at] = self._view[:at]
         self._consume(at)
-        while at < len(target):
-            piece = target[at : at + _PIECE_BYTES]
-            received = self._socket.recv_into(piece, 0, self._whole)
-            if not received:
-                raise Torn("the connection was closed in the middle of a body")
-            at += received
+        shown = 0
+        while True:
+            if seen is not None and (at - shown >= _PIECE_BYTES or (at == len(target) and shown < at)):
+                pause_s = seen(target[shown:at])
+                shown = at
+                if pause_s > 0:
+                    await self._loop.sleep(pause_s)
+            if at == len(target):
+                return
+            end = len(target) if seen is None else shown + _PIECE_BYTES
+            at += await self._some(target[at:end])
 
-    def _exactly(self, size_bytes: int) -> bytes:
+    async def _exactly(self, size_bytes: int) -> bytes:
         if size_bytes > _MOST_UNASKED_BYTES:
             raise Torn("an answer is longer than what was asked for")
         content = bytearray(size_bytes)
-        self._fill(memoryview(content))
+        await self._fill(memoryview(content))
         return bytes(content)
 
-    def _chunks(self) -> bytes:
+    async def _chunks(self) -> bytes:
         content = bytearray()
         while True:
-            line = self._line().partition(b";")[0].strip()
+            line = (await self._line()).partition(b";")[0].strip()
             try:
                 size_bytes = int(line, 16)
             except ValueError as error:
                 raise Torn("an answer's chunk has no size") from error
             if size_bytes == 0:
-                while self._line():
+                while await self._line():
                     pass
                 return bytes(content)
             if len(content) + size_bytes > 2 * _MOST_UNASKED_BYTES + _HEAD_BYTES:
                 raise Torn("an answer is longer than what was asked for")
-            content += self._exactly(size_bytes)
-            self._line()
+            content += await self._exactly(size_bytes)
+            await self._line()
 
-    def _line(self) -> bytes:
+    async def _line(self) -> bytes:
         while (end := self._head.find(b"\r\n", 0, self._got)) < 0:
-            self._more()
+            if self._got == _HEAD_BYTES:
+                raise Torn("a line of an answer is too long")
+            await self._more()
         line = bytes(self._head[:end])
         self._consume(end + 2)
         return line
 
-    def _rest(self) -> bytes:
+    async def _rest(self) -> bytes:
         self.usable = False
         content = bytearray(self._view[: self._got])
-        while received := self._socket.recv(_HEAD_BYTES):
-            content += received
-            if len(content) > _MOST_UNASKED_BYTES:
-                raise Torn("an answer is longer than what was asked for")
-        return bytes(content)
+        piece = bytearray(_HEAD_BYTES)
+        while len(content) <= _MOST_UNASKED_BYTES:
+            try:
+                received = await self._some(memoryview(piece))
+            except Torn:
+                return bytes(content)
+            content += piece[:received]
+        raise Torn("an answer is longer than what was asked for")
 
     def _connected(self, where: SplitResult) -> socket.socket:
         host, port = str(where.hostname), where.port or (443 if self._secure else 80)
@@ -293,9 +356,8 @@ class Connection:
         if not self._secure:
             self._target_prefix, self._extra = self.origin, introduction
             return plain
-        self._socket = plain
         plain.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}{introduction}\r\n\r\n".encode("latin-1"))
-        status, _ = self._read_head()
+        status = _tunnelled(plain)
         if status != 200:
             plain.close()
             raise Torn(f"the proxy refused to connect (HTTP {status})")
@@ -310,13 +372,26 @@ def _length(text: str) -> int:
 
 def _dialled(host: str, port: int) -> socket.socket:
     dialled = socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S)
-    # The kernel watches for silence: Python's own timeouts cost a poll before every call.
-    dialled.settimeout(None)
-    limit = struct.pack("ll", SILENCE_TIMEOUT_S, 0)
-    dialled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    dialled.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
     dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return dialled
+
+
+def _round_trip_s(dialled: socket.socket) -> float:
+    # The smoothed round trip in microseconds, at its place in `struct tcp_info` of linux/tcp.h.
+    information = dialled.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_AT + 4)
+    return struct.unpack_from("=I", information, _RTT_AT)[0] / 1e6
+
+
+def _tunnelled(plain: socket.socket) -> int:
+    """The status of a proxy's answer to CONNECT, which has no body."""
+    head = b""
+    while _END_OF_HEAD not in head and len(head) < _HEAD_BYTES:
+        # A byte at a time: what follows the head belongs to TLS.
+        received = plain.recv(1)
+        if not received:
+            raise Torn("the proxy closed the connection")
+        head += received
+    return int(head[9:12]) if head[9:12].isdigit() else 0
 
 
 def _proxy_of(scheme: str, host: str) -> SplitResult | None:

@@ -6,8 +6,9 @@ sentence for the same trouble on every cloud.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from tasks.core.dataset import CHUNK_BYTES
@@ -194,3 +195,24 @@ def retry_after_s(headers: Mapping[str, str] | None) -> float | None:
         if name.lower() == "retry-after" and value.strip().isdigit():
             return float(value)
     return None
+
+
+class RunningChecksum:
+    """A checksum over the pieces of a body; implements `tasks.core.ports.Proof`.
+
+    Args:
+        over: Computes it, given the bytes and the value of the bytes before them.
+        text: The value as the service's requests carry it.
+    """
+
+    __slots__ = ("_over", "_text", "_value")
+
+    def __init__(self, over: Callable[[Any, int], int], text: Callable[[int], str]) -> None:
+        self._over, self._text = over, text
+        self._value = 0
+
+    def update(self, piece: memoryview) -> None:
+        self._value = self._over(piece, self._value)
+
+    def text(self) -> str:
+        return self._text(self._value)

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from tasks.core.attributes import Description
 from tasks.core.errors import LintasError
 from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
-from tasks.providers._dialects.objects import Place, range_header
+from tasks.providers._dialects.objects import Place, RunningChecksum, range_header
 from tasks.providers._dialects.s3_describing import Describing, conditions, has_tags
 from tasks.providers._dialects.s3_errors import S3_CODES, WRITE_CODES, translate, translated
 from tasks.providers._dialects.sigv4 import Signer, canonical_query
@@ -83,8 +83,13 @@ class S3Direct:
         with translated(self._place, key):
             return Link(self._client.generate_presigned_url("get_object", Params=asked, ExpiresIn=valid_s))
 
-    def put(self, write: Write, body: memoryview) -> SignedRequest:
-        proof = self._checksum.text(self._checksum.over(body, 0))
+    def prepare(self, key: str) -> None:
+        """Nothing: the dialect says what is verified."""
+
+    def proof(self) -> RunningChecksum:
+        return RunningChecksum(self._checksum.over, self._checksum.text)
+
+    def put(self, write: Write, proof: str) -> SignedRequest:
         headers = {
             **self._describing.headers(write.metadata, write.attributes),
             self._proof_header: proof,
@@ -109,8 +114,7 @@ class S3Direct:
             )
         return begun["UploadId"]
 
-    def part(self, write: Write, upload_id: str, number: int, body: memoryview) -> SignedRequest:
-        proof = self._checksum.text(self._checksum.over(body, 0))
+    def part(self, write: Write, upload_id: str, number: int, proof: str) -> SignedRequest:
         query = {"partNumber": str(number), "uploadId": upload_id}
         return self._signed("PUT", write.key, query, {**self._asking, self._proof_header: proof}, proof)
 

@@ -4,8 +4,7 @@ With an account's key the SDK signs one container for an hour at a time (a share
 carry the configured signature or a token.
 
 The service verifies CRC64 (NVME, little-endian), which costs a tenth of MD5; Azurite returns it unread. Which of the
-two is found out before the first upload in blocks, with a block that is never committed and whose checksum is wrong on
-purpose; a blob written at once carries MD5 until that is known.
+two is found out before the first upload, with a block that is never committed and whose checksum is wrong on purpose.
 https://learn.microsoft.com/rest/api/storageservices/put-block
 """
 
@@ -38,7 +37,7 @@ from tasks.core.attributes import Description
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import LintasError, NotFound
 from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
-from tasks.providers._dialects.objects import Place, range_header
+from tasks.providers._dialects.objects import Place, RunningChecksum, range_header
 from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import refusal, translated
 from tasks.providers.azure.store import Credential, require_kept
@@ -110,13 +109,19 @@ class AzureDirect:
         )
         return Link(f"{self._origin}{path}?{signature}")
 
-    def put(self, write: Write, body: memoryview) -> SignedRequest:
+    def prepare(self, key: str) -> None:
+        with self._probing:
+            if self._verifies_crc64 is None:
+                self._verifies_crc64 = self._refuses_wrong_crc64(key)
+
+    def proof(self) -> RunningChecksum | _RunningMd5:
+        return RunningChecksum(checksums.crc64nvme, _crc64_text) if self._verifies_crc64 else _RunningMd5()
+
+    def put(self, write: Write, proof: str) -> SignedRequest:
         require_kept(write.key, self._place)
-        # A blob is visible at once, so that nothing may be tried out on it.
-        name, proof = _proof(body, crc64=self._verifies_crc64 is True)
         headers = {
             "x-ms-blob-type": "BlockBlob",
-            name: proof,
+            self._proof_header: proof,
             **self._describing.headers(write.metadata, write.attributes),
         }
         if write.if_absent:
@@ -134,15 +139,10 @@ class AzureDirect:
     def begin(self, write: Write) -> str:
         require_kept(write.key, self._place)
         # Ids of one length, and of this upload alone: writers of one blob must not mix their blocks.
-        upload_id = uuid.uuid4().hex
-        with self._probing:
-            if self._verifies_crc64 is None:
-                self._verifies_crc64 = self._refuses_wrong_crc64(write, upload_id)
-        return upload_id
+        return uuid.uuid4().hex
 
-    def part(self, write: Write, upload_id: str, number: int, body: memoryview) -> SignedRequest:
-        name, proof = _proof(body, crc64=self._verifies_crc64 is True)
-        return self._block(write, upload_id, number, name, proof)
+    def part(self, write: Write, upload_id: str, number: int, proof: str) -> SignedRequest:
+        return self._block(write.key, upload_id, number, self._proof_header, proof)
 
     def part_tag(self, request: SignedRequest, answer: Answer) -> str:
         self._confirm("a block", request, answer)
@@ -182,14 +182,18 @@ class AzureDirect:
             return self._place.changed(key)
         return error
 
-    def _refuses_wrong_crc64(self, write: Write, upload_id: str) -> bool:
+    @property
+    def _proof_header(self) -> str:
+        return _CRC64 if self._verifies_crc64 else _MD5
+
+    def _refuses_wrong_crc64(self, key: str) -> bool:
         """Whether the service takes the right checksum of a byte and refuses a wrong one."""
         body = b"?"
-        name, right = _proof(memoryview(body), crc64=True)
-        _, wrong = _proof(memoryview(b"!"), crc64=True)
+        right, wrong = (_crc64_text(checksums.crc64nvme(text)) for text in (body, b"!"))
+        upload_id = uuid.uuid4().hex
         outcomes: list[tuple[int, str]] = []
         for proof in (wrong, right):
-            request = self._block(write, upload_id, 0, name, proof)
+            request = self._block(key, upload_id, 0, _CRC64, proof)
             try:
                 answer = requests.put(
                     request.origin + request.target, body, headers=dict(request.headers), timeout=_TIMEOUT
@@ -199,11 +203,11 @@ class AzureDirect:
             outcomes.append((answer.status_code, answer.headers.get("x-ms-error-code", "")))
         return outcomes == [(400, _WRONG_CRC64), (201, "")]
 
-    def _block(self, write: Write, upload_id: str, number: int, name: str, proof: str) -> SignedRequest:
+    def _block(self, key: str, upload_id: str, number: int, name: str, proof: str) -> SignedRequest:
         # The SDK encodes the ids that it is given; they must be the same here.
         block_id = base64.b64encode(_block_id(upload_id, number).encode()).decode()
         query = f"comp=block&blockid={quote(block_id, safe='')}"
-        return self._authorized("PUT", write.key, query, {name: proof, **self._describing.encrypting}, proof)
+        return self._authorized("PUT", key, query, {name: proof, **self._describing.encrypting}, proof)
 
     def _confirm(self, key: str, request: SignedRequest, answer: Answer) -> None:
         for name in (_CRC64, _MD5):
@@ -249,11 +253,21 @@ class AzureDirect:
         return token.token
 
 
-def _proof(body: memoryview, *, crc64: bool) -> tuple[str, str]:
-    if crc64:
-        value = checksums.crc64nvme(body)  # pyright: ignore[reportArgumentType]  (any buffer will do)
-        return _CRC64, base64.b64encode(value.to_bytes(8, "little")).decode()
-    return _MD5, base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+class _RunningMd5:
+    """MD5 of the pieces of a body, as Blob Storage's requests carry it."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.md5(usedforsecurity=False)
+
+    def update(self, piece: memoryview) -> None:
+        self._hash.update(piece)
+
+    def text(self) -> str:
+        return base64.b64encode(self._hash.digest()).decode()
+
+
+def _crc64_text(value: int) -> str:
+    return base64.b64encode(value.to_bytes(8, "little")).decode()
 
 
 def _block_id(upload_id: str, number: int) -> str:

@@ -31,7 +31,7 @@ from tasks.core.attributes import Description
 from tasks.core.dataset import RESERVED_PREFIX
 from tasks.core.errors import LintasError
 from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
-from tasks.providers._dialects.objects import Place, range_header
+from tasks.providers._dialects.objects import Place, RunningChecksum, range_header
 from tasks.providers.google.describing import Describing
 from tasks.providers.google.errors import refusal, translated
 
@@ -90,8 +90,13 @@ class GoogleDirect:
                 raise self._place.denied() from None
         return Link(str(url))
 
-    def put(self, write: Write, body: memoryview) -> SignedRequest:
-        proof = _crc32c(body)
+    def prepare(self, key: str) -> None:
+        """Nothing: Cloud Storage always verifies CRC32C."""
+
+    def proof(self) -> RunningChecksum:
+        return RunningChecksum(checksums.crc32c, _text)
+
+    def put(self, write: Write, proof: str) -> SignedRequest:
         headers = {
             **self._describing.headers(write.metadata, write.attributes),
             "x-goog-hash": f"crc32c={proof}",
@@ -117,9 +122,8 @@ class GoogleDirect:
             raise self._place.not_understood("no upload id")
         return f"{name}#{upload_id}"
 
-    def part(self, write: Write, upload_id: str, number: int, body: memoryview) -> SignedRequest:
+    def part(self, write: Write, upload_id: str, number: int, proof: str) -> SignedRequest:
         name, _, upload = upload_id.partition("#")
-        proof = _crc32c(body)
         query = urlencode({"partNumber": number, "uploadId": upload})
         return self._authorized("PUT", f"{self._path(name)}?{query}", {"x-goog-hash": f"crc32c={proof}"}, proof)
 
@@ -240,10 +244,6 @@ class GoogleDirect:
 
         with translated(self._place, key):
             return self._call["retry"](send)()
-
-
-def _crc32c(body: memoryview) -> str:
-    return _text(checksums.crc32c(body))  # pyright: ignore[reportArgumentType]  (any buffer will do)
 
 
 def _text(value: int) -> str:

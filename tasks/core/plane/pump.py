@@ -1,0 +1,260 @@
+"""One thread that carries objects: it reads parts into its buffers, looks at the bytes while they pass, and sends them.
+
+Reads and writes are apart: as many of each may be in flight as the pace allows, joined by the buffers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from blake3 import blake3
+
+from tasks.core.errors import PreconditionFailed, Retryable
+from tasks.core.plane import Load, own_write, write_of, wrong_bytes
+from tasks.core.plane.buffers import Buffers
+from tasks.core.plane.limits import Rate
+from tasks.core.plane.loop import Loop
+from tasks.core.plane.pace import TICK_S, Gate, Pace
+from tasks.core.plane.parts import Parted
+from tasks.core.plane.wire import Wire
+from tasks.core.ports import Answer, SentPart, SignedRequest
+from tasks.core.retries import pause_s
+
+if TYPE_CHECKING:
+    from tasks.core.attributes import Description
+    from tasks.core.ports import Direct, Proof, Store
+
+FAR_S = 0.005
+"""Stores that are further away than this, in seconds of a round trip, get more memory: more must be under way."""
+FAR_TIMES = 6
+
+_BUSY = (429, 503)
+
+Part = tuple[Parted, int]
+Errand = Load | Part
+
+
+class Carriage(Protocol):
+    """What the pumps of one move share."""
+
+    source: Store
+    destination: Store
+    near: Direct
+    far: Direct
+    attempts: int
+    byte_rate: Rate
+    request_rate: Rate
+
+    def next(self) -> Errand | None:
+        """What to carry next; None when everything is under way."""
+        ...
+
+    def described(self, load: Load) -> Description:
+        """What the source keeps with an object, by a call that blocks."""
+        ...
+
+    def arrived(self, load: Load, version: str) -> None:
+        """A small object is at the destination."""
+        ...
+
+    def finish(self, parted: Parted) -> None:
+        """All parts of an object are at the destination: make it visible, by calls that block."""
+        ...
+
+    def may_continue(self) -> bool:
+        """Whether parts that have arrived are kept for a later run, by a call that blocks."""
+        ...
+
+
+class _Passing:
+    """Digest, checksum and pace of the bytes of one body, computed while they are in the core's own cache."""
+
+    __slots__ = ("_rate", "_start", "digest", "proof")
+
+    def __init__(self, start: Callable[[], Proof], rate: Rate) -> None:
+        self._start, self._rate = start, rate
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what has passed."""
+        self.digest = blake3()
+        self.proof = self._start()
+
+    def __call__(self, piece: memoryview) -> float:
+        self.digest.update(piece)
+        self.proof.update(piece)
+        return self._rate.take(len(piece))
+
+
+class Pump:
+    """One thread's share of a move.
+
+    Args:
+        carriage: The move.
+        budget_bytes: Memory for what is under way.
+        in_flight: The most requests under way on either side.
+    """
+
+    def __init__(self, carriage: Carriage, budget_bytes: int, in_flight: int) -> None:
+        self._move = carriage
+        self._budget_bytes = budget_bytes
+        self._loop = Loop()
+        self._wire = Wire(self._loop)
+        self._buffers = Buffers(self._loop, budget_bytes)
+        self._pace = Pace(in_flight)
+        self._reading, self._writing = Gate(self._loop, self._pace), Gate(self._loop, self._pace)
+
+    def run(self) -> None:
+        """Carry until there is nothing left, or raise the first failure; nothing of it goes on afterwards."""
+        try:
+            self._loop.spawn(self._feed())
+            self._loop.spawn(self._keep_pace(), background=True)
+            self._loop.run()
+        finally:
+            self._wire.close()
+            self._loop.close()
+
+    def stop(self, error: BaseException) -> None:
+        """Have `run` raise this as soon as it can; from any thread."""
+
+        def end() -> None:
+            raise error
+
+        self._loop.call(end)
+
+    async def _feed(self) -> None:
+        while True:
+            await self._reading.enter()
+            errand = self._move.next()
+            if errand is None:
+                return
+            if isinstance(errand, Load):
+                buffer = await self._buffers.lease(errand.entry.size_bytes)
+                self._loop.spawn(self._carry_whole(errand, buffer))
+            else:
+                buffer = await self._buffers.lease(errand[0].span(errand[1])[1])
+                self._loop.spawn(self._carry_part(*errand, buffer))
+
+    async def _keep_pace(self) -> None:
+        before = self._loop.now
+        while True:
+            await self._loop.sleep(TICK_S)
+            self._pace.tick(max(TICK_S, self._loop.now - before))
+            before = self._loop.now
+            self._reading.wake()
+            self._writing.wake()
+            if self._wire.round_trip_s > FAR_S:
+                self._buffers.grow(FAR_TIMES * self._budget_bytes)
+
+    async def _carry_whole(self, load: Load, buffer: memoryview) -> None:
+        move, entry = self._move, load.entry
+        content = buffer[: entry.size_bytes]
+        passing = _Passing(move.far.proof, move.byte_rate)
+        try:
+            try:
+                answer = await self._read(
+                    lambda: move.near.get(load.source_key, version=entry.version, start=0, length=None),
+                    content, load, passing,
+                )  # fmt: skip
+            finally:
+                self._reading.leave()
+            if passing.digest.hexdigest() != entry.digest:
+                raise wrong_bytes(entry, move.source)
+            kept = move.near.described(load.source_key, answer)
+            if kept is None:
+                kept = await self._loop.apart(lambda: move.described(load))
+            write, proof = write_of(load, kept), passing.proof.text()
+            await self._writing.enter()
+            try:
+                request, answer = await self._write(lambda: move.far.put(write, proof), content, load.key)
+                version = move.far.written(write, request, answer)
+            except PreconditionFailed:
+                settled = await self._loop.apart(lambda: own_write(load, move.destination))
+                if settled is None:
+                    raise
+                version = settled
+            finally:
+                self._writing.leave()
+        finally:
+            self._buffers.release(buffer)
+        self._pace.moved(entry.size_bytes, 1)
+        move.arrived(load, version)
+
+    async def _carry_part(self, parted: Parted, number: int, buffer: memoryview) -> None:
+        move, load = self._move, parted.load
+        start, length = parted.span(number)
+        content = buffer[:length]
+        passing = _Passing(move.far.proof, move.byte_rate)
+        try:
+            try:
+                await self._read(
+                    lambda: move.near.get(load.source_key, version=load.entry.version, start=start, length=length),
+                    content, load, passing,
+                )  # fmt: skip
+            finally:
+                self._reading.leave()
+            await self._writing.enter()
+            try:
+                part = await self._send_part(parted, number, content, passing)
+            finally:
+                self._writing.leave()
+        finally:
+            self._buffers.release(buffer)
+        self._pace.moved(length, 0)
+        kept = move.may_continue()
+        complete = await self._loop.apart(lambda: parted.arrived(part)) if kept else parted.arrived(part)
+        if complete:
+            await self._loop.apart(lambda: move.finish(parted))
+
+    async def _send_part(self, parted: Parted, number: int, content: memoryview, passing: _Passing) -> SentPart:
+        far, proof = self._move.far, passing.proof.text()
+        upload_id = parted.begun or await self._loop.apart(parted.upload_id)
+        request, answer = await self._write(
+            lambda: far.part(parted.write, upload_id, number, proof), content, parted.load.key
+        )
+        return SentPart(number, len(content), far.part_tag(request, answer), proof, passing.digest.hexdigest())
+
+    async def _read(
+        self, sign: Callable[[], SignedRequest], content: memoryview, load: Load, passing: _Passing
+    ) -> Answer:
+        _, answer = await self._exchange(sign, None, content, self._move.near, load.source_key, passing)
+        if answer.size_bytes != len(content):
+            raise wrong_bytes(load.entry, self._move.source)
+        return answer
+
+    async def _write(
+        self, sign: Callable[[], SignedRequest], content: memoryview, key: str
+    ) -> tuple[SignedRequest, Answer]:
+        return await self._exchange(sign, content, None, self._move.far, key, None)
+
+    async def _exchange(
+        self,
+        sign: Callable[[], SignedRequest],
+        body: memoryview | None,
+        into: memoryview | None,
+        signer: Direct,
+        key: str,
+        passing: _Passing | None,
+    ) -> tuple[SignedRequest, Answer]:
+        """Sign and send until it succeeds; raises what the last refusal means."""
+        attempt = 1
+        while True:
+            wait_s = self._move.request_rate.take(1)
+            if wait_s:
+                await self._loop.sleep(wait_s)
+            request = sign()
+            try:
+                answer = await self._wire.exchange(request, body, into, passing)
+                if answer.status < 300:
+                    return request, answer
+                if answer.status in _BUSY:
+                    self._pace.throttled()
+                raise signer.refused(key, answer, writing=body is not None)
+            except Retryable as error:
+                if attempt == self._move.attempts:
+                    raise
+                await self._loop.sleep(pause_s(error, attempt))
+            attempt += 1
+            if passing is not None:
+                passing.restart()
