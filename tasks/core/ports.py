@@ -204,7 +204,7 @@ class Direct(Protocol):
         ...
 
     def prepare(self, key: str) -> None:
-        """Find out, once and before anything is written, what a `proof` must be; leaves nothing visible at the key."""
+        """Find out, before the first upload in parts, what a `proof` must be; leaves nothing visible at the key."""
         ...
 
     def proof(self) -> Proof:

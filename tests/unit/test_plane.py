@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tasks.core.dataset import CHUNK_BYTES, Entry
 from tasks.core.errors import Denied, IntegrityError, Invalid, LintasError, PreconditionFailed, Retryable, Terminal
 from tasks.core.plane import Load, copied
 from tasks.core.plane.buffers import PIECE_BYTES, Buffers
-from tasks.core.plane.pace import Pace
+from tasks.core.plane.limits import Limits, Rate
+from tasks.core.plane.loop import Loop
+from tasks.core.plane.pace import Gate, Pace
 from tasks.core.plane.routes import FallingBack, plane_for, route_between
 from tasks.core.plane.stream import StreamPlane
 from tasks.providers._dialects.sigv4 import Signer
@@ -24,44 +29,91 @@ from tests.memory_store import MemoryStore
 # Memory
 
 
+def looped(*work: Coroutine[Any, Any, None], loop: Loop) -> None:
+    """Run coroutines to their end."""
+    try:
+        for one in work:
+            loop.spawn(one)
+        loop.run()
+    finally:
+        loop.close()
+
+
 def test_buffers_never_exceed_their_budget_and_are_used_again() -> None:
-    buffers = Buffers(2 * CHUNK_BYTES)
-    first, second = buffers.lease(CHUNK_BYTES), buffers.lease(CHUNK_BYTES)
-    assert first is not None
-    assert second is not None
-    got: list[memoryview | None] = []
-    waiting = threading.Thread(target=lambda: got.append(buffers.lease(1)))
-    waiting.start()
-    waiting.join(0.05)
-    assert got == []
-    buffers.release(first)
-    waiting.join(5)
-    (piece,) = got
-    assert piece is not None
-    assert (len(piece), piece.obj) == (PIECE_BYTES, first.obj)
+    loop = Loop()
+    buffers = Buffers(loop, 2 * CHUNK_BYTES)
+    story: list[str] = []
+
+    async def holder() -> None:
+        first, second = await buffers.lease(CHUNK_BYTES), await buffers.lease(CHUNK_BYTES)
+        loop.spawn(waiter())
+        await loop.sleep(0.02)
+        story.append("released")
+        buffers.release(first)
+        buffers.release(second)
+
+    async def waiter() -> None:
+        piece = await buffers.lease(1)
+        story.append("leased")
+        assert len(piece) == PIECE_BYTES
+
+    looped(holder(), loop=loop)
+
+    assert story == ["released", "leased"]
 
 
 def test_small_objects_share_a_chunk_and_give_it_back_whole() -> None:
-    buffers = Buffers(2 * CHUNK_BYTES)
-    pieces = [buffers.lease(10) for _ in range(2 * CHUNK_BYTES // PIECE_BYTES)]
-    assert len({id(piece.obj) for piece in pieces if piece is not None}) == 2
-    for piece in pieces:
-        assert piece is not None
-        buffers.release(piece)
-    whole = buffers.lease(CHUNK_BYTES)
-    assert whole is not None
-    assert len(whole) == CHUNK_BYTES
+    loop = Loop()
+    buffers = Buffers(loop, 2 * CHUNK_BYTES)
+
+    async def work() -> None:
+        pieces = [await buffers.lease(10) for _ in range(2 * CHUNK_BYTES // PIECE_BYTES)]
+        assert len({id(piece.obj) for piece in pieces}) == 2
+        for piece in pieces:
+            buffers.release(piece)
+        assert len(await buffers.lease(CHUNK_BYTES)) == CHUNK_BYTES
+
+    looped(work(), loop=loop)
 
 
-def test_whoever_waits_for_a_buffer_is_sent_home_at_the_end() -> None:
-    buffers = Buffers(CHUNK_BYTES)
-    buffers.lease(CHUNK_BYTES)
-    got: list[memoryview | None] = []
-    waiting = threading.Thread(target=lambda: got.append(buffers.lease(1)))
-    waiting.start()
-    buffers.close()
-    waiting.join(5)
-    assert got == [None]
+# The loop
+
+
+def test_the_first_error_ends_everything_that_waits_and_is_raised() -> None:
+    loop = Loop()
+    ended: list[str] = []
+
+    async def waits(how: str, awaitable: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await awaitable
+        finally:
+            ended.append(how)
+
+    async def fails() -> None:
+        await loop.sleep(0.01)
+        raise LintasError("no more", "stop")
+
+    with pytest.raises(LintasError):
+        looped(waits("asleep", loop.sleep(60)), fails(), loop=loop)
+
+    assert ended == ["asleep"]
+
+
+def test_a_blocking_call_runs_beside_the_loop_and_gives_back_its_result_or_its_error() -> None:
+    loop = Loop()
+    got: list[object] = []
+
+    async def calls() -> None:
+        main = threading.get_ident()
+        got.append(await loop.apart(lambda: threading.get_ident() != main))
+        try:
+            await loop.apart(lambda: [][1])
+        except IndexError as error:
+            got.append(type(error))
+
+    looped(calls(), loop=loop)
+
+    assert got == [True, IndexError]
 
 
 # Pace
@@ -70,14 +122,14 @@ def test_whoever_waits_for_a_buffer_is_sent_home_at_the_end() -> None:
 def run(pace: Pace, rate_at: Callable[[int], float], ticks: int) -> list[int]:
     limits: list[int] = []
     for _ in range(ticks):
-        pace.moved(0, int(rate_at(pace.limit)))
+        pace.moved(int(rate_at(pace.limit)), 0)
         pace.tick(1.0)
         limits.append(pace.limit)
     return limits
 
 
 def test_the_pace_grows_while_more_brings_more_and_stays_where_it_does_not() -> None:
-    limits = run(Pace(256), lambda limit: 1e8 * min(limit, 40), ticks=12)
+    limits = run(Pace(256, first=8), lambda limit: 1e8 * min(limit, 40), ticks=12)
     assert max(limits) >= 64
     assert limits[-1] in (32, 64)
 
@@ -95,6 +147,44 @@ def test_the_pace_halves_when_a_store_asks_for_less() -> None:
 
 def test_the_pace_never_passes_its_limit() -> None:
     assert max(run(Pace(48), lambda limit: 1e8 * limit, ticks=20)) == 48
+
+
+def test_a_gate_lets_in_as_many_as_the_pace_allows() -> None:
+    loop = Loop()
+    gate = Gate(loop, Pace(3))
+    inside: list[int] = []
+    most: list[int] = []
+
+    async def visit(number: int) -> None:
+        await gate.enter()
+        inside.append(number)
+        most.append(len(inside))
+        await loop.sleep(0)
+        inside.remove(number)
+        gate.leave()
+
+    looped(*(visit(number) for number in range(10)), loop=loop)
+
+    assert max(most) == 3
+    assert len(most) == 10
+
+
+# Limits
+
+
+@given(st.lists(st.integers(1, 10_000_000), min_size=1, max_size=50), st.floats(1_000, 1e8))
+def test_no_more_passes_than_the_rate_allows(pieces: list[int], per_s: float) -> None:
+    rate = Rate(per_s)
+    now = before = 1000.0
+    for size_bytes in pieces:
+        now += rate.take(size_bytes, now=now)
+    assert sum(pieces) <= (now - before + 0.1) * per_s * (1 + 1e-6)
+
+
+def test_limits_are_shared_by_processes() -> None:
+    assert Limits(100.0, 40.0).shared_by(4) == Limits(25.0, 10.0)
+    assert Limits().shared_by(4) == Limits()
+    assert Limits().bytes().take(10**12) == 0.0
 
 
 # Routes

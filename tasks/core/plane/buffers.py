@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections import deque
 
 from tasks.core.dataset import CHUNK_BYTES
@@ -61,7 +62,8 @@ class Buffers:
             return self._whole.pop()
         if self._made < self.most:
             self._made += 1
-            return memoryview(bytearray(CHUNK_BYTES))
+            # Its pages come into being when they are written to: small objects touch few of them.
+            return memoryview(mmap.mmap(-1, CHUNK_BYTES))
         return None
 
     def _piece(self) -> memoryview | None:

@@ -93,7 +93,7 @@ class _Run:
         self.byte_rate, self.request_rate = plane.limits.bytes(), plane.limits.requests()
         self._plane, self._known, self._report = plane, known, arrived
         self._verified_by = _VERIFIED_BY.format(cloud=self.destination.cloud)
-        self._first = loads[0]
+        self._largest = max(loads, key=lambda load: load.entry.size_bytes)
         self._errands = self._plan(loads)
         self._planning = threading.Lock()
         self._stop = threading.Event()
@@ -101,7 +101,7 @@ class _Run:
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         # Small objects are all interpreter: a second thread of it would only wait for the first.
-        threads = PUMPS if any(load.entry.size_bytes > CHUNK_BYTES for load in loads) else 1
+        threads = PUMPS if self._largest.entry.size_bytes > CHUNK_BYTES else 1
         threads = min(threads, plane.in_flight)
         self._pumps = [Pump(self, plane.budget_bytes // threads, plane.in_flight // threads) for _ in range(threads)]
 
@@ -109,7 +109,8 @@ class _Run:
         """Carry everything, or raise the first failure when all pumps are at rest."""
         threads = [threading.Thread(target=self._run, args=(pump,), name="pump", daemon=True) for pump in self._pumps]
         try:
-            with_retries(lambda: self.far.prepare(self._first.key), self.attempts, self._stop)
+            if self._largest.entry.size_bytes > CHUNK_BYTES:
+                with_retries(lambda: self.far.prepare(self._largest.key), self.attempts, self._stop)
             for thread in threads:
                 thread.start()
             for thread in threads:

@@ -4,7 +4,8 @@ With an account's key the SDK signs one container for an hour at a time (a share
 carry the configured signature or a token.
 
 The service verifies CRC64 (NVME, little-endian), which costs a tenth of MD5; Azurite returns it unread. Which of the
-two is found out before the first upload, with a block that is never committed and whose checksum is wrong on purpose.
+two is found out before the first upload in blocks, with a block that is never committed and whose checksum is wrong on
+purpose; until then a blob carries MD5.
 https://learn.microsoft.com/rest/api/storageservices/put-block
 """
 
