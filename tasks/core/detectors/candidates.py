@@ -29,6 +29,17 @@ for _bytes, _class in (
 ):
     _CLASSES[np.frombuffer(_bytes, np.uint8)] = _class
 
+# How many letters and digits each kind of code has.
+CODE_COUNTS: dict[str, tuple[tuple[int, int], ...]] = {
+    "SG_NRIC_FIN": ((2, 7),),
+    "IN_PAN": ((6, 4),),
+    "UK_NINO": ((3, 6),),
+    "IT_FISCAL_CODE": ((9, 7),),
+    "ES_NIF": ((1, 8), (2, 7)),
+}
+LEAST_IBAN = 15
+"""How many letters and digits an IBAN has at least."""
+
 
 def buffers(text: pl.Series) -> tuple[Ints, Bytes]:
     """Offsets (one more than there are strings) and bytes of a string series without nulls."""
@@ -67,6 +78,10 @@ class Candidates:
     def where(self, mask: Mask) -> Candidates:
         """Those that the mask selects."""
         return Candidates(self.rows[mask], self.text.filter(pl.Series(mask)))
+
+    def in_cells(self, cells: Ints) -> Candidates:
+        """The same with the rows counted in other cells: row n is there `cells[n]`."""
+        return Candidates(cells[self.rows], self.text)
 
     @cached_property
     def _buffers(self) -> tuple[Ints, Bytes]:

@@ -33,7 +33,7 @@ def number(digits: Digits, start: int, end: int) -> Ints:
 
 
 # First six digits (from, to) and lengths of the payment networks, ISO/IEC 7812 and the networks' own BIN tables.
-_NETWORKS: tuple[tuple[int, int, tuple[int, ...]], ...] = (
+NETWORKS: tuple[tuple[int, int, tuple[int, ...]], ...] = (
     (60000, 69999, (12,)),
     (122000, 122099, (15,)),
     (180000, 180099, (15,)),
@@ -70,7 +70,7 @@ def card_network(digits: Digits) -> Mask:
     width = digits.shape[1]
     if width < 6:
         return np.zeros(len(digits), bool)
-    ranges = [(low, high) for low, high, widths in _NETWORKS if width in widths]
+    ranges = [(low, high) for low, high, widths in NETWORKS if width in widths]
     if not ranges:
         return np.zeros(len(digits), bool)
     lows, highs = np.array(ranges, np.int64).T
@@ -79,8 +79,8 @@ def card_network(digits: Digits) -> Mask:
     return (at >= 0) & (head <= highs[np.maximum(at, 0)])
 
 
-_PROVINCES = np.zeros(100, bool)
-_PROVINCES[[*range(11, 22), *range(31, 37), 51, 52, 53, *range(61, 66), *range(71, 77), 81, 82, *range(91, 98)]] = True
+PROVINCES = np.zeros(100, bool)
+PROVINCES[[*range(11, 22), *range(31, 37), 51, 52, 53, *range(61, 66), *range(71, 77), 81, 82, *range(91, 98)]] = True
 
 
 def nik(digits: Digits) -> Mask:
@@ -90,7 +90,7 @@ def nik(digits: Digits) -> Mask:
     month = number(digits, 8, 10)
     longest = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])[np.where(month <= 12, month, 0)]
     return (
-        _PROVINCES[number(digits, 0, 2)]
+        PROVINCES[number(digits, 0, 2)]
         & (number(digits, 2, 4) > 0)
         & (number(digits, 4, 6) > 0)
         & (day >= 1)
@@ -125,7 +125,7 @@ def uk_nhs(digits: Digits) -> Mask:
     return (check == digits[:, 9]) & (number(digits, 0, 10) > 0)
 
 
-_VERHOEFF_D = np.array(
+VERHOEFF_D = np.array(
     [
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [1, 2, 3, 4, 0, 6, 7, 8, 9, 5], [2, 3, 4, 0, 1, 7, 8, 9, 5, 6],
         [3, 4, 0, 1, 2, 8, 9, 5, 6, 7], [4, 0, 1, 2, 3, 9, 5, 6, 7, 8], [5, 9, 8, 7, 6, 0, 4, 3, 2, 1],
@@ -133,16 +133,16 @@ _VERHOEFF_D = np.array(
         [9, 8, 7, 6, 5, 4, 3, 2, 1, 0],
     ]
 )  # fmt: skip
-_VERHOEFF_P = [np.arange(10)]
+VERHOEFF_P = [np.arange(10)]
 for _ in range(7):
-    _VERHOEFF_P.append(np.array([1, 5, 7, 6, 2, 8, 3, 0, 9, 4])[_VERHOEFF_P[-1]])
+    VERHOEFF_P.append(np.array([1, 5, 7, 6, 2, 8, 3, 0, 9, 4])[VERHOEFF_P[-1]])
 
 
 def verhoeff(digits: Digits) -> Mask:
     """The Verhoeff check digit at the end is right (J. Verhoeff, 1969)."""
     state = np.zeros(len(digits), np.int64)
     for at in range(digits.shape[1]):
-        state = _VERHOEFF_D[state, _VERHOEFF_P[at % 8][digits[:, -1 - at]]]
+        state = VERHOEFF_D[state, VERHOEFF_P[at % 8][digits[:, -1 - at]]]
     return state == 0
 
 
@@ -184,12 +184,12 @@ def br_cpf(digits: Digits) -> Mask:
 
 
 # Country calling codes by their length (ITU-T E.164, list of assigned codes).
-_CALLING_1 = (1, 7)
-_CALLING_2 = (
+CALLING_1 = (1, 7)
+CALLING_2 = (
     20, 27, 30, 31, 32, 33, 34, 36, 39, 40, 41, 43, 44, 45, 46, 47, 48, 49, 51, 52, 53, 54, 55, 56, 57, 58, 60, 61, 62,
     63, 64, 65, 66, 81, 82, 84, 86, 90, 91, 92, 93, 94, 95, 98,
 )  # fmt: skip
-_CALLING_3 = (
+CALLING_3 = (
     *range(211, 214), 216, 218, *range(220, 270), 290, 291, 297, 298, 299, *range(350, 360), *range(370, 380),
     *range(380, 383), 385, 386, 387, 389, 420, 421, 423, *range(500, 510), *range(590, 600), *range(670, 693), 800, 808,
     850, 852, 853, 855, 856, 870, 878, 880, 881, 882, 883, 886, *range(960, 969), *range(970, 980), *range(992, 997),
@@ -202,9 +202,9 @@ def international_phone(digits: Digits) -> Mask:
     width = digits.shape[1]
     if not 8 <= width <= 15:
         return np.zeros(len(digits), bool)
-    one = np.isin(digits[:, 0], _CALLING_1) & (width == 11)
-    two = np.isin(number(digits, 0, 2), _CALLING_2)
-    three = np.isin(number(digits, 0, 3), _CALLING_3)
+    one = np.isin(digits[:, 0], CALLING_1) & (width == 11)
+    two = np.isin(number(digits, 0, 2), CALLING_2)
+    three = np.isin(number(digits, 0, 3), CALLING_3)
     return (one | two | three) & (digits[:, 1:] != digits[:, 1:2]).any(axis=1)
 
 

@@ -13,10 +13,12 @@ import polars as pl
 
 from tasks.core.detectors import codes, patterns
 from tasks.core.detectors.candidates import (
+    CODE_COUNTS,
     COLON,
     DASH,
     DIGIT,
     DOT,
+    LEAST_IBAN,
     LETTER,
     PAREN,
     SPACE,
@@ -30,16 +32,6 @@ from tasks.core.detectors.candidates import (
 from tasks.core.detectors.numbers import digit_strings, phrases
 
 _SECRET_BEGINS = np.frombuffer(b"-ASegx", np.uint8)
-
-# How many letters and digits each kind of code has.
-_CODE_COUNTS: dict[str, tuple[tuple[int, int], ...]] = {
-    "SG_NRIC_FIN": ((2, 7),),
-    "IN_PAN": ((6, 4),),
-    "UK_NINO": ((3, 6),),
-    "IT_FISCAL_CODE": ((9, 7),),
-    "ES_NIF": ((1, 8), (2, 7)),
-}
-_LEAST_IBAN = 15
 
 
 def classify(found: Candidates) -> Iterator[Hits]:
@@ -93,9 +85,9 @@ def _codes(found: Candidates) -> Iterator[Hits]:
     letters, digits = found.count(LETTER), found.count(DIGIT)
     for entity, pattern in patterns.CODE_KINDS.items():
         if entity == "IBAN_CODE":
-            possible = rest & (letters >= 2) & (letters + digits >= _LEAST_IBAN)
+            possible = rest & (letters >= 2) & (letters + digits >= LEAST_IBAN)
         else:
-            possible = rest & np.logical_or.reduce([(letters == a) & (digits == n) for a, n in _CODE_COUNTS[entity]])
+            possible = rest & np.logical_or.reduce([(letters == a) & (digits == n) for a, n in CODE_COUNTS[entity]])
         which = np.flatnonzero(possible)
         if not len(which):
             continue

@@ -19,11 +19,13 @@ _IBAN_LENGTHS = (
     "PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 "
     "UA29 VA22 VG24 XK20 YE30"
 )
-_COUNTRIES_BY_WIDTH: dict[int, Ints] = {}
-for _item in _IBAN_LENGTHS.split():
-    _code = np.array([ord(_item[0]) * 256 + ord(_item[1])], np.int64)
-    _width = int(_item[2:])
-    _COUNTRIES_BY_WIDTH[_width] = np.concatenate([_COUNTRIES_BY_WIDTH.get(_width, np.zeros(0, np.int64)), _code])
+IBAN_WIDTHS = {item[:2]: int(item[2:]) for item in _IBAN_LENGTHS.split()}
+"""The length of each country's IBANs."""
+
+_COUNTRIES_BY_WIDTH: dict[int, Ints] = {
+    width: np.array([ord(c[0]) * 256 + ord(c[1]) for c, of in IBAN_WIDTHS.items() if of == width], np.int64)
+    for width in set(IBAN_WIDTHS.values())
+}
 
 
 def _is_digit(codes: Codes) -> npt.NDArray[np.bool_]:

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from tasks.core.detectors.candidates import Candidates, Evidence, Hits, Ints, Mask
-from tasks.core.detectors.classify import classify
+from tasks.core.detectors.candidates import Evidence, Hits, Ints, Mask
 from tasks.core.detectors.entities import ENTITIES
-from tasks.core.detectors.patterns import ALL, PLAIN
-from tasks.core.detectors.sketch import Sketch
+from tasks.core.detectors.patterns import PLAIN
+from tasks.core.detectors.search import hits_in
+from tasks.core.detectors.sketch import Sketch, smallest
 from tasks.core.detectors.words import LANGUAGES, context_pattern, headers_of, speaks_against, speaks_for
 from tasks.core.findings import ColumnKind, Finding, Number
 
@@ -117,8 +117,7 @@ class ColumnState:
         hashes = cells.hash().to_numpy()
         admitted = np.flatnonzero(self.cells.admits(hashes))
         if len(admitted):
-            smallest = np.unique(hashes[admitted], return_index=True)[1][: self.cells.size]
-            new = admitted[smallest]
+            new = admitted[smallest(hashes[admitted], self.cells.size)]
             self.cells.add(hashes[new], text_marks(cells.gather(new)))
         if cells.head(_SAMPLE).str.contains(PLAIN).all() and cells.str.contains(PLAIN).all():
             return
@@ -142,8 +141,7 @@ class ColumnState:
         hashes = values.hash().to_numpy()
         admitted = np.flatnonzero(self.cells.admits(hashes))
         if len(admitted):
-            smallest = np.unique(hashes[admitted], return_index=True)[1][: self.cells.size]
-            new = admitted[smallest]
+            new = admitted[smallest(hashes[admitted], self.cells.size)]
             self.cells.add(hashes[new], number_marks(values.gather(new)))
         # Numbers of nine digits and more may be ids; floats hold them where a table has gaps.
         numbers = values.to_numpy()
@@ -157,7 +155,7 @@ class ColumnState:
 
     def _tally(self, cells: pl.Series, parents: Ints | None, weights: Ints | None) -> None:
         lengths = cells.str.len_bytes().cast(pl.Int64).to_numpy()
-        for each in with_context(classify(Candidates.found(cells, ALL)), cells, lengths, self.languages):
+        for each in with_context(hits_in(cells), cells, lengths, self.languages):
             hashes = each.found.hashes[each.which]
             tally = self.tallies.setdefault((each.entity, each.evidence), Tally())
             tally.candidates.add(hashes, each.valid.astype(np.uint8))

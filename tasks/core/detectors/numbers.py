@@ -21,7 +21,7 @@ def _plausible_phone(digits: checks.Digits) -> Mask:
     return at_home | checks.international_phone(digits)
 
 
-_BY_WIDTH: dict[str, tuple[tuple[int, ...], Check]] = {
+BY_WIDTH: dict[str, tuple[tuple[int, ...], Check]] = {
     "US_SSN": ((9,), checks.us_ssn),
     "US_ITIN": ((9,), checks.us_itin),
     "AU_TFN": ((9,), checks.au_tfn),
@@ -37,7 +37,7 @@ _BY_WIDTH: dict[str, tuple[tuple[int, ...], Check]] = {
 }
 
 # Positions of separators and how many digits: the written form that speaks for an entity.
-_FORMS: tuple[tuple[str, int, tuple[int, ...], bytes, Check], ...] = (
+FORMS: tuple[tuple[str, int, tuple[int, ...], bytes, Check], ...] = (
     ("CREDIT_CARD", 16, (4, 9, 14), b" -", checks.luhn),
     ("CREDIT_CARD", 15, (4, 11), b" -", checks.luhn),
     ("US_SSN", 9, (3, 6), b"-", checks.us_ssn),
@@ -66,7 +66,7 @@ def digit_strings(found: Candidates, mask: Mask, evidence: Evidence) -> Iterator
             card = checks.card_network(digits)
             if card.any():
                 yield Hits("CREDIT_CARD", evidence, found, which[card], checks.luhn(digits[card]))
-        for entity, (entity_widths, check) in _BY_WIDTH.items():
+        for entity, (entity_widths, check) in BY_WIDTH.items():
             if width in entity_widths:
                 yield Hits(entity, evidence, found, which, check(digits))
 
@@ -81,7 +81,7 @@ def phrases(found: Candidates, mask: Mask) -> Iterator[Hits]:
     if not spaced.any():
         return
     taken = np.zeros(len(found), bool)
-    for entity, width, places, allowed, check in _FORMS:
+    for entity, width, places, allowed, check in FORMS:
         which = np.flatnonzero(spaced & (digits == width) & (separators == len(places)) & ~plus)
         which = which[found.has_bytes_at(which, places, allowed)] if len(which) else which
         if len(which):

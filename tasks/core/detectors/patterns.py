@@ -60,6 +60,25 @@ _NUMBERS = (
     rf"{_B}[A-Za-z]{{1,12}}[0-9]{{9,19}}{_B}",
 )
 
+RARE_FORMS = (
+    "L9999999L",
+    "LLLLL9999L",
+    "LL ?99 ?99 ?99 ?L",
+    "LLLLLL99L99L999L",
+    "99999999-?L",
+    "L-?9999999-?L",
+)
+"""Codes of `_CODES` other than IBANs and crypto addresses: L a letter, 9 a digit, `?` after what may be missing."""
+
+HINTS = (
+    "://", "www.", "-----BEGIN", "Key=", "Signature=", "eyJ", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
+    "github_pat_", "xox", "AIza",
+)  # fmt: skip
+"""Texts of which one stands in every web address and secret."""
+
+LEAST_DIGITS = 4
+"""Cells with fewer digits and no @, colon or four dashes hold nothing but what `HINTS` tell of."""
+
 ALL = "|".join(f"(?:{part})" for part in (*_SECRETS, _URL, _EMAIL, *_NETWORK, *_DATE, *_CODES, *_NUMBERS))
 """Everything that may be something, as one alternation; the first alternative that matches at a place wins."""
 

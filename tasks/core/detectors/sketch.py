@@ -14,6 +14,22 @@ Hashes = npt.NDArray[np.uint64]
 Marks = npt.NDArray[np.uint8]
 
 
+def smallest(hashes: Hashes, size: int) -> npt.NDArray[np.int64]:
+    """Where the `size` smallest different hashes first stand, in order of the hashes.
+
+    >>> smallest(np.array([9, 3, 7, 3], np.uint64), 2).tolist()
+    [1, 2]
+    """
+    if len(hashes) > 8 * size:
+        # Most hashes are large: a part is enough, unless it repeats itself.
+        bound = np.partition(hashes, 4 * size)[4 * size]
+        few = np.flatnonzero(hashes <= bound)
+        first = few[np.unique(hashes[few], return_index=True)[1]]
+        if len(first) >= size:
+            return first[:size]
+    return np.unique(hashes, return_index=True)[1][:size]
+
+
 class Sketch:
     """The sample of at most `size` different values that were added."""
 
@@ -29,16 +45,19 @@ class Sketch:
         """Which of the hashes may enter; marks need to be worked out for these only."""
         if len(self) < self.size:
             return np.ones(len(hashes), bool)
-        return hashes < self.hashes[-1]
+        return hashes <= self.hashes[-1]
 
     def add(self, hashes: Hashes, marks: Marks) -> None:
-        """Add values by their hashes. A value's marks must be the same whenever it comes."""
-        if len(self) == self.size:
-            new = self.admits(hashes)
-            hashes, marks = hashes[new], marks[new]
-        joined = np.concatenate([self.hashes, hashes])
-        self.hashes, first = np.unique(joined, return_index=True)
-        self.marks = np.concatenate([self.marks, marks])[first]
+        """Add values by their hashes. A value that comes again carries the marks of all its times."""
+        new = np.flatnonzero(self.admits(hashes))
+        if len(new) > 8 * self.size:
+            bound = hashes[new[smallest(hashes[new], self.size)[-1]]]
+            new = new[hashes[new] <= bound]
+        joined = np.concatenate([self.hashes, hashes[new]])
+        both = np.concatenate([self.marks, marks[new]])
+        self.hashes, place = np.unique(joined, return_inverse=True)
+        self.marks = np.zeros(len(self.hashes), np.uint8)
+        np.bitwise_or.at(self.marks, place, both)
         self.hashes, self.marks = self.hashes[: self.size], self.marks[: self.size]
 
     def share(self, mark: int) -> float:

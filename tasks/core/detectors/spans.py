@@ -12,12 +12,11 @@ import numpy as np
 import polars as pl
 
 from tasks.core.dataset import DatasetURI
-from tasks.core.detectors.candidates import Candidates, Evidence
-from tasks.core.detectors.classify import classify
+from tasks.core.detectors.candidates import Evidence
 from tasks.core.detectors.columns import ADDRESS, DATE, NAME, ColumnState, confidences, judge, text_marks, with_context
-from tasks.core.detectors.patterns import ALL
 from tasks.core.detectors.readers import read
 from tasks.core.detectors.scan import read_tables, require_languages, safe_path
+from tasks.core.detectors.search import hits_in
 from tasks.core.detectors.tables import METADATA, Batch, Leaf, Source
 from tasks.core.detectors.words import LANGUAGES
 from tasks.core.manifest import Manifest
@@ -98,7 +97,7 @@ def _hits(
 ) -> Iterator[tuple[int, str, int, int, float]]:
     lengths = cells.str.len_bytes().cast(pl.Int64).to_numpy()
     after: dict[tuple[int, str], int] = {}
-    for each in with_context(classify(Candidates.found(cells, ALL)), cells, lengths, languages):
+    for each in with_context(hits_in(cells), cells, lengths, languages):
         score = scores.get((each.entity, each.evidence))
         if score is None:
             continue

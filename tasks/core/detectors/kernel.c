@@ -1,0 +1,664 @@
+/* Candidates of ASCII cells and what they may be, over Arrow's string buffers: the same answers as `patterns`,
+ * `classify` and `numbers` give, which say what each step is for. A cell that holds anything rarer (a web address, a
+ * secret, a code with a check letter, a byte beyond ASCII) is handed back to them whole.
+ *
+ * `native.py` writes the tables TABLES, FORMS, BY_WIDTH and the enums before this text from the Python modules.
+ */
+
+enum { DIGIT = 1, LETTER = 2, HEX = 4, WORD = 8, LOCAL = 16, LABEL = 32, BETWEEN = 64, WIDE = 128 };
+enum { SHAPED, BARE, CODED };
+enum { LEAST_CRYPTO = 26 };
+
+static u8 class_of[256];
+
+/* How often a byte counts as what, sixteen bits each: digits, letters, colons, dashes; dots, spaces, brackets, @. */
+static uint64_t first_counts[256], second_counts[256];
+static int count_of(uint64_t packed, int which) { return (int)(packed >> 16 * which & 0xffff); }
+static u8 anchors[256];
+
+static void set(const char *bytes, int flag) {
+    for (; *bytes; bytes++) class_of[(u8)*bytes] |= flag;
+}
+
+void lintas_start(void) {
+    for (int b = 0; b < 256; b++) {
+        int digit = b >= '0' && b <= '9', letter = (b >= 'a' && b <= 'z') || (b >= 'A' && b <= 'Z');
+        class_of[b] = digit * (DIGIT | HEX | WORD | LOCAL | LABEL) + letter * (LETTER | WORD | LOCAL | LABEL);
+        if (b >= 128) class_of[b] = WIDE;
+    }
+    for (int k = 0; k < HINT_COUNT; k++) anchors[(u8)HINTS[k].text[HINTS[k].anchor]] = 1;
+    for (int b = 0; b < 256; b++) {
+        first_counts[b] = (uint64_t)((class_of[b] & DIGIT) != 0) | (uint64_t)((class_of[b] & LETTER) != 0) << 16 |
+                          (uint64_t)(b == ':') << 32 | (uint64_t)(b == '-') << 48;
+        second_counts[b] = (b == '.') | (uint64_t)(b == ' ' || b == '\t') << 16 |
+                           (uint64_t)(b == '(' || b == ')') << 32 | (uint64_t)(b == '@') << 48;
+    }
+    set("abcdefABCDEF", HEX), set("_", WORD), set("._%+'-", LOCAL), set("-", LABEL), set(" ./()-", BETWEEN);
+}
+
+typedef struct {
+    const u8 *s;
+    i64 n;
+} Cell;
+
+static inline int is(Cell c, i64 at, int flag) { return at >= 0 && at < c.n && class_of[c.s[at]] & flag; }
+static inline int at(Cell c, i64 p, u8 byte) { return p < c.n && c.s[p] == byte; }
+static inline int one_of(Cell c, i64 p, const char *bytes) {
+    if (p >= c.n) return 0;
+    for (u8 byte = c.s[p]; *bytes; bytes++)
+        if ((u8)*bytes == byte) return 1;
+    return 0;
+}
+static inline int edge(Cell c, i64 p) { return !is(c, p - 1, WORD) != !is(c, p, WORD); }
+static inline int run(Cell c, i64 p, int flag, int most) {
+    int k = 0;
+    while (k < most && is(c, p + k, flag)) k++;
+    return k;
+}
+
+/* Each matcher answers where the match that begins at p ends, or -1. */
+
+static i64 email(Cell c, i64 p, i64 *run_end) {
+    i64 q = p;
+    while (is(c, q, LOCAL)) q++;
+    *run_end = q;
+    if (q == p || !at(c, q, '@')) return -1;
+    i64 end = -1;
+    q++;
+    while (is(c, q, LABEL)) {
+        while (is(c, q, LABEL)) q++;
+        if (end != -1) end = q;
+        if (!at(c, q, '.')) break;
+        if (end == -1) end = 0;
+        q++;
+    }
+    return end > 0 ? end : -1;
+}
+
+static i64 uuid(Cell c, i64 p) {
+    static const int sizes[] = {8, 4, 4, 4, 12};
+    for (int k = 0; k < 5; k++) {
+        if (k && !at(c, p++, '-')) return -1;
+        if (run(c, p, HEX, sizes[k]) < sizes[k]) return -1;
+        p += sizes[k];
+    }
+    return edge(c, p) ? p : -1;
+}
+
+static i64 mac(Cell c, i64 p) {
+    for (int k = 0; k < 6; k++) {
+        if (k && !one_of(c, p++, ":-")) return -1;
+        if (run(c, p, HEX, 2) < 2) return -1;
+        p += 2;
+    }
+    return edge(c, p) ? p : -1;
+}
+
+static i64 ipv6_full(Cell c, i64 p) {
+    for (int k = 0; k < 8; k++) {
+        if (k && !at(c, p++, ':')) return -1;
+        int size = run(c, p, HEX, 4);
+        if (!size) return -1;
+        p += size;
+    }
+    return edge(c, p) ? p : -1;
+}
+
+static i64 ipv6_short(Cell c, i64 p) {
+    int groups = 0;
+    while (groups < 6) {
+        int size = run(c, p, HEX, 4);
+        if (!size || !at(c, p + size, ':')) break;
+        p += size + 1, groups++;
+    }
+    if (!groups) return -1;
+    i64 end = -1;
+    for (int k = 0; k < 6 && at(c, p, ':'); k++) {
+        int size = run(c, p + 1, HEX, 4);
+        if (!size) break;
+        p += size + 1;
+        if (edge(c, p)) end = p;
+    }
+    return end;
+}
+
+static i64 zone(Cell c, i64 p) {
+    if (at(c, p, 'Z') && edge(c, p + 1)) return p + 1;
+    if (one_of(c, p, "+-") && run(c, p + 1, DIGIT, 2) == 2) {
+        i64 q = p + 3 + at(c, p + 3, ':');
+        if (run(c, q, DIGIT, 2) == 2 && edge(c, q + 2)) return q + 2;
+    }
+    return edge(c, p) ? p : -1;
+}
+
+static i64 time_of_day(Cell c, i64 p) {
+    i64 end;
+    if (one_of(c, p, "T ")) {
+        for (int hour = run(c, p + 1, DIGIT, 2); hour > 0; hour--) {
+            i64 q = p + 1 + hour;
+            if (!at(c, q, ':') || run(c, q + 1, DIGIT, 2) < 2) continue;
+            q += 3;
+            if (at(c, q, ':') && run(c, q + 1, DIGIT, 2) == 2) {
+                i64 t = q + 3;
+                if (one_of(c, t, ".,"))
+                    for (int part = run(c, t + 1, DIGIT, 1 << 20); part > 0; part--)
+                        if ((end = zone(c, t + 1 + part)) >= 0) return end;
+                if ((end = zone(c, t)) >= 0) return end;
+            }
+            if ((end = zone(c, q)) >= 0) return end;
+        }
+    }
+    return zone(c, p);
+}
+
+static i64 year_first(Cell c, i64 p) {
+    if (run(c, p, DIGIT, 4) < 4 || !one_of(c, p + 4, "-/.")) return -1;
+    if (!(c.s[p] == '1' && (c.s[p + 1] == '8' || c.s[p + 1] == '9')) && !(c.s[p] == '2' && c.s[p + 1] == '0')) return -1;
+    int month = run(c, p + 5, DIGIT, 2);
+    i64 q = p + 5 + month;
+    if (!month || !one_of(c, q, "-/.")) return -1;
+    for (int day = run(c, q + 1, DIGIT, 2); day > 0; day--) {
+        i64 end = time_of_day(c, q + 1 + day);
+        if (end >= 0) return end;
+    }
+    return -1;
+}
+
+static i64 year_last(Cell c, i64 p) {
+    for (int k = 0; k < 2; k++) {
+        int size = run(c, p, DIGIT, 2);
+        if (!size || !one_of(c, p + size, "-/.")) return -1;
+        p += size + 1;
+    }
+    if (run(c, p, DIGIT, 4) < 4) return -1;
+    if (!(c.s[p] == '1' && c.s[p + 1] == '9') && !(c.s[p] == '2' && c.s[p + 1] == '0')) return -1;
+    return edge(c, p + 4) ? p + 4 : -1;
+}
+
+static i64 iban_like(Cell c, i64 p) {
+    if (run(c, p, LETTER, 2) < 2 || run(c, p + 2, DIGIT, 2) < 2) return -1;
+    i64 ends[8];
+    int groups = 0;
+    ends[0] = p + 4;
+    while (groups < 7) {
+        i64 q = ends[groups] + one_of(c, ends[groups], " -");
+        if (run(c, q, DIGIT | LETTER, 4) < 4) break;
+        ends[++groups] = q + 4;
+    }
+    for (; groups >= 2; groups--) {
+        i64 q = ends[groups] + one_of(c, ends[groups], " -");
+        for (int tail = run(c, q, DIGIT | LETTER, 3); tail > 0; tail--)
+            if (edge(c, q + tail)) return q + tail;
+        if (edge(c, ends[groups])) return ends[groups];
+    }
+    return -1;
+}
+
+static i64 npwp_like(Cell c, i64 p) {
+    static const struct { int size; const char *mark; } parts[] = {{2, "."}, {3, "."}, {3, "."}, {1, ""}, {3, "."}, {3, ""}};
+    for (int k = 0; k < 6; k++) {
+        if (run(c, p, DIGIT, parts[k].size) < parts[k].size) return -1;
+        p += parts[k].size;
+        if (*parts[k].mark && !at(c, p++, '.')) return -1;
+        if (k == 3) p += at(c, p, '-');
+    }
+    return edge(c, p) ? p : -1;
+}
+
+static i64 ipv4_like(Cell c, i64 p) {
+    for (int k = 0; k < 4; k++) {
+        if (k && !at(c, p++, '.')) return -1;
+        int size = run(c, p, DIGIT, 3);
+        if (!size) return -1;
+        p += size;
+    }
+    return edge(c, p) ? p : -1;
+}
+
+static i64 fraction(Cell c, i64 p) {
+    int whole = run(c, p, DIGIT, 1 << 20);
+    if (!whole || !at(c, p + whole, '.')) return -1;
+    int part = run(c, p + whole + 1, DIGIT, 1 << 20);
+    i64 end = p + whole + 1 + part;
+    return part >= 5 && edge(c, end) ? end : -1;
+}
+
+static i64 extension(Cell c, i64 p) {
+    i64 q = p + at(c, p, ' ');
+    if (at(c, q, 'x')) q++;
+    else if (q + 2 < c.n && !memcmp(c.s + q, "ext", 3)) q += 3 + at(c, q + 3, '.');
+    else return -1;
+    q += at(c, q, ' ');
+    int size = run(c, q, DIGIT, 6);
+    return size && edge(c, q + size) ? q + size : -1;
+}
+
+static i64 phrase(Cell c, i64 p) {
+    if (is(c, p, LETTER)) {
+        int prefix = run(c, p, DIGIT | LETTER, 12);
+        p += prefix + one_of(c, p + prefix, "-_#:");
+    }
+    p += one_of(c, p, "+(");
+    if (!is(c, p, DIGIT) || !edge(c, p)) return -1;
+    i64 last, q = p, extra = 0;
+    for (;;) {
+        while (is(c, q + 1, DIGIT)) q++, extra++;
+        int gap = run(c, q + 1, BETWEEN, 3);
+        if (gap > 2 || !is(c, q + 1 + gap, DIGIT)) break;
+        q += 1 + gap, extra++;
+    }
+    last = q;
+    while (extra >= 6) {
+        i64 end = extension(c, last + 1);
+        if (end >= 0) return end;
+        if (edge(c, last + 1)) return last + 1;
+        do last--; while (!is(c, last, DIGIT));
+        extra--;
+    }
+    return -1;
+}
+
+static i64 prefixed(Cell c, i64 p) {
+    int letters = run(c, p, LETTER, 13), digits = run(c, p + letters, DIGIT, 20);
+    i64 end = p + letters + digits;
+    return letters >= 1 && letters <= 12 && digits >= 9 && digits <= 19 && edge(c, end) ? end : -1;
+}
+
+/* A fixed form: L a letter, 9 a digit, H a hex digit, A a letter or digit, others themselves; `?` makes the byte before
+ * it optional. */
+static int fits(Cell c, i64 p, const char *form) {
+    for (; *form; form++) {
+        int flag = *form == 'L' ? LETTER : *form == '9' ? DIGIT : *form == 'A' ? LETTER | DIGIT : 0;
+        int ok = flag ? is(c, p, flag) : at(c, p, *form);
+        if (form[1] == '?') form++;
+        else if (!ok) return 0;
+        p += ok;
+    }
+    return edge(c, p);
+}
+
+static int rare_code(Cell c, i64 p) {
+    for (int k = 0; k < RARE_FORMS; k++)
+        if (fits(c, p, RARE[k])) return 1;
+    int word = run(c, p, DIGIT | LETTER, 64);
+    if (word >= 26 && (c.s[p] == '1' || c.s[p] == '3' || c.s[p] == '0' || c.s[p] == 'b')) return 1;
+    int whole = run(c, p, DIGIT, 4);
+    if (whole >= 1 && whole <= 3 && at(c, p + whole, '.') && run(c, p + whole + 1, DIGIT, 4) == 4) {
+        i64 q = p + whole + 1;
+        while (is(c, q, DIGIT)) q++;
+        while (q < c.n && (c.s[q] == ' ' || (c.s[q] >= 9 && c.s[q] <= 13))) q++;
+        if (at(c, q, ',')) return 1;
+    }
+    return 0;
+}
+
+/* Checks, twins of those in `checks.py`, over the digits as numbers. */
+
+static i64 number(const u8 *d, int from, int to) {
+    i64 value = 0;
+    for (; from < to; from++) value = value * 10 + d[from];
+    return value;
+}
+static int weighted(const u8 *d, const int *weights, int count) {
+    int total = 0;
+    for (int k = 0; k < count; k++) total += d[k] * weights[k];
+    return total;
+}
+static int all_same(const u8 *d, int from, int w) {
+    for (int k = from + 1; k < w; k++)
+        if (d[k] != d[from]) return 0;
+    return 1;
+}
+static int check_luhn(const u8 *d, int w) {
+    int total = 0;
+    for (int k = w - 1, twice = 0; k >= 0; k--, twice = !twice) {
+        int v = d[k] << twice;
+        total += v > 9 ? v - 9 : v;
+    }
+    return total % 10 == 0;
+}
+static int card_network(const u8 *d, int w) {
+    i64 head = number(d, 0, 6);
+    for (int k = 0; k < NETWORK_COUNT; k++)
+        if (head >= NETWORKS[k].low && head <= NETWORKS[k].high && NETWORKS[k].widths >> w & 1) return 1;
+    return 0;
+}
+static int check_any_but_zero(const u8 *d, int w) { return !(all_same(d, 0, w) && d[0] == 0); }
+static int check_nik(const u8 *d, int w) {
+    static const int longest[] = {0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    i64 day = number(d, 6, 8), month = number(d, 8, 10);
+    (void)w;
+    if (day > 40) day -= 40;
+    return PROVINCES[number(d, 0, 2)] && number(d, 2, 4) && number(d, 4, 6) && day >= 1 && month <= 12 &&
+           day <= longest[month] && number(d, 12, 16);
+}
+static int check_npwp(const u8 *d, int w) { return (void)w, check_luhn(d, 9) && number(d, 0, 9) > 0; }
+static int check_us_ssn(const u8 *d, int w) {
+    i64 area = number(d, 0, 3), all = number(d, 0, 9);
+    (void)w;
+    return area && area != 666 && area < 900 && number(d, 3, 5) && number(d, 5, 9) && all != 78051120 &&
+           all != 123456789 && all != 219099999 && all != 457555462;
+}
+static int check_us_itin(const u8 *d, int w) {
+    i64 g = number(d, 3, 5);
+    (void)w;
+    return d[0] == 9 && ((g >= 50 && g <= 65) || (g >= 70 && g <= 88) || (g >= 90 && g != 93));
+}
+static int check_uk_nhs(const u8 *d, int w) {
+    static const int by[] = {10, 9, 8, 7, 6, 5, 4, 3, 2};
+    return (void)w, (11 - weighted(d, by, 9) % 11) % 11 == d[9] && number(d, 0, 10) > 0;
+}
+static int check_aadhaar(const u8 *d, int w) {
+    int state = 0, mirrored = 1;
+    for (int k = 0; k < w; k++) state = VERHOEFF_D[state][VERHOEFF_P[k % 8][d[w - 1 - k]]], mirrored &= d[k] == d[w - 1 - k];
+    return d[0] >= 2 && !state && !mirrored;
+}
+static int check_au_tfn(const u8 *d, int w) {
+    static const int by[] = {1, 4, 3, 7, 5, 8, 6, 9, 10};
+    return (void)w, weighted(d, by, 9) % 11 == 0 && number(d, 0, 9) > 0;
+}
+static int check_au_abn(const u8 *d, int w) {
+    static const int by[] = {10, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19};
+    return (void)w, (weighted(d, by, 11) - 10) % 89 == 0;
+}
+static int check_au_medicare(const u8 *d, int w) {
+    static const int by[] = {1, 3, 7, 9, 1, 3, 7, 9};
+    return (void)w, d[0] >= 2 && d[0] <= 6 && weighted(d, by, 8) % 10 == d[8];
+}
+static int check_pl_pesel(const u8 *d, int w) {
+    static const int by[] = {1, 3, 7, 9, 1, 3, 7, 9, 1, 3};
+    i64 month = number(d, 2, 4) % 20, day = number(d, 4, 6);
+    return (void)w, month >= 1 && month <= 12 && day >= 1 && day <= 31 && (10 - weighted(d, by, 10) % 10) % 10 == d[10];
+}
+static int check_br_cpf(const u8 *d, int w) {
+    static const int by[] = {11, 10, 9, 8, 7, 6, 5, 4, 3, 2};
+    return !all_same(d, 0, w) && weighted(d, by + 1, 9) * 10 % 11 % 10 == d[9] && weighted(d, by, 10) * 10 % 11 % 10 == d[10];
+}
+static int check_international_phone(const u8 *d, int w) {
+    if (w < 8 || w > 15 || all_same(d, 1, w)) return 0;
+    return ((d[0] == 1 || d[0] == 7) && w == 11) || CALLING_2[number(d, 0, 2)] || CALLING_3[number(d, 0, 3)];
+}
+static int check_north_american_phone(const u8 *d, int w) {
+    if (w == 11) return d[0] == 1 && check_north_american_phone(d + 1, 10);
+    return w == 10 && d[0] >= 2 && d[3] >= 2 && !(d[1] == 1 && d[2] == 1) && !all_same(d, 0, 10);
+}
+static int check_national_phone(const u8 *d, int w) {
+    return w >= 9 && w <= 13 && d[0] == 0 && d[1] != 0 && !all_same(d, 2, w);
+}
+static int check_indonesian_mobile(const u8 *d, int w) {
+    return w >= 10 && w <= 13 && d[0] == 0 && d[1] == 8 && d[2] && d[2] != 4 && d[2] != 6;
+}
+static int check_plausible_phone(const u8 *d, int w) {
+    return check_north_american_phone(d, w) || check_national_phone(d, w) || check_indonesian_mobile(d, w) ||
+           check_international_phone(d, w);
+}
+static int check_in_brackets(const u8 *d, int w) {
+    if (w == 10) return check_north_american_phone(d, w) || check_national_phone(d, w);
+    return w >= 9 && w <= 13;
+}
+static int check_after_zero(const u8 *d, int w) {
+    return check_national_phone(d, w) || (d[1] == 0 && check_international_phone(d + 2, w - 2));
+}
+
+/* What a candidate may be. */
+
+typedef struct {
+    i64 *rows, *text_ends;
+    u8 *text;
+    i64 *hit_candidates;
+    int16_t *hit_keys;
+    u8 *hit_valid;
+    i64 candidates, bytes, hits;
+} Found;
+
+static inline void hit(Found *f, int entity, int evidence, int valid) {
+    f->hit_candidates[f->hits] = f->candidates;
+    f->hit_keys[f->hits] = (int16_t)(entity * 4 + evidence);
+    f->hit_valid[f->hits++] = (u8)valid;
+}
+
+static void digit_strings(Found *f, const u8 *d, int w, int evidence) {
+    if (w >= 12 && w <= 19 && card_network(d, w)) hit(f, CREDIT_CARD, evidence, check_luhn(d, w));
+    if (w < 9 || w > WIDEST) return;
+    by_width(f, d, w, evidence);
+}
+
+static int iban_check(const u8 *code, int w) {
+    int rest = 0;
+    if (w > 34 || IBAN_WIDTHS[(code[0] - 'A') * 26 + code[1] - 'A'] != w) return 0;
+    for (int k = 0; k < w; k++) {
+        u8 byte = code[(k + 4) % w];
+        rest = (byte <= '9' ? rest * 10 + byte - '0' : rest * 100 + byte - 'A' + 10) % 97;
+    }
+    return rest == 1;
+}
+
+/* Whether the parts of a phrase may be something although the whole is nothing. */
+static int may_hold_more(const u8 *t, i64 n) {
+    int sizes[4] = {0}, run_of = 0;
+    for (i64 k = 0; k <= n; k++) {
+        if (k < n && class_of[t[k]] & DIGIT) {
+            run_of++;
+            continue;
+        }
+        if (k < n && t[k] == '(') return 1;
+        if (run_of >= 9 && run_of <= 19) return 1;
+        if (run_of) {
+            memmove(sizes, sizes + 1, 3 * sizeof(int)), sizes[3] = run_of;
+            if (sizes[3] == 4 && sizes[2] == 4 && sizes[1] == 4 && sizes[0] == 4) return 1;
+            if (sizes[3] == 5 && sizes[2] == 6 && sizes[1] == 4) return 1;
+            if (sizes[3] == 4 && sizes[2] == 2 && sizes[1] == 3) return 1;
+        }
+        run_of = 0;
+    }
+    return 0;
+}
+
+static int ipv4_check(const u8 *t, i64 n) {
+    int parts = 0, size = 0, value = 0;
+    for (i64 k = 0; k <= n; k++) {
+        if (k < n && t[k] != '.') {
+            if (size == 1 && value == 0) return 0;
+            value = value * 10 + t[k] - '0';
+            if (++size > 3 || value > 255) return 0;
+        } else {
+            if (!size) return 0;
+            parts++, size = value = 0;
+        }
+    }
+    return parts == 4;
+}
+
+typedef struct { int letters, digits, dots, colons, dashes, spaces, parens, at_signs; } Counts;
+
+/* Answers 0 when the cell must be handed back. */
+static int numbers(Found *f, Cell t, const u8 *d, Counts k) {
+    i64 separators = k.dots + k.dashes + k.spaces, plus = t.s[0] == '+';
+    i64 other = t.n - k.digits - separators - k.parens - plus;
+    int settled = 0;
+    if (other > 0 || separators == 2 || separators == 5) {
+        int date = 0, is_mac = 0;
+        i64 day;
+        if (run(t, 0, DIGIT, 4) == 4 && one_of(t, 4, "-/.")) {
+            int century = (t.s[0] == '1' && (t.s[1] == '8' || t.s[1] == '9')) || (t.s[0] == '2' && t.s[1] == '0');
+            int month = run(t, 5, DIGIT, 2);
+            day = 5 + month;
+            if (century && month && one_of(t, day, "-/."))
+                for (int size = run(t, day + 1, DIGIT, 2); size > 0; size--)
+                    date |= day + 1 + size == t.n || one_of(t, day + 1 + size, "T ");
+        }
+        date |= year_last(t, 0) == t.n;
+        if (k.colons == 5 || k.dashes == 5) is_mac = mac(t, 0) == t.n && (k.colons == 5 || k.dashes == 5);
+        int v6 = !is_mac && !date && k.colons >= 2 && k.digits + k.colons == t.n;
+        if (date) hit(f, DATE_OF_BIRTH, BARE, 1);
+        if (is_mac) hit(f, MAC_ADDRESS, SHAPED, 1);
+        if (v6) hit(f, IP_ADDRESS, SHAPED, 1);
+        settled = date || is_mac || v6;
+    }
+    if (!settled && k.dots == 3 && separators == 3 && !other && k.digits <= 12) {
+        int valid = ipv4_check(t.s, t.n);
+        hit(f, IP_ADDRESS, SHAPED, valid);
+        settled = valid;
+    }
+    if (!settled && k.dots == 1 && separators == 1 && !other) settled = 1;
+    if (settled) return 1;
+    if (t.n == k.digits) {
+        digit_strings(f, d, k.digits > 40 ? 40 : (int)k.digits, BARE);
+        return 1;
+    }
+    int w = k.digits > 40 ? 40 : (int)k.digits, taken = 0;
+    i64 between = t.n - k.digits;
+    for (int form = 0; form < FORM_COUNT && !plus; form++) {
+        if (FORMS[form].width != w || FORMS[form].places != between) continue;
+        int fitting = 1;
+        for (int place = 0; place < FORMS[form].places; place++) fitting &= one_of(t, FORMS[form].at[place], FORMS[form].allowed);
+        if (!fitting) continue;
+        int valid = FORMS[form].check(d, w);
+        hit(f, FORMS[form].entity, SHAPED, valid);
+        taken |= valid;
+    }
+    if (!taken && !plus && w >= 13 && w <= 19 && card_network(d, w)) hit(f, CREDIT_CARD, BARE, check_luhn(d, w));
+    if (!taken && w >= 8 && w <= 16) {
+        int grouped = k.spaces + k.dashes + k.dots > 0, bracketed = k.parens == 2, valid = -1;
+        if (plus) valid = check_international_phone(d, w);
+        else if (bracketed) valid = check_in_brackets(d, w);
+        else if (grouped && t.s[0] == '0') valid = check_after_zero(d, w);
+        if (valid >= 0) hit(f, PHONE_NUMBER, SHAPED, valid), taken |= valid;
+    }
+    return taken || k.digits <= 9 || !may_hold_more(t.s, t.n);
+}
+
+static int codes(Found *f, Cell t, const u8 *d, Counts k) {
+    if (k.colons >= 2 || k.dashes == 5) {
+        int is_mac = mac(t, 0) == t.n && (k.colons == 5 || k.dashes == 5), v6 = !is_mac && k.colons >= 2;
+        for (i64 p = 0; p < t.n && v6; p++) v6 = is(t, p, HEX) || t.s[p] == ':';
+        if (is_mac) hit(f, MAC_ADDRESS, SHAPED, 1);
+        if (v6) hit(f, IP_ADDRESS, SHAPED, 1);
+        if (is_mac || v6) return 1;
+    }
+    for (int pair = 0; pair < CODE_COUNT_PAIRS; pair++)
+        if (k.letters == CODE_COUNTS[pair][0] && k.digits == CODE_COUNTS[pair][1]) return 0;
+    int valid = 0;
+    if (k.letters >= 2 && k.letters + k.digits >= LEAST_IBAN) {
+        u8 code[40];
+        int w = 0, fitting = 1;
+        for (i64 p = 0; p < t.n && fitting; p++) {
+            u8 byte = t.s[p];
+            if (byte == ' ' || byte == '-') continue;
+            if (w == 34 || !is(t, p, LETTER | DIGIT)) fitting = 0;
+            else code[w++] = byte >= 'a' ? byte - 32 : byte;
+        }
+        fitting = fitting && w >= 12 && code[0] > '9' && code[1] > '9' && code[2] <= '9' && code[3] <= '9';
+        if (fitting) hit(f, IBAN_CODE, SHAPED, valid = iban_check(code, w));
+    }
+    if (!valid && k.digits >= 9 && k.digits <= 19 && k.letters <= 12 && t.s[0] > '9') digit_strings(f, d, (int)k.digits, CODED);
+    return 1;
+}
+
+static int classify(Found *f, Cell t) {
+    u8 digits[40];
+    uint64_t first = 0, second = 0;
+    int seen = 0;
+    for (i64 p = 0; p < t.n; p++) {
+        u8 byte = t.s[p];
+        first += first_counts[byte], second += second_counts[byte];
+        digits[seen] = byte - '0';
+        seen += seen < 39 && class_of[byte] & DIGIT;
+    }
+    Counts k = {count_of(first, 1),  count_of(first, 0),  count_of(second, 0), count_of(first, 2),
+                count_of(first, 3),  count_of(second, 1), count_of(second, 2), count_of(second, 3)};
+    if (k.at_signs) {
+        if (!k.letters) return 0;
+        hit(f, EMAIL_ADDRESS, SHAPED, 1);
+        return 1;
+    }
+    if (!k.letters) return numbers(f, t, digits, k);
+    for (i64 p = 0; t.s[0] <= '9' && p < t.n; p++)
+        if (t.s[p] == 'x') return 0; /* an extension, perhaps */
+    return codes(f, t, digits, k);
+}
+
+static int hinted(Cell c, i64 p) {
+    for (int k = 0; k < HINT_COUNT; k++) {
+        i64 from = p - HINTS[k].anchor;
+        if ((u8)HINTS[k].text[HINTS[k].anchor] == c.s[p] && from >= 0 && from + HINTS[k].size <= c.n &&
+            !memcmp(c.s + from, HINTS[k].text, HINTS[k].size))
+            return 1;
+    }
+    return 0;
+}
+
+/* Answers 0 when the cell must be handed back. */
+static int search(Found *f, Cell c, i64 row) {
+    uint64_t first = 0;
+    int signs = 0;
+    u8 seen = 0;
+    if (c.n > LONGEST_CELL) return 0;
+    for (i64 p = 0; p < c.n; p++) {
+        u8 byte = c.s[p];
+        seen |= class_of[byte], first += first_counts[byte], signs += byte == '@';
+        if (anchors[byte] && hinted(c, p)) return 0;
+    }
+    int digits = count_of(first, 0), colons = count_of(first, 2), dashes = count_of(first, 3);
+    if (!signs && !colons && dashes < 4 && digits < LEAST_DIGITS && !(digits && c.n >= LEAST_CRYPTO)) return 1;
+    if (seen & WIDE) return 0;
+    i64 resume = 0, local_end = 0;
+    for (i64 p = 0; p < c.n;) {
+        i64 end = -1;
+        u8 flag = class_of[c.s[p]];
+        if (signs && p >= local_end && flag & LOCAL && (p == resume || !is(c, p - 1, LOCAL))) end = email(c, p, &local_end);
+        if (end < 0 && flag & (DIGIT | LETTER) && edge(c, p)) {
+            if (flag & HEX && (colons || dashes)) {
+                if (dashes >= 4) end = uuid(c, p);
+                if (end < 0) end = mac(c, p);
+                if (end < 0 && colons >= 7) end = ipv6_full(c, p);
+                if (end < 0 && colons >= 2) end = ipv6_short(c, p);
+            }
+            if (flag & DIGIT) {
+                int size = run(c, p, DIGIT, LONGEST_CELL), point = at(c, p + size, '.');
+                int dated = point || one_of(c, p + size, "-/");
+                if (end < 0 && size == 4 && dated) end = year_first(c, p);
+                if (end < 0 && size <= 2 && dated) end = year_last(c, p);
+                int rare = point || is(c, p + size, WORD) || (size < 32 && RARE_DIGITS >> size & 1);
+                if (end < 0 && rare && rare_code(c, p)) return 0;
+                if (end < 0 && size == 2 && point) end = npwp_like(c, p);
+                if (end < 0 && size <= 3 && point) end = ipv4_like(c, p);
+                if (end < 0 && point) end = fraction(c, p);
+            } else {
+                if (end < 0) end = iban_like(c, p);
+                if (end < 0 && rare_code(c, p)) return 0;
+            }
+            if (end < 0) end = phrase(c, p);
+            if (end < 0 && flag & LETTER) end = prefixed(c, p);
+        } else if (end < 0 && (c.s[p] == '+' || c.s[p] == '(') && is(c, p + 1, DIGIT)) end = phrase(c, p);
+        if (end < 0) {
+            p++;
+            continue;
+        }
+        Cell text = {c.s + p, end - p};
+        if (!classify(f, text)) return 0;
+        f->rows[f->candidates] = row;
+        memcpy(f->text + f->bytes, text.s, text.n);
+        f->bytes += text.n;
+        f->text_ends[f->candidates++] = f->bytes;
+        p = resume = end;
+    }
+    return 1;
+}
+
+/* Searches cells from `first` on until all are done or the room is used up. Answers how many cells are done; `counts`
+ * has the numbers of candidates, hits, bytes of candidates, and cells handed back. */
+i64 lintas_search(const i64 *offsets, const u8 *data, i64 first, i64 cells, i64 *rows, i64 *text_ends, u8 *text,
+                  i64 *hit_candidates, int16_t *hit_keys, u8 *hit_valid, i64 *back, i64 room, i64 text_room, i64 *counts) {
+    Found f = {rows, text_ends, text, hit_candidates, hit_keys, hit_valid, 0, 0, 0};
+    i64 returned = 0, cell = first;
+    for (; cell < cells; cell++) {
+        Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
+        i64 most = c.n > LONGEST_CELL ? 1 : c.n / 6 + 1;
+        if (f.candidates + most > room || f.bytes + c.n > text_room) break;
+        Found before = f;
+        if (!search(&f, c, cell)) f = before, back[returned++] = cell;
+    }
+    counts[0] = f.candidates, counts[1] = f.hits, counts[2] = f.bytes, counts[3] = returned;
+    return cell;
+}

@@ -1,0 +1,85 @@
+"""The native kernel and the Python modules that it speeds up give the same answers, whatever the cells hold."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.privacy import table
+from tasks.core.detectors import native, search
+from tasks.core.detectors.candidates import Candidates, Hits
+from tasks.core.detectors.classify import classify
+from tasks.core.detectors.patterns import ALL
+from tests.unit.test_detectors import INVALID, VALID
+
+needs_kernel = pytest.mark.skipif(native.kernel() is None, reason="there is no compiler")
+EXAMPLES = [text for _, text in (*VALID, *INVALID)] + [
+    "550e8400-e29b-41d4-a716-446655440000", "2013-01-01T10:00:00.123+07:00", "v1.2.3-12345678", "ORD-0123456789",
+    "call (021) 555-1234 x12 now", "3.14159265358979", "1.2.3.4.5", "aa:bb:cc:dd:ee:ff", "::1 fe80::1", "12345@1.2",
+    "NIK: 3273014507900001", "AB123456", "1Z999AA10123456784", "+62 812-3456-7890, 0812-3456-7890", "x" * 70_000 + " 1",
+]  # fmt: skip
+DAY = "(19|20)[0-9]{2}[-/.][0-9]{1,2}[-/.][0-9]{1,2}"
+MAKERS = [make for _, make in table.ENTITY_COLUMNS.values()] + list(table.LOOK_ALIKES.values())
+
+pieces = st.one_of(
+    st.sampled_from(EXAMPLES),
+    st.builds(lambda make, seed: make(random.Random(seed)), st.sampled_from(MAKERS), st.integers(0, 10**9)),
+    st.text("0123456789", min_size=1, max_size=20),
+    st.text("0123456789 -./()+:xABCdefZ@_,", max_size=24),
+    st.from_regex(r"[A-Z]{2}[0-9]{2}( ?[0-9A-Z]{4}){2,6}( ?[0-9A-Z]{1,3})?", fullmatch=True),
+    st.from_regex(r"[0-9a-fA-F]{1,4}(:[0-9a-fA-F]{0,4}){2,7}", fullmatch=True),
+    st.from_regex(rf"{DAY}([T ][0-9]{{1,2}}:[0-9]{{2}}(:[0-9]{{2}}([.,][0-9]+)?)?)?(Z|[+-]07:?00)?", fullmatch=True),
+    st.text(max_size=8),
+)  # fmt: skip
+cells = st.lists(
+    st.tuples(pieces, st.sampled_from(["", " ", ", ", "-", "/", "x", "."]), pieces).map("".join), max_size=8
+)
+
+
+def flat(found: Iterable[Hits]) -> list[tuple[str, str, int, str, bool]]:
+    return sorted(
+        (each.entity, str(each.evidence), int(each.found.rows[at]), each.found.text[int(at)], bool(valid))
+        for each in found
+        for at, valid in zip(each.which, each.valid, strict=True)
+    )
+
+
+def assert_same(texts: list[str]) -> None:
+    column = pl.Series(texts + ["nothing"] * 16, dtype=pl.String)
+    assert flat(search.hits_in(column)) == flat(classify(Candidates.found(column, ALL)))
+
+
+@needs_kernel
+@settings(max_examples=300, deadline=None)
+@given(cells)
+def test_the_kernel_and_python_find_the_same(texts: list[str]) -> None:
+    assert_same(texts)
+
+
+@needs_kernel
+def test_they_find_the_same_in_the_benchmark_s_table_and_in_parts_of_it() -> None:
+    draw = random.Random(3)
+    made = [make(draw) for make in MAKERS for _ in range(60)]
+    cut = [text[draw.randrange(len(text)) :] + draw.choice(["", " ", "7"]) + draw.choice(made) for text in made]
+    assert_same([*made, *cut, *EXAMPLES])
+
+
+@needs_kernel
+def test_more_candidates_than_there_is_room_for_at_once_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_ROOM", 64)
+    assert_same([f"person{at}@example.org 4111 1111 1111 1111 https://example.org" for at in range(500)])
+
+
+def test_every_check_has_a_twin_in_the_kernel() -> None:
+    assert native.unknown_checks() == set()
+
+
+def test_without_the_kernel_python_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "kernel", lambda: None)
+    found = flat(search.hits_in(pl.Series(["a@example.org"] * 20)))
+    assert [(entity, row) for entity, _, row, _, _ in found] == [("EMAIL_ADDRESS", at) for at in range(20)]
