@@ -1,6 +1,6 @@
 """Types of flow parameters: they make the forms of the Prefect UI refuse what could not be meant."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,3 +12,6 @@ Clouds = Annotated[list[str], Field(min_length=1)]
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 """A duration in seconds, at most a day."""
+
+Compare = Literal["digest", "listing"]
+"""How a move finds out what is at its destination already."""

@@ -6,18 +6,20 @@ from typing import Any, Literal
 
 from prefect import flow
 
-from flows.forms import Dataset
+from flows.forms import Compare, Dataset
 from tasks.conversion import convert_outgoing
 from tasks.core.conversion import Conversion
 from tasks.core.dataset import DatasetURI
+from tasks.core.estimates import Estimate
 from tasks.core.findings import Finding
-from tasks.core.planning import TransferPlan
+from tasks.core.planning import DeleteLimit, TransferPlan, require_apart
 from tasks.core.policy import Place
 from tasks.core.privacy import Cleared, Refused
+from tasks.core.selection import Selection
 from tasks.core.transfer import Receipt
 from tasks.privacy import Clearance, Outgoing, judge, keep_clearance, recall_clearance, scan_dataset, treat
 from tasks.registry import installation
-from tasks.storage import copy_cleared, manifest_of, plan_move
+from tasks.storage import MoveOptions, copy_cleared, manifest_of, plan_move
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Prepared:
     outgoing: Outgoing
     verdict: Cleared
     plan: TransferPlan
+    estimate: Estimate
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Moved:
             "objects_sent": len(self.receipt.copied),
             "bytes_sent": self.receipt.bytes_sent,
             "objects_removed": len(self.receipt.removed),
+            "objects_assumed": self.receipt.assumed,
             "route": self.receipt.route,
             "verdict": "cleared",
             "policy": self.policy,
@@ -96,6 +100,10 @@ def move(
     destination: Dataset,
     policy: str = "flights",
     delete: bool = False,
+    delete_limit: str = "10%",
+    include: list[str] = [],
+    exclude: list[str] = [],
+    compare: Compare = "digest",
     compress: Literal["", "zstd"] = "",
     format: Literal["", "parquet"] = "",
 ) -> Moved:
@@ -106,12 +114,18 @@ def move(
         destination: Where it should be, in the same form. A missing bucket is created.
         policy: Name of a policy under policies_dir, or the path of a YAML file.
         delete: Remove objects that only the destination has. Without it their presence refuses the move.
+        delete_limit: How many of them at most: a number, or a share of what the destination holds.
+        include: Only objects that match one of these patterns, such as *.parquet or raw/**; all without any.
+        exclude: No objects that match one of these patterns.
+        compare: By content digest; or by listing, which takes an object of the destination that nothing is known of
+            for the same when it has the same size and was written no earlier. Those are named as assumed.
         compress: Compress what is not compressed yet on the way.
         format: What CSV and JSON lines become on the way.
     """
     started = time.monotonic()
     conversion = Conversion.of(compress, format)
-    ready = prepare(source, destination, policy, delete, conversion)
+    options = options_of(delete, delete_limit, include, exclude, compare)
+    ready = prepare(source, destination, policy, options, conversion)
     receipt = copy_cleared(ready.plan, ready.verdict)
     return Moved(
         source=ready.source,
@@ -126,15 +140,26 @@ def move(
     )
 
 
-def prepare(source: str, destination: str, policy: str, delete: bool, conversion: Conversion | None = None) -> Prepared:
+def options_of(
+    delete: bool, delete_limit: str, include: list[str], exclude: list[str], compare: Compare
+) -> MoveOptions:
+    """The options of a move as people write them. Raises `Invalid` naming what is wrong."""
+    return MoveOptions(Selection.of(include, exclude), delete, DeleteLimit.parse(delete_limit), compare == "listing")
+
+
+def prepare(
+    source: str, destination: str, policy: str, options: MoveOptions, conversion: Conversion | None = None
+) -> Prepared:
     """Everything of a move up to the plan; nothing at the destination is touched.
 
     Raises:
         PolicyViolation: The gate refuses; the reasons name entities and places, never values.
+        Invalid: The destination cannot hold the dataset, or holds what may not be removed.
     """
     here = installation()
     origin, target, rules = here.parse(source), here.parse(destination), here.policy(policy)
-    manifest = manifest_of(origin)
+    require_apart(origin, target)
+    manifest = manifest_of(origin, selection=options.selection)
     wanted = conversion or Conversion()
     cleared = recall_clearance(origin, manifest, rules, target, wanted.label)
     if cleared is None:
@@ -146,5 +171,5 @@ def prepare(source: str, destination: str, policy: str, delete: bool, conversion
         cleared = Clearance(outgoing, verdict, report.findings)
         keep_clearance(cleared, manifest, rules, target, wanted.label)
     leaving = cleared.outgoing
-    plan = plan_move(leaving.uri, leaving.manifest, target, charged_as=origin.cloud, delete=delete)
-    return Prepared(origin, cleared.findings, leaving, cleared.verdict, plan)
+    plan, expected = plan_move(leaving.uri, leaving.manifest, target, charged_as=origin.cloud, options=options)
+    return Prepared(origin, cleared.findings, leaving, cleared.verdict, plan, expected)

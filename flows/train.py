@@ -75,7 +75,7 @@ def train(
     while True:
         placement = place_training(wanted, origin, manifest.size_bytes, rules, exhausted(attempts))
         home = training_home(origin, placement)
-        brought = None if home == origin else move.fn(str(origin), str(home), policy, delete=True)
+        brought = None if home == origin else move.fn(str(origin), str(home), policy, delete=True, delete_limit="100%")
         data = manifest_of(home)
         run_id = open_run(
             wanted,

@@ -1,13 +1,9 @@
-"""What people see in the Prefect UI: tables, links and progress of a run. Outside a flow run these do nothing."""
+"""What people see in the Prefect UI: tables and links of a run. Outside a flow run these do nothing."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, cast
-from uuid import UUID
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tasks.steps import in_flow
 
@@ -40,32 +36,3 @@ def show_link(key: str, url: str, text: str) -> None:
         from prefect.artifacts import create_link_artifact
 
         create_link_artifact(link=url, link_text=text, key=key)
-
-
-@contextmanager
-def show_progress(key: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress artifact that grows as the yielded function is told of amounts; safe from several threads.
-
-    It is written at most once a second: the server is told of progress, not of objects.
-    """
-    if not in_flow() or total == 0:
-        yield lambda _amount: None
-        return
-    from prefect.artifacts import create_progress_artifact, update_progress_artifact
-
-    artifact = cast("UUID", create_progress_artifact(progress=0.0, key=key, description=key))
-    lock = threading.Lock()
-    done = 0
-    shown_at = time.monotonic()
-
-    def advance(amount: int) -> None:
-        nonlocal done, shown_at
-        with lock:
-            done += amount
-            due = time.monotonic() - shown_at >= 1.0
-            if due:
-                shown_at = time.monotonic()
-                update_progress_artifact(artifact_id=artifact, progress=min(100.0, 100.0 * done / total))
-
-    yield advance
-    update_progress_artifact(artifact_id=artifact, progress=min(100.0, 100.0 * done / total))

@@ -2,58 +2,109 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from tasks.artifacts import show_progress, show_table
+from tasks.artifacts import show_table
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import NotFound
+from tasks.core.estimates import Estimate, estimate
 from tasks.core.fetching import fetch
+from tasks.core.lease import Lease, leased
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
+from tasks.core.names import ObjectRules, require_names
+from tasks.core.plane import CopiedObject
 from tasks.core.plane.routes import plane_for, route_between
-from tasks.core.planning import TransferPlan, TransferPrices, plan_transfer
+from tasks.core.planning import DeleteLimit, Shard, TransferPlan, TransferPrices, plan_transfer
 from tasks.core.privacy import Cleared
-from tasks.core.transfer import CopiedObject, Receipt, copy
+from tasks.core.selection import Selection
+from tasks.core.transfer import Copied, Receipt, carry, settle
+from tasks.progress import show_moving
 from tasks.registry import installation
 from tasks.steps import say, step
+from tasks.uploads import UploadsOf
+
+_HISTORY = timedelta(days=90)
+_TELLING_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOptions:
+    """How a move compares and what it may remove.
+
+    Args:
+        selection: Which objects of the source are meant.
+        delete: Whether objects that only the destination has may be removed.
+        delete_limit: How many of them.
+        by_listing: Whether objects of the destination of which nothing is known count as unchanged when they have
+            the source's size and were written no earlier; plan, receipt and manifest name them as assumed.
+    """
+
+    selection: Selection = field(default_factory=Selection)
+    delete: bool = False
+    delete_limit: DeleteLimit = field(default_factory=DeleteLimit)
+    by_listing: bool = False
 
 
 @step(name="manifest", retries=3, run_name="manifest {uri}")
-def manifest_of(uri: DatasetURI, *, reread: bool = False) -> Manifest:
+def manifest_of(uri: DatasetURI, *, reread: bool = False, selection: Selection | None = None) -> Manifest:
     """List a dataset with a digest of every object; see `tasks.core.listing.read_manifest`."""
     here = installation()
-    manifest = read_manifest(here.store_of(uri), uri, here.records.journal, reread=reread, refuse_archived=True)
-    say(f"{uri} holds {len(manifest)} objects, {manifest.size_bytes:,} bytes, digest {manifest.digest[:16]}")
+    manifest = read_manifest(
+        here.store_of(uri), uri, here.records.journal, reread=reread, selection=selection, refuse_archived=True
+    )
+    only = f" (only {selection})" if selection else ""
+    say(f"{uri}{only} holds {len(manifest)} objects, {manifest.size_bytes:,} bytes, digest {manifest.digest[:16]}")
     return manifest
 
 
 @step(name="plan", retries=3, run_name="plan {source} -> {destination}")
 def plan_move(
-    source: DatasetURI, manifest: Manifest, destination: DatasetURI, *, charged_as: str, delete: bool = False
-) -> TransferPlan:
-    """Compare with what is at the destination; see `tasks.core.transfer.plan_transfer`.
+    source: DatasetURI,
+    manifest: Manifest,
+    destination: DatasetURI,
+    *,
+    charged_as: str,
+    options: MoveOptions = MoveOptions(),
+) -> tuple[TransferPlan, Estimate]:
+    """Compare with what is at the destination; see `tasks.core.planning.plan_transfer` and `estimates.estimate`.
 
     Args:
         source: Where the bytes are (the staging area, for a pseudonymised copy).
         manifest: What the destination should hold.
         destination: Where to. A bucket that does not exist yet is created.
         charged_as: The cloud whose egress price counts.
-        delete: Whether objects that only the destination has may be removed.
+        options: How to compare, and what may be removed.
     """
     here = installation()
+    target = here.cloud(destination.cloud)
+    rules = ObjectRules.from_catalog(here.catalog(destination.cloud), target.options, f"{target.provider}/catalog.yaml")
+    require_names(manifest, destination, rules)
+    present = _present(destination, manifest if options.by_listing else None)
+    prices = _prices(charged_as, destination.cloud)
     plan = plan_transfer(
         source,
         manifest,
         destination,
-        _present(destination),
-        prices=TransferPrices(egress_usd_per_gib=here.prices(charged_as).egress_usd_per_gib),
-        delete=delete,
+        present,
+        prices=prices,
+        delete=options.delete,
+        delete_limit=options.delete_limit,
         route=route_between(here.store_of(source), here.store_of(destination)),
     )
+    expected = estimate(plan, len(present), prices, *_rates(charged_as, destination.cloud))
+    assumed = f", {plan.assumed} assumed to be there by size and time" if plan.assumed else ""
     say(
         f"{plan.objects_to_send} of {len(manifest)} objects to send, {plan.bytes_to_send:,} bytes,"
-        f" {in_usd(plan.cost_usd)}"
+        f" {in_usd(plan.cost_usd)}{assumed}"
     )
     show_table(
         f"plan-{destination.cloud}",
@@ -63,33 +114,81 @@ def plan_move(
             {"what": "remove", "objects": len(plan.remove), "bytes": plan.remove.size_bytes},
             {"what": "keep", "objects": len(plan.keep), "bytes": plan.keep.size_bytes},
         ],
-        f"Plan {source} -> {destination}: route {plan.route}, {in_usd(plan.cost_usd)}",
+        f"Plan {source} -> {destination}: route {plan.route}, {in_usd(plan.cost_usd)}{assumed}",
     )
-    return plan
+    return plan, expected
 
 
-@step(name="copy", retries=2, run_name="copy {plan.source} -> {plan.destination}")
 def copy_cleared(plan: TransferPlan, verdict: Cleared) -> Receipt:
-    """Carry out a cleared plan and enter the receipt in the audit log; see `tasks.core.transfer.copy`."""
+    """Carry out a cleared plan under the destination's lease, shard by shard, and enter the receipt in the audit log.
+
+    See `tasks.core.transfer.copy` for what may go wrong.
+    """
     here = installation()
+    started = time.monotonic()
     destination = here.store_of(plan.destination)
     if not len(plan.keep):
         destination.create_bucket()
-    with show_progress(f"copy-{plan.destination.cloud}", plan.bytes_to_send) as advance:
+    with (
+        leased(destination, plan.destination, this_process(), is_dead=is_dead) as lease,
+        show_moving(f"copy-{plan.destination.cloud}", plan.objects_to_send, plan.bytes_to_send) as count,
+    ):
+        copied = Copied.joined(copy_shard(plan, shard, verdict, {}, count) for shard in plan.shards())
+        return settle_move(plan, copied, verdict, lease, started)
 
-        def count(item: CopiedObject) -> None:
-            advance(item.size_bytes)
 
-        receipt = copy(
-            plan,
-            verdict,
-            here.verdict_key,
-            here.store_of(plan.source),
-            destination,
-            here.records.journal,
-            plane=plane_for(plan.route, uploads=here.records.uploads, key_prefix=plan.destination.key_prefix, say=say),
-            on_object=count,
-        )
+@step(name="copy", retries=2, run_name="copy {plan.source} -> {plan.destination}, part {shard.number}")
+def copy_shard(
+    plan: TransferPlan,
+    shard: Shard,
+    verdict: Cleared,
+    arrived: dict[str, CopiedObject],
+    count: Callable[[CopiedObject], None],
+) -> Copied:
+    """Carry one shard of a plan; see `tasks.core.transfer.carry`.
+
+    Args:
+        plan, shard, verdict: What to carry, under which clearance.
+        arrived: What has arrived, by path: empty at first. It survives a retry, which sends nothing of it again.
+        count: Called with each object that arrives.
+    """
+    here = installation()
+
+    def note(item: CopiedObject) -> None:
+        arrived[item.path] = item
+        count(item)
+
+    carry(
+        plan,
+        [load for load in shard.loads if load.entry.path not in arrived],
+        verdict,
+        here.verdict_key,
+        here.store_of(plan.source),
+        here.store_of(plan.destination),
+        here.records.journal,
+        plane=plane_for(
+            plan.route,
+            uploads=UploadsOf(here.records.uploads, shard.owns),
+            key_prefix=plan.destination.key_prefix,
+            say=say,
+        ),
+        on_object=note,
+    )
+    return Copied.of(arrived.values())
+
+
+@step(name="settle", retries=2, run_name="settle {plan.destination}")
+def settle_move(plan: TransferPlan, copied: Copied, verdict: Cleared, lease: Lease, started: float) -> Receipt:
+    """Remove, verify and publish when everything has arrived, then enter the receipt; see `tasks.core.transfer.settle`.
+
+    Args:
+        plan, copied, verdict: What was planned, what was sent, under which clearance.
+        lease: That of the destination; it must still be held when something is removed or published.
+        started: When the copy began, by `time.monotonic`.
+    """
+    here = installation()
+    destination = here.store_of(plan.destination)
+    receipt = settle(plan, copied, verdict, here.verdict_key, destination, started=started, still_alone=lease.require)
     here.records.audit.append(
         "receipt",
         str(plan.destination),
@@ -100,7 +199,9 @@ def copy_cleared(plan: TransferPlan, verdict: Cleared) -> Receipt:
             "objects_sent": len(receipt.copied),
             "bytes_sent": receipt.bytes_sent,
             "objects_removed": len(receipt.removed),
+            "objects_assumed": receipt.assumed,
             "route": receipt.route,
+            "elapsed_ms": round(receipt.elapsed_s * 1000),
         },
     )
     say(f"{plan.destination} holds {receipt.digest[:16]}; {len(receipt.copied)} objects sent, route {receipt.route}")
@@ -121,14 +222,88 @@ def fetch_dataset(uri: DatasetURI, manifest: Manifest, into: Path, *, under: str
     return fetch(installation().store_of(uri), uri, manifest, into, under=under)
 
 
-def _present(destination: DatasetURI) -> Manifest:
-    here = installation()
+def in_usd(amount: float | None) -> str:
+    """An amount for people; an unknown price is said to be unknown."""
+    return "cost unknown" if amount is None else f"{amount:.4f} USD"
+
+
+def receipt_lines(receipt: Receipt) -> Iterable[dict[str, Any]]:
+    """The whole receipt, for a file of JSON lines: what was moved, then every object with how it was verified."""
+    yield {
+        "lintas_receipt": 1,
+        "source": str(receipt.source),
+        "destination": str(receipt.destination),
+        "digest": receipt.digest,
+        "objects": receipt.objects,
+        "objects_sent": len(receipt.copied),
+        "objects_assumed": receipt.assumed,
+        "route": receipt.route,
+    }
+    for item in receipt.copied:
+        yield asdict(item)
+    for path in receipt.removed:
+        yield {"path": path, "removed": True}
+
+
+def this_process() -> str:
+    """Who a lease belongs to: this machine (with its container) and process."""
+    return f"{socket.gethostname()}/{_namespace()}/{os.getpid()}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether the owner of a lease was a process of this machine that has ended."""
+    machine, _, process = owner.rpartition("/")
+    if machine != this_process().rpartition("/")[0] or not process.isdecimal():
+        return False
     try:
-        return read_manifest(here.store_of(destination), destination, here.records.journal, trust_labels=True)
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _namespace() -> str:
+    """What tells two containers of one host name apart, where the system has it."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return "-"
+
+
+def _present(destination: DatasetURI, like: Manifest | None) -> Manifest:
+    here = installation()
+    store, journal = here.store_of(destination), here.records.journal
+    try:
+        return read_manifest(store, destination, journal, trust_labels=like is None, like=like)
     except NotFound:
         return Manifest.of(())
 
 
-def in_usd(amount: float | None) -> str:
-    """An amount for people; an unknown price is said to be unknown."""
-    return "cost unknown" if amount is None else f"{amount:.4f} USD"
+def _prices(source: str, destination: str) -> TransferPrices:
+    here = installation()
+    near, far = (here.catalog(cloud).get("requests") or {} for cloud in (source, destination))
+    return TransferPrices(
+        egress_usd_per_gib=here.prices(source).egress_usd_per_gib,
+        read_usd_per_1000=near.get("read_usd_per_1000"),
+        source_list_usd_per_1000=near.get("write_usd_per_1000"),
+        write_usd_per_1000=far.get("write_usd_per_1000"),
+    )
+
+
+def _rates(source: str, destination: str) -> tuple[float | None, float | None]:
+    """Bytes and objects a second of the last telling moves between two clouds, by this installation's receipts."""
+    bytes_per_s = objects_per_s = None
+    for record in installation().records.audit.records(kind="receipt", since=datetime.now(UTC) - _HISTORY):
+        facts = record.facts
+        same = str(facts["source"]).startswith(f"{source}://") and record.subject.startswith(f"{destination}://")
+        seconds = facts.get("elapsed_ms", 0) / 1000
+        if not same or not seconds:
+            continue
+        if facts["bytes_sent"] >= _TELLING_BYTES:
+            bytes_per_s = facts["bytes_sent"] / seconds
+        if facts["objects_sent"]:
+            objects_per_s = facts["objects_sent"] / seconds
+            bytes_per_s = bytes_per_s or facts["bytes_sent"] / seconds
+    return bytes_per_s, objects_per_s

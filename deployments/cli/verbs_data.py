@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import json
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from deployments.cli.app import AsJson, app, print_json
-from tasks.core.errors import IntegrityError, PolicyViolation
+from tasks.core.errors import IntegrityError, Invalid, PolicyViolation
+
+if TYPE_CHECKING:
+    from tasks.core.dataset import DatasetURI
+    from tasks.core.manifest import Manifest
+    from tasks.core.transfer import Receipt
+
+_LISTED = 1000
+"""How many objects a table on the terminal shows."""
 
 Dataset = Annotated[str, typer.Argument(metavar="URI", help="The dataset: cloud://bucket/prefix.")]
 Source = Annotated[str, typer.Argument(metavar="SRC", help="Where the dataset is: cloud://bucket/prefix.")]
@@ -16,25 +28,39 @@ PolicyName = Annotated[str, typer.Option("--policy", help="A policy under polici
 Compress = Annotated[str, typer.Option("--compress", help="Compress on the way what is not compressed yet: zstd.")]
 ToFormat = Annotated[str, typer.Option("--format", help="What CSV and JSON lines become on the way: parquet.")]
 Delete = Annotated[bool, typer.Option("--delete", help="Remove objects that only the destination has.")]
+DeleteLimit = Annotated[
+    str, typer.Option("--delete-limit", help="The most that may be removed: a number, or a share such as 10%.")
+]
+Include = Annotated[list[str] | None, typer.Option("--include", help="Only objects that match, such as *.parquet.")]
+Exclude = Annotated[list[str] | None, typer.Option("--exclude", help="No objects that match, such as tmp/**.")]
+CompareBy = Annotated[
+    str,
+    typer.Option(
+        "--compare",
+        help="digest, or listing: unknown objects of the same size that were written no earlier count as the same.",
+    ),
+]
 
 
 @app.command()
 def manifest(
     uri: Dataset,
     verify: Annotated[bool, typer.Option("--verify", help="Trust nothing: read every byte again.")] = False,
+    include: Include = None,
+    exclude: Exclude = None,
     as_json: AsJson = False,
 ) -> None:
     """What a dataset holds: objects, bytes and its digest. Two clouds hold the same dataset when digests are equal."""
-    from tasks.core.listing import published_manifest, read_manifest
+    from tasks.core.listing import read_manifest
+    from tasks.core.selection import Selection
     from tasks.registry import installation
 
     here = installation()
     dataset = here.parse(uri)
-    found = read_manifest(here.store_of(dataset), dataset, here.records.journal, reread=verify)
+    only = Selection.of(include or (), exclude or ())
+    found = read_manifest(here.store_of(dataset), dataset, here.records.journal, reread=verify, selection=only or None)
     if verify:
-        published = published_manifest(here.store_of(dataset), dataset)
-        if published is not None and published.digest != found.digest:
-            raise IntegrityError(f"{dataset} is not what its published manifest says", "move the dataset there again")
+        _require_published(dataset, found)
     if as_json:
         print_json({"uri": str(dataset), "digest": found.digest, "objects": len(found), "size_bytes": found.size_bytes})
         return
@@ -43,8 +69,10 @@ def manifest(
     show.table(
         f"{dataset}  {found.digest}",
         ["path", "bytes", "digest"],
-        [(entry.path, entry.size_bytes, entry.digest[:16]) for entry in found],
+        [(entry.path, entry.size_bytes, entry.digest[:16]) for entry in islice(found, _LISTED)],
     )
+    if len(found) > _LISTED:
+        show.out.print(f"... and {len(found) - _LISTED:,} more")
     show.out.print(f"{len(found):,} objects, {show.size(found.size_bytes)}, digest {found.digest}")
 
 
@@ -117,17 +145,22 @@ def plan(
     destination: Destination,
     policy: PolicyName = "flights",
     delete: Delete = False,
+    delete_limit: DeleteLimit = "10%",
+    include: Include = None,
+    exclude: Exclude = None,
+    compare: CompareBy = "digest",
     compress: Compress = "",
     format_name: ToFormat = "",
     as_json: AsJson = False,
 ) -> None:
-    """What a move would do: the verdict, objects and bytes to send, cost. Moves nothing."""
-    from flows.move import prepare
+    """What a move would do: verdict, objects, bytes, requests, route, time and cost. Moves nothing."""
+    from flows.move import options_of, prepare
     from tasks.core.conversion import Conversion
 
+    options = options_of(delete, delete_limit, include or [], exclude or [], _compare(compare))
     conversion = Conversion.of(compress, format_name)
-    prepared = prepare(source, destination, policy, delete, conversion)
-    planned = prepared.plan
+    prepared = prepare(source, destination, policy, options, conversion)
+    planned, expected = prepared.plan, prepared.estimate
     facts = {
         "source": source,
         "destination": str(planned.destination),
@@ -139,15 +172,28 @@ def plan(
         "replace": len(planned.replace),
         "remove": len(planned.remove),
         "keep": len(planned.keep),
+        "assumed": planned.assumed,
+        "compare": compare,
+        "only": options.selection.as_dict(),
         "bytes_to_send": planned.bytes_to_send,
+        "shards": sum(1 for _ in planned.shards()),
+        "requests": asdict(expected.requests),
         "cost_usd": planned.cost_usd,
+        "requests_usd": expected.requests_usd,
+        "seconds": expected.seconds,
         "verdict": "cleared",
     }
     if as_json:
         print_json(facts)
         return
     from deployments.cli import show
+    from tasks.core.progress import duration
 
+    for name in ("cost_usd", "requests_usd"):
+        facts[name] = "unknown: the catalogue has no price" if facts[name] is None else f"{facts[name]:.4f}"
+    seconds = expected.seconds
+    facts["seconds"] = "unknown before a first move between the two" if seconds is None else duration(seconds)
+    facts["requests"] = ", ".join(f"{kind} {count:,}" for kind, count in asdict(expected.requests).items())
     show.table(f"Plan {source} -> {destination}", ["what", "value"], list(facts.items()))
 
 
@@ -157,6 +203,13 @@ def move(
     destination: Destination,
     policy: PolicyName = "flights",
     delete: Delete = False,
+    delete_limit: DeleteLimit = "10%",
+    include: Include = None,
+    exclude: Exclude = None,
+    compare: CompareBy = "digest",
+    receipt: Annotated[
+        Path | None, typer.Option("--receipt", help="Write every object with its digest here, as JSON lines.")
+    ] = None,
     compress: Compress = "",
     format_name: ToFormat = "",
     as_json: AsJson = False,
@@ -166,13 +219,59 @@ def move(
     from tasks.core.conversion import Conversion
 
     conversion = Conversion.of(compress, format_name)
-    moved = flow.fn(source, destination, policy, delete, conversion.compress, conversion.format)
+    moved = flow.fn(
+        source,
+        destination,
+        policy,
+        delete,
+        delete_limit,
+        include or [],
+        exclude or [],
+        _compare(compare),
+        conversion.compress,
+        conversion.format,
+    )
+    if receipt is not None:
+        _write_receipt(receipt, moved.receipt)
     if as_json:
         print_json(moved.as_json())
         return
     from deployments.cli import show
 
     show.table(f"Moved {source} -> {destination}", ["what", "value"], list(moved.as_json().items()))
+
+
+def _compare(text: str) -> Literal["digest", "listing"]:
+    if text == "digest" or text == "listing":
+        return text
+    raise Invalid(f"'{text}' is no way to compare", "use --compare digest or --compare listing")
+
+
+def _write_receipt(path: Path, receipt: Receipt) -> None:
+    from tasks.storage import receipt_lines
+
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in receipt_lines(receipt))
+    except OSError as error:
+        raise Invalid(
+            f"the receipt cannot be written to {path} ({error.strerror})", "the move is done: name another file"
+        ) from error
+
+
+def _require_published(dataset: DatasetURI, found: Manifest) -> None:
+    """Insist that the bytes are what the published manifest says, where there is one."""
+    from tasks.core.listing import published_manifest
+    from tasks.core.planning import differences
+    from tasks.registry import installation
+
+    published = published_manifest(installation().store_of(dataset), dataset)
+    if published is None or published == found:
+        return
+    raise IntegrityError(
+        f"{dataset} is not what its published manifest says: {differences(published, found)}",
+        "move the dataset there again",
+    )
 
 
 @app.command()

@@ -14,7 +14,7 @@ from typing import Any
 from tasks.core.arrow import compute, pa
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.errors import Invalid
-from tasks.core.manifest import Manifest
+from tasks.core.manifest import SCHEMA, Manifest
 from tasks.core.plane import Load, Route
 from tasks.core.rows import Batch, Rows, aligned
 
@@ -42,9 +42,19 @@ _EXTRA: Any = pa.schema([("path", pa.string()), ("size_bytes", pa.int64())])
 
 @dataclass(frozen=True, slots=True)
 class TransferPrices:
-    """What a cloud pair charges: USD per GiB that leaves the source; None when nobody knows."""
+    """What a cloud pair charges, in USD; None when nobody knows.
+
+    Args:
+        egress_usd_per_gib: For each GiB that leaves the source.
+        read_usd_per_1000: For 1,000 requests that read from the source.
+        source_list_usd_per_1000: For 1,000 requests that list the source.
+        write_usd_per_1000: For 1,000 requests that write to the destination or list it.
+    """
 
     egress_usd_per_gib: float | None = 0.0
+    read_usd_per_1000: float | None = 0.0
+    source_list_usd_per_1000: float | None = 0.0
+    write_usd_per_1000: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +287,23 @@ def require_apart(source: DatasetURI, destination: DatasetURI) -> None:
         inner, outer = sorted((source.key_prefix, destination.key_prefix), key=len, reverse=True)
         if inner.startswith(outer):
             raise Invalid(f"{source} and {destination} overlap", "choose a destination outside the source")
+
+
+def differences(stated: Manifest, found: Manifest) -> str:
+    """What is other than it was stated: how many objects of each kind, and the first of all."""
+    counts = {"missing": 0, "new": 0, "with other content": 0}
+    first = ""
+    nothing: Batch = pa.RecordBatch.from_pylist([], schema=SCHEMA)
+    for said, there in aligned(stated.rows, found.rows):
+        said, there = (nothing if part is None else part for part in (said, there))
+        missing, new = _without(said, there), _without(there, said)
+        compared = _compared(said, there)
+        other = compared.filter(compute.equal(compared.column("action"), "replace"))
+        for kind, rows in zip(counts, (missing, new, other), strict=True):
+            counts[kind] += len(rows)
+            first = first or (rows.column("path")[0].as_py() if len(rows) else "")
+    told = ", ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)
+    return f"{told} (first: '{first}')"
 
 
 def steps_of(batch: Batch) -> Iterator[Step]:

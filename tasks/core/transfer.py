@@ -160,7 +160,14 @@ def carry(
 
 
 def settle(
-    plan: TransferPlan, copied: Copied, verdict: Cleared, key: VerdictKey, destination: Store, *, started: float
+    plan: TransferPlan,
+    copied: Copied,
+    verdict: Cleared,
+    key: VerdictKey,
+    destination: Store,
+    *,
+    started: float,
+    still_alone: Callable[[], None] = lambda: None,
 ) -> Receipt:
     """When all loads have arrived: remove, verify at the far end, publish the manifest, and give the receipt.
 
@@ -169,12 +176,16 @@ def settle(
         copied: Everything that was sent for it.
         verdict, key, destination: As in `copy`.
         started: When the copy began, by `time.monotonic`.
+        still_alone: Raises when another move has taken the destination over; asked before anything is removed and
+            before the manifest is published.
     """
     key.require(verdict, manifest_digest=plan.manifest.digest, destination=plan.destination)
+    still_alone()
     stop = threading.Event()
     for path in plan.remove:
         with_retries(partial(destination.delete, plan.destination.key(path)), _ATTEMPTS, stop)
     far = with_retries(lambda: _far_manifest(plan, copied, destination), _ATTEMPTS, stop)
+    still_alone()
     with_retries(lambda: _publish(far, plan.destination, destination), _ATTEMPTS, stop)
     return Receipt(
         source=plan.source,

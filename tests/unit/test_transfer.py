@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tasks.core.dataset import DatasetURI
+from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.errors import IntegrityError, Invalid, NotFound, PolicyViolation, PreconditionFailed, Retryable
+from tasks.core.estimates import Requests, estimate
 from tasks.core.fetching import fetch
 from tasks.core.listing import published_manifest, read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.plane.stream import StreamPlane
-from tasks.core.planning import DeleteLimit, TransferPlan, TransferPrices, plan_transfer
+from tasks.core.planning import DeleteLimit, TransferPlan, TransferPrices, differences, plan_transfer
 from tasks.core.privacy import Cleared, VerdictKey
-from tasks.core.transfer import Receipt, copy
+from tasks.core.selection import Selection
+from tasks.core.transfer import Receipt, carry, copy, settle
 from tests.memory_store import MemoryJournal, MemoryStore
 
 SOURCE, TARGET = DatasetURI("memory", "b", "data"), DatasetURI("far", "c", "lake")
@@ -233,3 +235,91 @@ def test_a_path_that_leads_out_of_the_directory_is_refused(tmp_path: Path) -> No
     with pytest.raises(Invalid, match="leads out"):
         fetch(world.near, SOURCE, read_manifest(world.near, SOURCE), tmp_path / "in")
     assert list(tmp_path.rglob("evil")) == []
+
+
+def test_only_what_is_selected_moves_and_the_manifest_says_so() -> None:
+    world = World(**{"a.csv": b"1", "x/b.csv": b"22", "c.parquet": b"333", "tmp/d.csv": b"4"})
+    only = Selection.of(["*.csv"], ["tmp/**"])
+    manifest = read_manifest(world.near, SOURCE, selection=only)
+    plan = plan_transfer(SOURCE, manifest, TARGET, Manifest.of(()))
+    copy(plan, cleared(manifest), KEY, world.near, world.far, world.journal)
+    assert world.far.contents().keys() == {"lake/a.csv", "lake/x/b.csv"}
+    published = published_manifest(world.far, TARGET)
+    assert published is not None
+    assert published.selection.as_dict() == {"include": ["*.csv"], "exclude": ["tmp/**"]}
+    assert published == manifest
+
+
+@pytest.mark.parametrize(("limit", "refused"), [("10%", True), ("50%", False), ("1", True), ("2", False)])
+def test_more_removals_than_the_limit_are_refused_with_the_mend(limit: str, refused: bool) -> None:
+    world = World(a=b"1", b=b"2")
+    for name in ("old", "older"):
+        world.far.write(f"lake/{name}", b"x")
+    manifest = read_manifest(world.near, SOURCE)
+    world.far.write("lake/a", b"1")
+    world.far.write("lake/b", b"2")
+    present = read_manifest(world.far, TARGET)
+    arguments = (SOURCE, manifest, TARGET, present)
+    if not refused:
+        assert list(plan_transfer(*arguments, delete=True, delete_limit=DeleteLimit.parse(limit)).remove) == [
+            "old", "older"
+        ]  # fmt: skip
+        return
+    with pytest.raises(Invalid, match=r"2 of the 4 objects.*--delete-limit 2"):
+        plan_transfer(*arguments, delete=True, delete_limit=DeleteLimit.parse(limit))
+
+
+def test_by_listing_nothing_is_read_and_what_is_assumed_is_named_until_somebody_reads_it() -> None:
+    world = World(a=b"1", b=b"22")
+    for name, content in {"a": b"1", "b": b"xx"}.items():
+        world.far.write(f"lake/{name}", content)
+    manifest = read_manifest(world.near, SOURCE, world.journal)
+    read: list[str] = []
+    world.far.before = lambda call, key: read.append(key) if call in ("head", "read") and ".lintas" not in key else None
+    present = read_manifest(world.far, TARGET, world.journal, like=manifest)
+    plan = plan_transfer(SOURCE, manifest, TARGET, present)
+    receipt = copy(plan, cleared(manifest), KEY, world.near, world.far, world.journal)
+    assert (read, plan.assumed, receipt.assumed, len(receipt.copied)) == ([], 2, 2, 0)
+    published = published_manifest(world.far, TARGET)
+    assert published is not None
+    assert [entry.assumed for entry in published] == [True, True]
+    truth = read_manifest(world.far, TARGET, world.journal, trust_labels=True)
+    assert (truth.assumed, truth == manifest) == (0, False)
+    assert differences(published, truth) == "1 with other content (first: 'b')"
+    assert [item.path for item in world.move().copied] == ["b"]
+
+
+def test_by_listing_an_older_or_other_sized_object_is_looked_at() -> None:
+    world = World()
+    world.far.write("lake/a", b"1")
+    world.far.write("lake/b", b"333")
+    world.near.write("data/a", b"1")
+    world.near.write("data/b", b"22")
+    manifest = read_manifest(world.near, SOURCE)
+    assert read_manifest(world.far, TARGET, like=manifest).assumed == 0
+
+
+def test_a_move_that_lost_the_destination_neither_removes_nor_publishes() -> None:
+    world = World(a=b"1")
+    world.far.write("lake/old", b"x")
+    plan = world.plan(delete=True)
+
+    def lost() -> None:
+        raise PreconditionFailed("another move took it over", "run again")
+
+    copied = carry(plan, list(plan.loads()), cleared(plan.manifest), KEY, world.near, world.far, world.journal)
+    with pytest.raises(PreconditionFailed):
+        settle(plan, copied, cleared(plan.manifest), KEY, world.far, started=0.0, still_alone=lost)
+    assert "lake/old" in world.far.contents()
+    assert published_manifest(world.far, TARGET) is None
+
+
+def test_an_estimate_counts_requests_and_says_what_it_does_not_know() -> None:
+    entries = [Entry("small", 5, "a" * 64), Entry("large", 20 * 1024 * 1024, "b" * 64)]
+    plan = plan_transfer(SOURCE, Manifest.of(entries), TARGET, Manifest.of(()), prices=TransferPrices(0.09))
+    told = estimate(plan, 0, TransferPrices(0.09, 0.0004, 0.005, 0.005), 1024**2, 10.0)
+    assert told.requests == Requests(1, 4, 3, 7, 0)
+    assert told.requests_usd == pytest.approx((4 * 0.0004 + 11 * 0.005) / 1000)
+    assert told.seconds == pytest.approx(20, rel=0.01)
+    unknown = estimate(plan, 0, TransferPrices(None, 0.0004, None, 0.005), None, None)
+    assert (unknown.egress_usd, unknown.requests_usd, unknown.seconds) == (None, None, None)

@@ -1,0 +1,114 @@
+"""Two moves to one destination: one goes on, the other waits or is refused, and a dead one's lease lapses."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tasks.core.dataset import DatasetURI
+from tasks.core.errors import LintasError, PreconditionFailed, Retryable
+from tasks.core.lease import LEASE, Terms, acquire, leased
+from tasks.core.listing import read_manifest
+from tests.memory_store import MemoryStore
+
+URI = DatasetURI("far", "c", "lake")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = datetime(2026, 11, 25, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def passes(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+def setting() -> tuple[MemoryStore, Clock, Terms]:
+    clock = Clock()
+    return MemoryStore("far", "c"), clock, Terms(term_s=60, skew_s=15, now=clock)
+
+
+def test_the_second_is_refused_while_the_first_works() -> None:
+    store, clock, terms = setting()
+    first = acquire(store, URI, "one", terms)
+    for _ in range(5):
+        clock.passes(50)
+        first.require()
+        with pytest.raises(Retryable, match="one is moving a dataset to far://c/lake") as refused:
+            acquire(store, URI, "two", terms)
+        assert refused.value.retry_after_s == 75
+    first.give_back()
+    acquire(store, URI, "two", terms).require()
+
+
+def test_a_dead_owner_s_lease_lapses_and_it_notices_when_it_wakes_up() -> None:
+    store, clock, terms = setting()
+    first = acquire(store, URI, "one", terms)
+    clock.passes(74)
+    with pytest.raises(Retryable):
+        acquire(store, URI, "two", terms)
+    clock.passes(2)
+    second = acquire(store, URI, "two", terms)
+    with pytest.raises(PreconditionFailed, match="took far://c/lake over"):
+        first.require()
+    with pytest.raises(PreconditionFailed):
+        first.require()
+    first.give_back()
+    second.require()
+
+
+def test_a_lease_whose_owner_is_known_to_be_dead_is_taken_over_at_once() -> None:
+    store, _, terms = setting()
+    acquire(store, URI, "one", terms)
+    acquire(store, URI, "two", terms, lambda owner: owner == "one").require()
+
+
+def test_of_two_that_take_a_lapsed_lease_exactly_one_gets_it() -> None:
+    store, clock, terms = setting()
+    acquire(store, URI, "dead", terms)
+    clock.passes(100)
+    rival: list[object] = []
+
+    def overtake(call: str, _key: str) -> None:
+        if call == "put" and not rival:
+            rival.append(None)
+            rival.append(acquire(store, URI, "rival", terms))
+
+    store.before = overtake
+    with pytest.raises(Retryable):
+        acquire(store, URI, "slow", terms)
+    assert len(rival) == 2
+
+
+def test_a_store_that_is_away_costs_the_lease_only_when_its_term_is_over() -> None:
+    store, clock, terms = setting()
+    lease = acquire(store, URI, "one", terms)
+
+    def away(call: str, _key: str) -> None:
+        raise Retryable("the store is away", "wait")
+
+    store.before = away
+    clock.passes(59)
+    lease.require()
+    clock.passes(2)
+    with pytest.raises(Retryable):
+        lease.require()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"owner": "x"}', b'{"owner": "x", "until": "never"}'])
+def test_a_lease_that_cannot_be_read_keeps_nobody_out(content: bytes) -> None:
+    store, _, terms = setting()
+    store.write(URI.key(LEASE), content)
+    acquire(store, URI, "one", terms).require()
+
+
+def test_the_lease_is_no_part_of_the_dataset_and_is_gone_at_the_end() -> None:
+    store, _, terms = setting()
+    with leased(store, URI, "one", terms):
+        assert len(read_manifest(store, URI)) == 0
+        with pytest.raises(LintasError), leased(store, URI, "two", terms, wait_s=0):
+            pass
+    assert store.objects == {}
