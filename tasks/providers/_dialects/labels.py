@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -32,6 +33,9 @@ CONTENT_HEADERS = {
     "cache-control": "cache_control",
 }
 """Fields of `Attributes` by the header that carries them."""
+
+_KINDS = 1024
+"""Objects of a dataset are of few kinds: what is worked out for one of them holds for the others."""
 
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _ENCODED = re.compile(r"(=\?[^?\s]+\?[bBqQ]\?[^?\s]*\?=\s*)+")
@@ -92,17 +96,27 @@ def content_headers(attributes: Attributes) -> dict[str, str]:
     Raises:
         Invalid: One of them holds what no header can carry.
     """
-    found = {header: str(getattr(attributes, field)) for header, field in CONTENT_HEADERS.items()}
+    return dict(_checked(tuple(str(getattr(attributes, field)) for field in CONTENT_HEADERS.values())))
+
+
+@functools.lru_cache(_KINDS)
+def _checked(values: tuple[str, ...]) -> dict[str, str]:
+    found = dict(zip(CONTENT_HEADERS, values, strict=True))
     for header, value in found.items():
         if not (value.isascii() and (value.isprintable() or not value)):
             raise Invalid(f"the {header} of an object cannot travel in an HTTP header", "write it in printable ASCII")
     return {header: value for header, value in found.items() if value}
 
 
-def content_attributes(headers: Mapping[str, str]) -> Attributes:
-    """The inverse of `content_headers`, from headers with names in lower case."""
-    stated = {field: headers[header] for header, field in CONTENT_HEADERS.items() if headers.get(header)}
-    return replace(PLAIN, **cast("Any", stated))
+def content_attributes(headers: Mapping[str, str], tier: str = "") -> Attributes:
+    """The inverse of `content_headers`, from headers with names in lower case, and the tier that they tell of."""
+    return _attributes(tuple(headers.get(header, "") for header in CONTENT_HEADERS), tier)
+
+
+@functools.lru_cache(_KINDS)
+def _attributes(values: tuple[str, ...], tier: str) -> Attributes:
+    stated = {field: value for field, value in zip(CONTENT_HEADERS.values(), values, strict=True) if value}
+    return replace(PLAIN, **cast("Any", stated), tier=tier)
 
 
 def with_tags(metadata: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
@@ -113,8 +127,10 @@ def with_tags(metadata: Mapping[str, str], tags: Mapping[str, str]) -> dict[str,
 def without_tags(metadata: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """The inverse of `with_tags`: metadata and tags. A label that holds no tags stays a label."""
     rest = dict(metadata)
+    if TAGS_LABEL not in rest:
+        return rest, {}
     try:
-        tags: object = json.loads(rest.get(TAGS_LABEL, "{}"))
+        tags: object = json.loads(rest[TAGS_LABEL])
     except ValueError:
         return rest, {}
     if not isinstance(tags, dict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -85,7 +85,7 @@ class Describing:
     def read(self, headers: Mapping[str, str]) -> tuple[dict[str, str], Attributes]:
         """User metadata and attributes without tags, by an answer's headers."""
         tier = self.classes.tier(headers.get(STORAGE_CLASS, _PLAIN_CLASS))
-        return labels_of(headers, METADATA_PREFIX), replace(content_attributes(headers), tier=tier)
+        return labels_of(headers, METADATA_PREFIX), content_attributes(headers, tier)
 
     def archived(self, storage_class: str | None, *, restored: bool) -> bool:
         """Whether an object of this class cannot be read now."""

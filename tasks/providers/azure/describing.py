@@ -10,6 +10,7 @@ makes tags again. https://learn.microsoft.com/azure/storage/blobs/storage-manage
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -118,6 +119,7 @@ def conditions(if_version: str | None, if_absent: bool = False) -> dict[str, Any
     return {"etag": f'"{if_version}"', "match_condition": MatchConditions.IfNotModified}
 
 
+@functools.lru_cache(1024)
 def identifier_of(name: str) -> str:
     """A metadata name as the service takes it.
 
@@ -155,4 +157,4 @@ def _labels(metadata: Mapping[str, str], tags: Mapping[str, str]) -> tuple[dict[
 
 def _description(labels: Mapping[str, str], attributes: Attributes) -> Description:
     metadata, tags = without_tags({name_of(name.lower()): decoded(value) for name, value in labels.items()})
-    return Description(metadata, replace(attributes, tags=tags))
+    return Description(metadata, replace(attributes, tags=tags) if tags else attributes)

@@ -84,12 +84,11 @@ class Describing:
     def read_headers(self, headers: Mapping[str, str]) -> Description:
         """The description in the headers of an answer of the XML API."""
         metadata, tags = without_tags(labels_of(headers, _METADATA_PREFIX))
-        attributes = content_attributes(headers)
         # What the object is stored in, which the transport's own coding may differ from.
-        stored = headers.get(_STORED_ENCODING, attributes.content_encoding)
-        encoding = "" if stored == _NO_ENCODING else stored
-        tier = self.classes.tier(headers.get(_STORAGE_CLASS))
-        return Description(metadata, replace(attributes, content_encoding=encoding, tags=tags, tier=tier))
+        stored = headers.get(_STORED_ENCODING, headers.get("content-encoding", ""))
+        stated = {**headers, "content-encoding": "" if stored == _NO_ENCODING else stored}
+        attributes = content_attributes(stated, self.classes.tier(headers.get(_STORAGE_CLASS)))
+        return Description(metadata, replace(attributes, tags=tags) if tags else attributes)
 
 
 def stated_checksums(blob: Any) -> dict[str, str]:
