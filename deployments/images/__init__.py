@@ -1,0 +1,1 @@
+"""Images for training and serving on real clouds."""
