@@ -3,6 +3,7 @@ PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
+AZURE_ML := .venv-azure-ml
 UV := $(BIN)/uv
 NPM_DIR := deployments/local/npm
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -10,7 +11,7 @@ export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types conformance clouds faults bench-mover bench-plan bench-gate bench-placement bench-gateway browser lock docs clean
+.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults bench-mover bench-plan bench-gate bench-placement bench-gateway browser lock docs clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -54,12 +55,22 @@ lint: setup-dev ## Style, types and import rules
 conformance: setup-dev ## One suite a port, every provider
 	LINTAS_CONFORMANCE_TABLE=docs/conformance.md $(BIN)/python -m pytest tests/conformance
 
+# The official client cannot share an environment with Great Expectations (requirements/azure-ml.overrides).
+$(AZURE_ML)/.installed: $(UV) requirements/azure-ml.txt pyproject.toml
+	$(UV) venv --quiet --clear --python $(BIN)/python $(AZURE_ML)
+	$(UV) pip install --quiet --python $(AZURE_ML)/bin/python --require-hashes -r requirements/azure-ml.txt
+	$(UV) pip install --quiet --python $(AZURE_ML)/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+conformance-azure-ml: setup $(AZURE_ML)/.installed ## The double of Azure ML against Microsoft's own client
+	$(AZURE_ML)/bin/python -m pytest tests/twin/test_azure_ml_official.py
+
 clouds: setup-dev ## Training and serving on each of the four clouds, and on all at once
 	$(BIN)/python -m pytest tests/flows/test_four_clouds.py -m campaign
 	@cat build/clouds.json
 
 faults: setup-dev ## Kills, cuts, storms and wrong bytes, seeded: the whole campaign
-	$(BIN)/python -m pytest tests/faults -m "campaign or not campaign"
+	LINTAS_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults -m "campaign or not campaign"
 
 bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
 	$(BIN)/python -m benchmarks.mover
@@ -87,6 +98,10 @@ lock: $(UV) ## Resolve the versions anew
 		--no-emit-index-url --python-version 3.11 --universal -o requirements/dev.txt
 	$(UV) pip compile --quiet pyproject.toml --extra local --group build --generate-hashes --no-emit-index-url \
 		--python-version 3.11 --universal -c requirements/dev.txt -o requirements/run.txt
+	cp requirements/dev.txt requirements/azure-ml.txt
+	$(UV) pip compile --quiet pyproject.toml requirements/azure-ml.in --extra local --group build \
+		--override requirements/azure-ml.overrides --generate-hashes --no-emit-index-url --no-header \
+		--python-version 3.11 --universal -o requirements/azure-ml.txt
 	$(UV) pip compile --quiet pyproject.toml --extra nlp --generate-hashes --no-emit-index-url \
 		--python-version 3.11 --universal -c requirements/dev.txt -o requirements/nlp.txt
 	$(UV) pip compile --quiet --group bench --generate-hashes --no-emit-index-url \
@@ -96,4 +111,4 @@ docs: setup-dev ## The documentation, as pages under site/
 	$(BIN)/mkdocs build --strict
 
 clean: ## Remove what was built and installed
-	rm -rf build site $(NPM_DIR)/node_modules $(VENV) .lintas
+	rm -rf build site $(NPM_DIR)/node_modules $(VENV) $(AZURE_ML) .lintas
