@@ -77,6 +77,8 @@ class JobSpec:
         sku: The provider's name of the machine, from the chosen offer.
         spot: Whether it may be preempted.
         attempt: Which try this is, from 1 on; the next try of the same spec continues from its checkpoints.
+        keep_warm_s: A wish: how long the machine should wait for the next job after this one, at its price. Providers
+            that keep no machines do not, and no job computes another thing for it.
     """
 
     name: str
@@ -91,6 +93,7 @@ class JobSpec:
     sku: str = ""
     spot: bool = False
     attempt: int = 1
+    keep_warm_s: float = 0.0
 
     @property
     def digest(self) -> str:
@@ -169,6 +172,7 @@ class TrainingSpec:
         holdout_path: Path of the held-out rows inside the dataset, which training never reads.
         parameters: Handed to the command as JSON and recorded with the run; never secrets.
         timeout_s: The job is stopped after this many seconds.
+        keep_warm_s: See `JobSpec`.
     """
 
     name: str
@@ -181,6 +185,7 @@ class TrainingSpec:
     holdout_path: str = "holdout"
     parameters: Mapping[str, str | float | int | bool] = field(default_factory=dict[str, "str | float | int | bool"])
     timeout_s: float = 3600.0
+    keep_warm_s: float = 0.0
 
     @classmethod
     def from_mapping(cls, data: object, origin: str = "training spec") -> TrainingSpec:
@@ -206,6 +211,7 @@ class TrainingSpec:
             holdout_path=_inside(paths, "holdout"),
             parameters=_parameters(fields.fields("parameters")),
             timeout_s=fields.number("timeout_s", 3600.0, minimum=1.0),
+            keep_warm_s=fields.number("keep_warm_s", 0.0, minimum=0.0),
         )
         paths.finish()
         fields.finish()
@@ -251,6 +257,7 @@ class TrainingSpec:
             sku=offer.sku,
             spot=offer.spot,
             attempt=attempt,
+            keep_warm_s=self.keep_warm_s,
         )
 
 

@@ -24,6 +24,7 @@ from deployments.local.faults import Fault, FaultTable
 from deployments.local.object_access import ObjectAccess, download_tree
 from deployments.local.sagemaker.logs import TRAINING_GROUP, Logs
 from deployments.local.sagemaker.resources import Resources, Thing
+from deployments.local.sagemaker.warm_pools import WarmPools, check_warm_pool
 from deployments.local.sagemaker.wire import Refused, invalid
 
 KIND = "training-job"
@@ -55,7 +56,7 @@ class TrainingJobs:
     def __init__(self, resources: Resources, objects: ObjectAccess, logs: Logs, faults: FaultTable, root: Path) -> None:
         self._resources, self._objects, self._logs, self._faults = resources, objects, logs, faults
         self._root = root
-        self._runner = JobRunner()
+        self._runner, self._pools = JobRunner(), WarmPools()
         self._lives: set[asyncio.Task[None]] = set()
         self.operations = {
             "CreateTrainingJob": self.create,
@@ -73,6 +74,7 @@ class TrainingJobs:
                           "MaxRuntimeInSeconds when EnableManagedSpotTraining is set to true")  # fmt: skip
         if not spot and "MaxWaitTimeInSeconds" in stopping:
             raise invalid("MaxWaitTimeInSeconds must be used only when EnableManagedSpotTraining is set to true")
+        check_warm_pool(request)
         for needed in ("AlgorithmSpecification", "ResourceConfig", "StoppingCondition"):
             if needed not in request:
                 raise invalid(f"{needed} is required.")
@@ -100,7 +102,7 @@ class TrainingJobs:
         )
         self._resources.add(KIND, name, job, taken)
         life = asyncio.create_task(
-            _Life(job, self._root / name, self._objects, self._logs, self._faults).run(self._runner)
+            _Life(job, self._root / name, self._objects, self._logs, self._faults, self._pools).run(self._runner)
         )
         self._lives.add(life)
         life.add_done_callback(self._lives.discard)
@@ -108,6 +110,7 @@ class TrainingJobs:
 
     async def describe(self, request: Thing) -> Thing:
         """DescribeTrainingJob."""
+        self._pools.look()
         return self._named(request)
 
     async def stop(self, request: Thing) -> Thing:
@@ -160,8 +163,11 @@ class TrainingJobs:
 class _Life:
     """One job from its instance to its artifacts."""
 
-    def __init__(self, job: Thing, root: Path, objects: ObjectAccess, logs: Logs, faults: FaultTable) -> None:
+    def __init__(
+        self, job: Thing, root: Path, objects: ObjectAccess, logs: Logs, faults: FaultTable, pools: WarmPools
+    ) -> None:
         self._job, self._root, self._objects, self._logs, self._faults = job, root, objects, logs, faults
+        self._pools = pools
         self._name: str = job["TrainingJobName"]
         self._ml = root / "ml"
         self._synced: dict[Path, tuple[float, int]] = {}
@@ -176,8 +182,9 @@ class _Life:
         except (BotoCoreError, ClientError, OSError, ValueError) as error:
             self._end("Failed", "Failed", f"InternalServerError: We encountered an internal error ({error}).")
         finally:
-            # The machine is given back; a dataset a job would soon fill the disk.
+            # A dataset a job would soon fill the disk.
             shutil.rmtree(self._ml / "input" / "data", ignore_errors=True)
+            self._pools.leave(self._job)
 
     async def _live(self, runner: JobRunner) -> None:
         stopping = self._job["StoppingCondition"]
@@ -211,6 +218,9 @@ class _Life:
             self._job.get("EnableManagedSpotTraining"),
             self._job["StoppingCondition"].get("MaxWaitTimeInSeconds", 0),
         )
+        if self._pools.take(self._job):
+            self._pools.begin(self._job)
+            return True
         slow = self._fault("slow_start")
         ready = time.monotonic() + (slow.delay_s if slow else 0.0)
         while True:
@@ -224,6 +234,7 @@ class _Life:
                 self._end("Stopped", "MaxWaitTimeExceeded")
                 return False
             if not missing and time.monotonic() >= ready:
+                self._pools.begin(self._job)
                 return True
             await asyncio.sleep(_LOOK_S)
 

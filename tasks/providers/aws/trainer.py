@@ -256,11 +256,17 @@ class SageMakerTrainer:
                 "InstanceType": job.sku or self._instance_type,
                 "InstanceCount": 1,
                 "VolumeSizeInGB": self._volume_gib,
+                **self._kept_warm(job),
             },
             EnableManagedSpotTraining=job.spot,
             StoppingCondition=stopping,
             Tags=[{"Key": DIGEST_TAG, "Value": job.digest}, {"Key": RUN_TAG, "Value": job.run_id}],
         )
+
+    def _kept_warm(self, job: JobSpec) -> dict[str, int]:
+        """A warm pool, which spot machines cannot be: https://docs.aws.amazon.com/sagemaker/latest/dg/train-warm-pools.html."""
+        kept_s = min(int(job.keep_warm_s), quirks()["longest_warm_s"])
+        return {"KeepAlivePeriodInSeconds": kept_s} if kept_s and not job.spot else {}
 
     def _is_ours(self, name: str, digest: str) -> bool:
         """Whether the job exists. Raises `Invalid` when it is another one of the same name."""
