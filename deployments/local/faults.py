@@ -114,6 +114,10 @@ class FaultTable:
             return fault
         return None
 
+    def holds(self, fault: Fault) -> bool:
+        """Whether a fault that was met is still to last."""
+        return any(each is fault for each in self.faults)
+
     def place_in(self, body: bytes) -> int:
         """Which byte of a body is to be another, drawn like everything else."""
         return self._draws.randrange(len(body))

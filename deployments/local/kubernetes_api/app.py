@@ -201,9 +201,10 @@ class ApiServer:
         manifest = _prepared(resource, body)
         check(resource.kind, manifest)
         name = manifest["metadata"].get("name", "")
-        if resource.plural == "jobs" and self.faults.take("quota", target=name):
-            text = f'jobs.batch "{name}" is forbidden: exceeded quota: gpus, requested: count/jobs.batch=1, '
-            raise Refused(403, "Forbidden", text + "used: count/jobs.batch=4, limited: count/jobs.batch=4")
+        if resource.plural in ("jobs", "deployments") and self.faults.take("quota", target=name):
+            kind = {"jobs": "jobs.batch", "deployments": "deployments.apps"}[resource.plural]
+            text = f'{kind} "{name}" is forbidden: exceeded quota: gpus, requested: count/{kind}=1, '
+            raise Refused(403, "Forbidden", text + f"used: count/{kind}=4, limited: count/{kind}=4")
         if request.query_params.get("dryRun") == "All":
             return JSONResponse(manifest, 201)
         key, found = self._objects.create(resource.plural, namespace, manifest)

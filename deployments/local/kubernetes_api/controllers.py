@@ -9,6 +9,7 @@ import asyncio
 import copy
 import hashlib
 import json
+import time
 from datetime import UTC, datetime
 
 from deployments.local.kubernetes_api.nodes import asked, quantity
@@ -17,6 +18,7 @@ from deployments.local.kubernetes_api.pods import Kubelet
 
 _LOOK_S = 0.1
 _DEFAULT_BACKOFF_LIMIT = 6
+_PROGRESS_DEADLINE_S = 600
 _POD_HASH = "pod-template-hash"
 
 
@@ -31,6 +33,7 @@ class Controllers:
     def __init__(self, objects: Objects, kubelet: Kubelet) -> None:
         self._objects, self._kubelet = objects, kubelet
         self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._rollouts: dict[Key, tuple[str, float]] = {}
 
     def control(self, key: Key) -> None:
         """Look after an object from now on, if it is of a kind that needs it."""
@@ -188,28 +191,47 @@ class Controllers:
         current = [(each, pod) for each, pod in alive if pod["metadata"]["labels"].get(_POD_HASH) == digest]
         old = [each for each in alive if each not in current]
         wanted, ready = spec.get("replicas", 1), [each for each, pod in current if is_ready(pod)]
+        refused = ""
         if len(current) < wanted and len(current) == len(ready):
-            self._make_pod(deployment, {_POD_HASH: digest}, f"{key[2]}-{digest}-")
+            refused = self._over_quota(key[1], spec["template"]["spec"])
+            if not refused:
+                self._make_pod(deployment, {_POD_HASH: digest}, f"{key[2]}-{digest}-")
         for each, _ in current[wanted:]:
             self._kubelet.delete(each)
         for each, pod in old:
             if len(ready) >= wanted or not is_ready(pod):
                 self._kubelet.delete(each)
-        self._tell(key, deployment, len(alive), len(current), len(ready), wanted)
+        late = self._late(key, deployment, digest, len(ready) >= wanted)
+        conditions = _conditions(f"{key[2]}-{digest}", len(ready) >= wanted, late, refused)
+        self._tell(key, deployment, len(alive), len(current), len(ready), wanted, conditions)
 
-    def _tell(self, key: Key, deployment: Json, alive: int, current: int, ready: int, wanted: int) -> None:
-        enough = ready >= wanted
-        available = {"type": "Available", "status": str(enough)}
-        available["reason"] = "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"
+    def _late(self, key: Key, deployment: Json, digest: str, done: bool) -> bool:
+        """Whether a rollout makes no progress for longer than its deadline."""
+        began_digest, began = self._rollouts.get(key, ("", 0.0))
+        if done or began_digest != digest:
+            began = time.monotonic()
+            self._rollouts[key] = (digest, began)
+        return time.monotonic() - began > deployment["spec"].get("progressDeadlineSeconds", _PROGRESS_DEADLINE_S)
+
+    def _tell(
+        self,
+        key: Key,
+        deployment: Json,
+        alive: int,
+        current: int,
+        ready: int,
+        wanted: int,
+        conditions: list[dict[str, str]],
+    ) -> None:
         counts = {"replicas": alive, "updatedReplicas": current, "readyReplicas": ready, "availableReplicas": ready}
         counts["unavailableReplicas"] = max(0, wanted - ready)
         status: Json = {
             "observedGeneration": deployment["metadata"]["generation"],
             **{name: count for name, count in counts.items() if count},
-            "conditions": [available],
+            "conditions": conditions,
         }
         before = deployment.get("status") or {}
-        told = [{name: value for name, value in each.items() if name in ("type", "status", "reason")}
+        told = [{name: value for name, value in each.items() if name in ("type", "status", "reason", "message")}
                 for each in before.get("conditions", [])]  # fmt: skip
         if {**before, "conditions": told} != status:
             moment_told = now()
@@ -228,6 +250,23 @@ def is_ready(pod: Json) -> bool:
     if pod["metadata"].get("deletionTimestamp"):
         return False
     return any(each["type"] == "Ready" and each["status"] == "True" for each in pod["status"].get("conditions", []))
+
+
+def _conditions(replica_set: str, enough: bool, late: bool, refused: str) -> list[dict[str, str]]:
+    """https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status."""
+    available = {"type": "Available", "status": str(enough)}
+    available["reason"] = "MinimumReplicasAvailable" if enough else "MinimumReplicasUnavailable"
+    progressing = {"type": "Progressing", "status": str(not late)}
+    if late:
+        progressing["reason"] = "ProgressDeadlineExceeded"
+        progressing["message"] = f'ReplicaSet "{replica_set}" has timed out progressing.'
+    else:
+        progressing["reason"] = "NewReplicaSetAvailable" if enough else "ReplicaSetUpdated"
+    if not refused:
+        return [available, progressing]
+    message = f'pods "{replica_set}-" is forbidden: exceeded quota: {refused}'
+    failure = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}
+    return [available, progressing, failure]
 
 
 def _lives(pod: Json) -> bool:

@@ -172,7 +172,7 @@ class Kubelet:
             nodes = [found for _, found in self._objects.all("nodes")]
             others = [found for other, found in self._objects.all("pods") if other != key]
             node, why = choose_node(pod["spec"], nodes, others)
-            if faulty is not None:
+            if faulty is not None and self._faults.holds(faulty):
                 node, why = "", f"0/{len(nodes)} nodes are available: {len(nodes)} Insufficient nvidia.com/gpu."
             if node:
                 break
@@ -277,9 +277,11 @@ class Kubelet:
         process = await self._models.start(directory, running.directory / f"{container['name']}.log")
         running.model = process
         self._tell(key, pod, container, section, {"running": {"startedAt": began}}, restarts=restarts)
-        unhealthy = self._faults.take("unhealthy", target=owner) is not None
+        unhealthy = self._faults.take("unhealthy", target=owner)
         trouble = await self._models.ping(process, _PROBE_TIMEOUT_S)
-        if trouble is None and not unhealthy:
+        while unhealthy is not None and self._faults.holds(unhealthy) and not process.ended.is_set():
+            await asyncio.sleep(_LOOK_S)
+        if trouble is None and not process.ended.is_set():
             state = {"running": {"startedAt": began}}
             self._tell(key, pod, container, section, state, ready=True, restarts=restarts)
             self._condition(pod, {"type": "Ready", "status": "True"})

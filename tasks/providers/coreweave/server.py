@@ -90,7 +90,8 @@ class CoreWeaveServer:
         pods = [pod for pod in self._pods_of(name) if not pod["metadata"].get("deletionTimestamp")]
         ready = [pod for pod in pods if _is_ready(pod)]
         served = next((_notes(pod) for pod in ready if _notes(pod) != wanted), _notes(ready[0]) if ready else None)
-        trouble = _trouble([pod for pod in pods if _notes(pod) == wanted], wanted.get(_VERSION, ""))
+        version = wanted.get(_VERSION, "")
+        trouble = _trouble([pod for pod in pods if _notes(pod) == wanted], version) or _stuck(deployment, version)
         if served is None:
             return self._endpoint(name, {}, False, trouble or "its pod is starting")
         silent = self._silence(name)
@@ -240,6 +241,18 @@ def _service(name: str) -> Json:
 def _is_ready(pod: Json) -> bool:
     conditions: Sequence[Json] = (pod.get("status") or {}).get("conditions") or []
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def _stuck(deployment: Json, version: str) -> str:
+    """What the Deployment itself says when its pods say nothing; empty while it makes progress."""
+    conditions: Sequence[Json] = (deployment.get("status") or {}).get("conditions") or []
+    told = {each["type"]: each for each in conditions}
+    failure, progressing = told.get("ReplicaFailure"), told.get("Progressing")
+    if failure and failure["status"] == "True":
+        return f"version {version} gets no pod: {' '.join(failure.get('message', '').split())[:300]}"
+    if progressing and progressing.get("reason") == "ProgressDeadlineExceeded":
+        return f"version {version} does not start: no pod became ready in time; see the pod's log"
+    return ""
 
 
 def _trouble(pods: Sequence[Json], version: str) -> str:
