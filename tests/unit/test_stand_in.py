@@ -78,7 +78,11 @@ def test_a_training_service_that_a_stand_in_does_not_name_is_asked_nothing(whole
     for role, opener in (("training", provider.open_trainer), ("serving", provider.open_server)):
         with pytest.raises(Invalid, match=rf"clouds\.{cloud}\.endpoints\.{role} is missing"):
             opener(config)
-    needed = [probe for probe in provider.probes(config) if probe.needed_for in ("everything", "training", "serving")]
+    needed = [
+        probe
+        for probe in provider.probes(config, trains=True)
+        if probe.needed_for in ("everything", "training", "serving")
+    ]
     assert needed
     for probe in needed:
         with pytest.raises(Invalid, match=rf"clouds\.{cloud}\.endpoints\.(identity|training|serving) is missing"):
