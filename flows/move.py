@@ -2,9 +2,10 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from prefect import flow
+from pydantic import Field
 
 from flows.forms import Compare, Dataset
 from tasks.conversion import convert_outgoing
@@ -106,6 +107,7 @@ def move(
     compare: Compare = "digest",
     compress: Literal["", "zstd"] = "",
     format: Literal["", "parquet"] = "",
+    limit_mb_per_s: Annotated[float, Field(ge=0)] = 0,
 ) -> Moved:
     """Move a dataset from one cloud to another after the privacy gate has cleared it.
 
@@ -121,12 +123,13 @@ def move(
             for the same when it has the same size and was written no earlier. Those are named as assumed.
         compress: Compress what is not compressed yet on the way.
         format: What CSV and JSON lines become on the way.
+        limit_mb_per_s: The most that may pass through the worker; 0 for what lintas.yaml says.
     """
     started = time.monotonic()
     conversion = Conversion.of(compress, format)
     options = options_of(delete, delete_limit, include, exclude, compare)
     ready = prepare(source, destination, policy, options, conversion)
-    receipt = copy_cleared(ready.plan, ready.verdict)
+    receipt = copy_cleared(ready.plan, ready.verdict, limit_mb_per_s=limit_mb_per_s)
     return Moved(
         source=ready.source,
         source_digest=ready.outgoing.source_digest,

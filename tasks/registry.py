@@ -19,6 +19,7 @@ from tasks.core.cloud import CloudConfig, Provider
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid
 from tasks.core.placement import Offer, Prices, offers_from_catalog, prices_from_catalog
+from tasks.core.plane.limits import Limits
 from tasks.core.policy_loading import load_policy
 from tasks.core.ports import EventSource, MirroringServer, Server, Store, Trainer
 from tasks.core.privacy import Policy, VerdictKey
@@ -61,6 +62,12 @@ class Installation:
                 f"use one of {', '.join(providers())}",
             )
         return cloud
+
+    @property
+    def limits(self) -> Limits:
+        """What a move may take of the network and of the stores."""
+        mover = self.settings.mover
+        return Limits(mover.limit_mb_per_s, mover.limit_requests_per_s)
 
     def provider(self, cloud: str) -> Provider:
         """The provider of a configured cloud."""

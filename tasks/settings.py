@@ -72,6 +72,13 @@ class ServiceSettings(_Section):
     mlflow_url: str = ""
 
 
+class MoverSettings(_Section):
+    """What a move may take; see `tasks.core.plane.limits.Limits` for the meaning of the keys."""
+
+    limit_mb_per_s: Annotated[float, Field(gt=0)] | None = None
+    limit_requests_per_s: Annotated[float, Field(gt=0)] | None = None
+
+
 class GateSettings(_Section):
     """The privacy gate's keys: one signs verdicts, the other makes pseudonyms."""
 
@@ -89,6 +96,7 @@ class Settings(BaseSettings):
 
     clouds: dict[str, CloudSettings] = Field(min_length=1)
     services: ServiceSettings = ServiceSettings()
+    mover: MoverSettings = MoverSettings()
     gate: GateSettings
     state_dir: Path = Path(".lintas/state")
     policies_dir: Path = Path("examples/policies")

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.names import ObjectRules, require_names
 from tasks.core.plane import CopiedObject
+from tasks.core.plane.limits import Limits
 from tasks.core.plane.routes import plane_for, route_between
 from tasks.core.planning import DeleteLimit, Shard, TransferPlan, TransferPrices, plan_transfer
 from tasks.core.privacy import Cleared
@@ -119,12 +120,17 @@ def plan_move(
     return plan, expected
 
 
-def copy_cleared(plan: TransferPlan, verdict: Cleared) -> Receipt:
+def copy_cleared(plan: TransferPlan, verdict: Cleared, *, limit_mb_per_s: float = 0) -> Receipt:
     """Carry out a cleared plan under the destination's lease, shard by shard, and enter the receipt in the audit log.
 
     See `tasks.core.transfer.copy` for what may go wrong.
+
+    Args:
+        plan, verdict: What to carry, under which clearance.
+        limit_mb_per_s: The most that may pass through this machine; 0 for what the configuration says.
     """
     here = installation()
+    limits = here.limits if not limit_mb_per_s else replace(here.limits, mb_per_s=limit_mb_per_s)
     started = time.monotonic()
     destination = here.store_of(plan.destination)
     if not len(plan.keep):
@@ -133,7 +139,7 @@ def copy_cleared(plan: TransferPlan, verdict: Cleared) -> Receipt:
         leased(destination, plan.destination, this_process(), is_dead=is_dead) as lease,
         show_moving(f"copy-{plan.destination.cloud}", plan.objects_to_send, plan.bytes_to_send) as count,
     ):
-        copied = Copied.joined(copy_shard(plan, shard, verdict, {}, count) for shard in plan.shards())
+        copied = Copied.joined(copy_shard(plan, shard, verdict, {}, count, limits) for shard in plan.shards())
         return settle_move(plan, copied, verdict, lease, started)
 
 
@@ -144,6 +150,7 @@ def copy_shard(
     verdict: Cleared,
     arrived: dict[str, CopiedObject],
     count: Callable[[CopiedObject], None],
+    limits: Limits,
 ) -> Copied:
     """Carry one shard of a plan; see `tasks.core.transfer.carry`.
 
@@ -151,6 +158,7 @@ def copy_shard(
         plan, shard, verdict: What to carry, under which clearance.
         arrived: What has arrived, by path: empty at first. It survives a retry, which sends nothing of it again.
         count: Called with each object that arrives.
+        limits: What it may take; shards that are carried at the same time share a move's limits.
     """
     here = installation()
 
@@ -170,6 +178,7 @@ def copy_shard(
             plan.route,
             uploads=UploadsOf(here.records.uploads, shard.owns),
             key_prefix=plan.destination.key_prefix,
+            limits=limits,
             say=say,
         ),
         on_object=note,

@@ -27,6 +27,9 @@ Destination = Annotated[str, typer.Argument(metavar="DST", help="Where it should
 PolicyName = Annotated[str, typer.Option("--policy", help="A policy under policies_dir, or the path of a YAML file.")]
 Compress = Annotated[str, typer.Option("--compress", help="Compress on the way what is not compressed yet: zstd.")]
 ToFormat = Annotated[str, typer.Option("--format", help="What CSV and JSON lines become on the way: parquet.")]
+Limit = Annotated[
+    float, typer.Option("--limit-mb-per-s", min=0, help="The most to read in a second; 0: what lintas.yaml says.")
+]
 Delete = Annotated[bool, typer.Option("--delete", help="Remove objects that only the destination has.")]
 DeleteLimit = Annotated[
     str, typer.Option("--delete-limit", help="The most that may be removed: a number, or a share such as 10%.")
@@ -212,6 +215,7 @@ def move(
     ] = None,
     compress: Compress = "",
     format_name: ToFormat = "",
+    limit_mb_per_s: Limit = 0,
     as_json: AsJson = False,
 ) -> None:
     """Move a dataset after the gate has cleared it; run again, it moves only what changed."""
@@ -230,6 +234,7 @@ def move(
         _compare(compare),
         conversion.compress,
         conversion.format,
+        limit_mb_per_s,
     )
     if receipt is not None:
         _write_receipt(receipt, moved.receipt)

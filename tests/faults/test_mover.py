@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tasks.core.attributes import Attributes
 from tasks.core.errors import NotFound, PreconditionFailed
 from tasks.core.plane.direct import DirectPlane
+from tasks.core.plane.limits import Limits
 from tasks.core.plane.stream import StreamPlane
 from tests.conformance.stores import MIB, put
 from tests.faults.conftest import MakeTrial
@@ -56,6 +58,18 @@ def test_many_small_objects_travel_at_the_same_time(trial: MakeTrial, near: str,
 
     move.move(DirectPlane())
 
+    move.require_identical()
+
+
+@pytest.mark.parametrize("plane", [DirectPlane, StreamPlane])
+def test_a_limited_move_takes_its_time(trial: MakeTrial, plane: type[DirectPlane | StreamPlane]) -> None:
+    move = trial("aws", "google", (2_000_000, 2_000_000))
+    began = time.monotonic()
+
+    move.move(plane(limits=Limits(mb_per_s=8)))
+
+    # A tenth of a second's worth may pass at once.
+    assert time.monotonic() - began > 4 / 8 - 0.1
     move.require_identical()
 
 

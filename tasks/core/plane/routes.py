@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tasks.core.errors import Denied, Invalid, LintasError, Terminal
 from tasks.core.plane import Arrived, CopiedObject, Load, Plane, Route
 from tasks.core.plane.direct import DirectPlane
+from tasks.core.plane.limits import NO_LIMITS, Limits
 from tasks.core.plane.server_side import ServerSidePlane, way_between
 from tasks.core.plane.stream import StreamPlane
 
@@ -39,6 +40,7 @@ def plane_for(
     *,
     uploads: UploadJournal | None = None,
     key_prefix: str = "",
+    limits: Limits = NO_LIMITS,
     say: Callable[[str], None] = _log.warning,
 ) -> Plane:
     """The plane of a planned route.
@@ -46,12 +48,14 @@ def plane_for(
     Args:
         route: From `route_between`.
         uploads, key_prefix: See `DirectPlane`.
+        limits: What may pass through this machine; what a service copies by itself does not.
         say: Called with a sentence when the move goes on by another route.
     """
-    stream = StreamPlane()
+    stream = StreamPlane(limits=limits)
     if route == "stream":
         return stream
-    direct = FallingBack(DirectPlane(uploads=uploads, key_prefix=key_prefix), stream, say, "stream through the SDKs")
+    own = DirectPlane(uploads=uploads, key_prefix=key_prefix, limits=limits)
+    direct = FallingBack(own, stream, say, "stream through the SDKs")
     if route == "direct":
         return direct
     return FallingBack(ServerSidePlane(), direct, say, "pass through this machine")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tasks.core.dataset import ContentHasher
 from tasks.core.errors import PreconditionFailed
 from tasks.core.plane import Arrived, CopiedObject, Load, copied, described, own_write, write_of, wrong_bytes
+from tasks.core.plane.limits import NO_LIMITS, Limits, Rate
 from tasks.core.retries import in_parallel, with_retries
 
 if TYPE_CHECKING:
@@ -21,23 +22,25 @@ class StreamPlane:
     Args:
         in_flight: How many objects travel at the same time.
         attempts: How often one object is tried when a store answers `Retryable`.
+        limits: What the move may take; the SDKs' requests are not counted.
     """
 
-    def __init__(self, *, in_flight: int = 8, attempts: int = 4) -> None:
+    def __init__(self, *, in_flight: int = 8, attempts: int = 4, limits: Limits = NO_LIMITS) -> None:
         self._in_flight = in_flight
         self._attempts = attempts
+        self._limits = limits
 
     def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
         """See `Plane.carry`. The digest is computed on the bytes as they pass, before the object becomes visible."""
-        stop = threading.Event()
+        stop, rate = threading.Event(), self._limits.bytes()
 
         def one(load: Load) -> None:
-            arrived(load, with_retries(lambda: _carry(load, source, destination), self._attempts, stop))
+            arrived(load, with_retries(lambda: _carry(load, source, destination, rate, stop), self._attempts, stop))
 
         in_parallel(one, loads, self._in_flight, stop)
 
 
-def _carry(load: Load, source: Store, destination: Store) -> CopiedObject:
+def _carry(load: Load, source: Store, destination: Store, rate: Rate, stop: threading.Event) -> CopiedObject:
     entry = load.entry
     write = write_of(load, described(load, source))
 
@@ -45,6 +48,7 @@ def _carry(load: Load, source: Store, destination: Store) -> CopiedObject:
         hasher = ContentHasher()
         for piece in source.get(load.source_key, version=entry.version or None):
             hasher.update(piece)
+            stop.wait(rate.take(len(piece)))
             yield piece
         if (hasher.hexdigest(), hasher.size_bytes) != (entry.digest, entry.size_bytes):
             raise wrong_bytes(entry, source)
