@@ -17,6 +17,8 @@ PROVIDERS = ("aws", "google", "azure", "coreweave", "onprem")
 _PORTS = {
     "test_store": "Store",
     "test_store_trouble": "Store",
+    "test_store_attributes": "Store",
+    "test_store_copies": "Server-side copy",
     "test_trainer": "Trainer",
     "test_server": "Server",
     "test_mirroring": "Mirroring",

@@ -8,11 +8,11 @@ import gzip
 import pytest
 
 from tasks.core.attributes import Attributes, Description
-from tasks.core.cloud import CloudConfig
-from tasks.core.errors import Invalid
+from tasks.core.cloud import BucketConfig, CloudConfig
+from tasks.core.errors import Invalid, LintasError
 from tasks.core.plane.wire import Wire
 from tasks.core.ports import Answer, DirectStore, SentPart, Store, Write
-from tests.conformance.stores import MIB, over_a_network, put, random_bytes, read
+from tests.conformance.stores import MIB, open_store, over_a_network, put, random_bytes, read
 
 KEPT = Attributes(
     content_type="text/csv; charset=utf-8",
@@ -128,3 +128,22 @@ def test_attributes_that_no_header_carries_are_refused_and_nothing_is_written(
         store.put(f"{prefix}x", [b"x"], size_bytes=1, attributes=Attributes(content_disposition="größe\n"))
 
     assert list(store.list(prefix)) == []
+
+
+NO_KEYS = {
+    "aws": "SeaweedFS answers SSE-KMS with an error of its own",
+    "coreweave": "SeaweedFS answers SSE-KMS with an error of its own",
+    "google": "the double of Cloud Storage refuses customer-managed keys",
+}
+
+
+@over_a_network
+def test_objects_are_encrypted_with_the_customers_key(
+    config: CloudConfig, store: Store, prefix: str, request: pytest.FixtureRequest
+) -> None:
+    """What is asked for is checked in tests/unit/test_store_requests.py. Azurite takes any scope, without effect."""
+    if config.name in NO_KEYS:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=NO_KEYS[config.name], raises=LintasError))
+    keyed = dataclasses.replace(config, buckets={store.bucket: BucketConfig(encryption_key="customers-key")})
+
+    open_store(keyed, store.bucket).put(f"{prefix}x", [b"x"], size_bytes=1)
