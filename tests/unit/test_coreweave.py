@@ -74,7 +74,7 @@ FAILED = ("Failed", "BackoffLimitExceeded")
     ("the_job", "pods", "state", "exit_code", "words"),
     [
         (job(), [], RunState.QUEUED, None, ""),
-        (job(suspend=True), [], RunState.QUEUED, None, "waits to be admitted"),
+        (job(suspend=True), [], RunState.QUEUED, None, "not admitted by its queue: no word of Kueue"),
         (job(), [pod(unschedulable=NO_GPU)], RunState.QUEUED, None, "Insufficient nvidia.com/gpu"),
         (job(), [pod(init=RUNNING)], RunState.STARTING, None, ""),
         (job(), [pod({"waiting": {"reason": "PodInitializing"}})], RunState.STARTING, None, ""),

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from deployments.local.kubernetes_api.nodes import asked, quantity
 from deployments.local.kubernetes_api.objects import Json, Key, Objects, moment, now
 from deployments.local.kubernetes_api.pods import Kubelet
+from deployments.local.kubernetes_api.queues import Queues, queue_of
 
 _LOOK_S = 0.1
 _DEFAULT_BACKOFF_LIMIT = 6
@@ -31,7 +32,7 @@ class Controllers:
     """
 
     def __init__(self, objects: Objects, kubelet: Kubelet) -> None:
-        self._objects, self._kubelet = objects, kubelet
+        self._objects, self._kubelet, self._queues = objects, kubelet, Queues(objects)
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._rollouts: dict[Key, tuple[str, float]] = {}
 
@@ -66,6 +67,9 @@ class Controllers:
         """Make one step with a Job; False: there is nothing to do but to look again."""
         spec, status = job["spec"], job["status"]
         pods = self._objects.owned(job)
+        if spec.get("suspend") and queue_of(job) and self._queues.admit(key, job):
+            spec["suspend"] = False
+            self._objects.save(key)
         if spec.get("suspend"):
             for pod_key, _ in pods:
                 self._kubelet.delete(pod_key)
@@ -158,6 +162,7 @@ class Controllers:
         told = {"reason": reason, "message": message, "lastProbeTime": moment_told, "lastTransitionTime": moment_told}
         status.setdefault("conditions", []).append({"type": kind, "status": "True", **told})
         self._objects.save(key)
+        self._queues.release(key, job)
         self._objects.event(job, "Normal" if kind == "Complete" else "Warning", reason, message)
 
     async def _end_pods(self, owner: Json) -> None:

@@ -58,6 +58,9 @@ RESOURCES = {
         Resource("", "v1", "namespaces", "Namespace", namespaced=False),
         Resource("batch", "v1", "jobs", "Job"),
         Resource("apps", "v1", "deployments", "Deployment"),
+        Resource("kueue.x-k8s.io", "v1beta1", "workloads", "Workload"),
+        Resource("kueue.x-k8s.io", "v1beta1", "localqueues", "LocalQueue"),
+        Resource("kueue.x-k8s.io", "v1beta1", "clusterqueues", "ClusterQueue", namespaced=False),
     )
 }
 BY_PLURAL = {each.plural: each for each in RESOURCES.values()}

@@ -73,6 +73,24 @@ class Cluster:
         chosen = {name: value for name, value in selectors.items() if value}
         return whole(self._call(kind, "list_namespaced_{}", self.namespace, **chosen), self.cloud, "items")["items"]
 
+    def list_custom(self, group: str, version: str, plural: str, *, labels: str) -> list[Json]:
+        """The objects of an extension of the API that match the labels; none where it is not installed or not shown."""
+        try:
+            with self._translated():
+                answer: Any = client.CustomObjectsApi(self._api).list_namespaced_custom_object(
+                    group,
+                    version,
+                    self.namespace,
+                    plural,
+                    label_selector=labels,
+                    _preload_content=False,
+                    _request_timeout=self._timeouts_s,
+                )
+                found = json.loads(bytes(answer.read()))
+        except (NotFound, Denied):
+            return []
+        return whole(found, self.cloud, "items")["items"]
+
     def create(self, manifest: Json) -> bool:
         """Create an object. False: there is one of this name, which is left as it is.
 

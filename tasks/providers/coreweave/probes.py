@@ -28,6 +28,7 @@ _TRAINING: _Verbs = (
     ("", "configmaps", ("create",)),
     ("", "secrets", ("get", "create", "update")),
 )
+_QUEUED: _Verbs = (("kueue.x-k8s.io", "workloads", ("list",)),)
 _SERVING: _Verbs = (
     ("apps", "deployments", ("get", "create", "update", "delete")),
     ("", "pods", ("list",)),
@@ -50,6 +51,8 @@ def probes(cloud: CloudConfig, *, trains: bool) -> Iterator[Probe]:
     if trains:
         cluster = remembered(lambda: open_cluster(cloud, "training"))
         yield from _kubernetes(cluster, "training", _TRAINING)
+        if "queue" in cloud.options:
+            yield from _kubernetes(cluster, "training", _QUEUED)
         yield Probe("list resourcequotas", "training", partial(_quotas, cluster))
     if "serving_image" in cloud.options:
         yield from _kubernetes(remembered(lambda: open_cluster(cloud, "serving")), "serving", _SERVING)

@@ -3,7 +3,8 @@
 | what Kubernetes shows | state |
 | --- | --- |
 | Job suspended (a Kueue queue has not admitted it), no pod yet, pod not scheduled | QUEUED |
-| pod not scheduled, or refused by a quota, for longer than the patience | STOCKOUT |
+| not admitted, pod not scheduled, or refused by a quota, for longer than the patience | STOCKOUT |
+| the queue that is named does not exist | FAILED |
 | pod scheduled; image, files and containers on their way | STARTING |
 | container `train` running | RUNNING |
 | Job condition Complete | SUCCEEDED |
@@ -49,7 +50,13 @@ _Tell = Callable[..., Judgement]
 
 
 def judge(
-    job: Json, pods: Sequence[Json], events: Sequence[Json], *, now: datetime, stockout_after_s: float
+    job: Json,
+    pods: Sequence[Json],
+    events: Sequence[Json],
+    *,
+    now: datetime,
+    stockout_after_s: float,
+    workload: Json | None = None,
 ) -> Judgement:
     """The state of a job.
 
@@ -59,6 +66,7 @@ def judge(
         events: Events about the Job, needed only while it has no pod.
         now: The moment, timezone-aware.
         stockout_after_s: How long it may go without a node before that counts as a stock-out.
+        workload: Kueue's Workload of a suspended Job, where it can be seen.
     """
     name = job["metadata"]["name"]
     pod = max(pods, key=lambda each: each["metadata"]["creationTimestamp"], default=None)
@@ -81,7 +89,7 @@ def judge(
     if ended_by == CANCELLED:
         return status(RunState.STOPPED, CANCELLED) if _suspended(job) else status(RunState.RUNNING, "stopping")
     if _suspended(job):
-        return status(RunState.QUEUED, "waits to be admitted by its queue")
+        return _not_admitted(name, job, workload or {}, now, stockout_after_s)
     if pod is None:
         since = _moment(job["metadata"]["creationTimestamp"])
         refused = _last_message(events, "FailedCreate")
@@ -110,6 +118,18 @@ def _alive(status: _Tell, name: str, pod: Json, main: Json, now: datetime, stock
     if main.get("state", {}).get("running") or main.get("state", {}).get("terminated"):
         return status(RunState.RUNNING)
     return status(RunState.STARTING if scheduled is not None else RunState.QUEUED)
+
+
+def _not_admitted(name: str, job: Json, workload: Json, now: datetime, stockout_after_s: float) -> Judgement:
+    """https://kueue.sigs.k8s.io/docs/tasks/troubleshooting/troubleshooting_jobs/."""
+    conditions = {each["type"]: each for each in _of(workload, "status", "conditions", [])}
+    reserved = conditions.get("QuotaReserved", {})
+    why = _one_line(reserved.get("message", "")) or "no word of Kueue"
+    if reserved.get("reason") == "Inadmissible" and "doesn't exist" in why:
+        words = f"its queue does not take it: {why}; correct options.queue"
+        return Judgement(JobStatus(name, RunState.FAILED, None, words), give_up=_REFUSED + words)
+    since = _moment(job["metadata"]["creationTimestamp"])
+    return _waiting(name, f"not admitted by its queue: {why}", since, now, stockout_after_s)
 
 
 def _waiting(name: str, message: str, since: datetime, now: datetime, stockout_after_s: float) -> Judgement:

@@ -26,6 +26,8 @@ from tasks.providers.coreweave.pods import COURIER, LABEL, WORK_DIR, Pods, read_
 from tasks.providers.coreweave.states import CANCELLED, CONTAINER, ENDED_BY, Judgement, judge
 from tasks.providers.coreweave.store import open_store
 
+KUEUE = "kueue.x-k8s.io"
+QUEUE_LABEL = f"{KUEUE}/queue-name"
 _BUCKET = "lintas/bucket"
 _PREFIX = "lintas/prefix"
 _DIGEST = "lintas/digest"
@@ -93,9 +95,10 @@ class CoreWeaveTrainer:
 
     def poll(self, job_id: str) -> JobStatus:
         """See `Trainer.poll`. A job that has waited too long for a node is given up, so that it never starts late."""
-        judgement = self._judge(self._job(job_id))
+        job = self._job(job_id)
+        judgement = self._judge(job)
         if judgement.give_up:
-            self._end(job_id, judgement.give_up)
+            self._end(job, judgement.give_up)
         return judgement.status
 
     def logs(self, job_id: str, *, after_line: int = 0) -> Iterator[str]:
@@ -119,7 +122,7 @@ class CoreWeaveTrainer:
         except NotFound:
             return
         if not self._judge(job).status.state.ended and ENDED_BY not in (job["metadata"].get("annotations") or {}):
-            self._end(job_id, CANCELLED)
+            self._end(job, CANCELLED)
 
     def fetch_output(self, job_id: str, into: Path) -> None:
         """See `Trainer.fetch_output`.
@@ -182,7 +185,7 @@ class CoreWeaveTrainer:
             **pods.placing(job.sku, spot=job.spot),
         )
         queue = pods.option("queue")
-        labels = {LABEL: "lintas", **({"kueue.x-k8s.io/queue-name": queue} if queue else {})}
+        labels = {LABEL: "lintas", **({QUEUE_LABEL: queue} if queue else {})}
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -228,17 +231,33 @@ class CoreWeaveTrainer:
         pods = self._pods_of(name)
         about = f"involvedObject.kind=Job,involvedObject.name={name}"
         events = [] if pods or job["spec"].get("suspend") else self._cluster.list("Event", fields=about)
+        workload = self._workload(job) if job["spec"].get("suspend") else None
         with readable(self._cloud.name):
-            return judge(job, pods, events, now=datetime.now(UTC), stockout_after_s=self._stockout_after_s)
+            return judge(
+                job,
+                pods,
+                events,
+                now=datetime.now(UTC),
+                stockout_after_s=self._stockout_after_s,
+                workload=workload,
+            )
 
-    def _end(self, job_id: str, why: str) -> None:
+    def _workload(self, job: Json) -> Json | None:
+        """What Kueue says of a Job that it has not admitted; None where it says nothing."""
+        labels = f"{KUEUE}/job-uid={job['metadata']['uid']}"
+        return next(iter(self._cluster.list_custom(KUEUE, "v1beta1", "workloads", labels=labels)), None)
+
+    def _end(self, job: Json, why: str) -> None:
         """Give the Job a deadline that is over: Kubernetes ends it, and it stays as it is afterwards."""
-        change = {
+        change: Json = {
             "metadata": {"annotations": {ENDED_BY: why}},
             "spec": {"activeDeadlineSeconds": _ENDS_NOW_S},
         }
+        if job["spec"].get("suspend"):
+            # Out of its queue, so that it is never admitted late; of one that was admitted Kueue keeps the label.
+            change["metadata"]["labels"] = {QUEUE_LABEL: None}
         with suppress(NotFound):
-            self._cluster.patch("Job", job_id, change)
+            self._cluster.patch("Job", str(job["metadata"]["name"]), change)
 
     def _pod_log(self, pod: Json) -> str | None:
         with readable(self._cloud.name):
