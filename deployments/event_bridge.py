@@ -1,76 +1,182 @@
-"""The event bridge: carries events from the clouds' queues to Prefect. Start: `python -m deployments.event_bridge`.
+"""The event bridge: carries events from the clouds to Prefect. Start: `python -m deployments.event_bridge`.
 
-One thread a queue. An event is acknowledged only after Prefect took it, and its id follows from the source's, so that
-a crash between the two delivers it twice and still starts one run.
+One thread a cloud. An event is acknowledged only after Prefect took it, and its id follows from the source's, so that a
+crash between the two delivers it twice and still starts one run. While Prefect is away the bridge holds the events
+that it has and takes no more: a queue that counts deliveries must not give them up. An event that nobody can do
+anything with is written into `STATE_DIR/events/set-aside.jsonl` for a person, and the others go on.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
+import sys
 import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 
-from tasks.core.errors import LintasError
-from tasks.core.ports import EventSource
-from tasks.events import emit, landed_dataset, prefect_event
+from tasks.core.dataset import DatasetURI
+from tasks.core.errors import Invalid, LintasError
+from tasks.core.events import landed_dataset
+from tasks.core.ports import CloudEvent, EventSource
+from tasks.events import emit, prefect_event
 from tasks.registry import installation
 
 _LOG = logging.getLogger("lintas.event_bridge")
+_WAIT_S = 5.0
+_FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
+_FAREWELL_S = 10.0
+
+Batch = Sequence[tuple[CloudEvent, str]]
+"""Events with their receipts, as `EventSource.receive` gives them."""
 
 
-def carry(source: EventSource, *, prefect_api_url: str, auth: str | None, wait_s: float) -> int:
-    """Take one batch from a queue to Prefect and acknowledge it; returns how many datasets landed.
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where events go.
+
+    Args:
+        prefect_api_url: Ends in `/api`.
+        set_aside: File (JSON lines) for events that nobody can do anything with.
+        auth: `user:password` of a server that asks for it.
+    """
+
+    prefect_api_url: str
+    set_aside: Path
+    auth: str | None = field(default=None, repr=False)
+
+    def hand_over(self, landed: Sequence[tuple[CloudEvent, DatasetURI]]) -> None:
+        """Give landings to Prefect; those that it refuses for what they are are set aside.
+
+        Raises:
+            LintasError: Prefect is away, or refuses the bridge: hand them over again.
+        """
+        if not landed:
+            return
+        try:
+            emit([prefect_event(*each) for each in landed], prefect_api_url=self.prefect_api_url, auth=self.auth)
+        except Invalid as error:
+            if len(landed) == 1:
+                self.put_aside(landed[0][0], error)
+                return
+            for each in landed:
+                self.hand_over([each])
+        else:
+            for _, dataset in landed:
+                _LOG.info("landed: %s", dataset)
+
+    def put_aside(self, event: CloudEvent, why: LintasError) -> None:
+        """Keep an event for a person."""
+        _LOG.error("event %s is set aside: %s", event.id, why)
+        kept = {
+            "time": datetime.now(UTC).isoformat(),
+            "event": {"id": event.id, "type": event.type, "source": event.source, "subject": event.subject},
+            "why": str(why),
+        }
+        self.set_aside.parent.mkdir(parents=True, exist_ok=True)
+        with self.set_aside.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(kept) + "\n")
+
+
+def carry(source: EventSource, batch: Batch, to: Destination) -> None:
+    """Take a batch to Prefect and acknowledge it. It may be carried again, whatever of that was done before.
 
     Raises:
-        Retryable: The queue or Prefect is unreachable; nothing of the batch is acknowledged.
+        LintasError: The source or Prefect is away; what is not acknowledged is to be carried again.
     """
-    batch = source.receive(wait_s=wait_s)
-    landed = [(event, dataset) for event, _ in batch if (dataset := landed_dataset(event)) is not None]
-    if landed:
-        emit([prefect_event(event, dataset) for event, dataset in landed], prefect_api_url=prefect_api_url, auth=auth)
+    landed: list[tuple[CloudEvent, DatasetURI]] = []
+    for event, _ in batch:
+        try:
+            dataset = landed_dataset(event)
+        except Invalid as error:
+            to.put_aside(event, error)
+            continue
+        if dataset is not None:
+            landed.append((event, dataset))
+    to.hand_over(landed)
     for _, receipt in batch:
         source.acknowledge(receipt)
-    for _, dataset in landed:
-        _LOG.info("landed: %s", dataset)
-    return len(landed)
 
 
-def watch(name: str, source: EventSource, stop: threading.Event, *, prefect_api_url: str, auth: str | None) -> None:
-    """Carry until told to stop; pauses grow while a side is unreachable, and what was not understood is logged."""
-    pause_s = 0.5
+def watch(
+    name: str,
+    open_source: Callable[[], EventSource],
+    to: Destination,
+    stop: threading.Event,
+    tried: threading.Event,
+) -> None:
+    """Carry until told to stop, whatever goes wrong: pauses grow, and each failure is logged.
+
+    Args:
+        name: The cloud.
+        open_source: Opens its events.
+        to: Where they go.
+        stop: Ends it.
+        tried: Set when opening was tried for the first time.
+    """
+    source: EventSource | None = None
+    batch: Batch = ()
+    pause_s = _FIRST_PAUSE_S
     while not stop.is_set():
         try:
-            carry(source, prefect_api_url=prefect_api_url, auth=auth, wait_s=5.0)
-            pause_s = 0.5
+            if source is None:
+                source = open_source()
+            tried.set()
+            batch = batch or source.receive(wait_s=_WAIT_S)
+            carry(source, batch, to)
+            batch, pause_s = (), _FIRST_PAUSE_S
+            continue
         except LintasError as error:
             _LOG.warning("%s: %s", name, error)
-            stop.wait(pause_s)
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+        except Exception as error:  # noqa: BLE001  (one cloud's surprise must not end the others; its text may hold data)
+            _LOG.error("%s: an unexpected %s; its events are opened anew", name, type(error).__name__)
+            source, batch = None, ()
+        tried.set()
+        stop.wait(pause_s)
+        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
-def main() -> None:
-    """Watch the queues of all configured clouds until SIGTERM or SIGINT."""
+def main() -> int:
+    """Watch all clouds that are set up for it until SIGTERM or SIGINT; the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    here = installation()
+    # It logs the URL of every request.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        here = installation()
+        url = here.settings.services.prefect_api_url
+        if not url:
+            raise Invalid("services.prefect_api_url is missing", "set it in lintas.yaml")
+        clouds = here.event_clouds()
+    except LintasError as error:
+        print(f"event bridge: {error}", file=sys.stderr)
+        return error.exit_code
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    url, auth = here.settings.services.prefect_api_url, os.environ.get("PREFECT_API_AUTH_STRING")
-    threads = [
-        threading.Thread(
-            target=watch, args=(name, source, stop), kwargs={"prefect_api_url": url, "auth": auth}, name=name
-        )
-        for name, source in here.event_sources().items()
-    ]
-    for thread in threads:
-        thread.start()
-    _LOG.info("watching %s", ", ".join(thread.name for thread in threads) or "no queue")
+    set_aside = here.settings.state_dir / "events" / "set-aside.jsonl"
+    to = Destination(url, set_aside, os.environ.get("PREFECT_API_AUTH_STRING"))
+    threads: list[threading.Thread] = []
+    all_tried: list[threading.Event] = []
+    for cloud in clouds:
+        tried = threading.Event()
+        arguments = (cloud, lambda cloud=cloud: here.event_source(cloud), to, stop, tried)
+        # What is not done when the process ends is done by the next one.
+        threads.append(threading.Thread(target=watch, args=arguments, name=cloud, daemon=True))
+        all_tried.append(tried)
+        threads[-1].start()
+    while not all(tried.wait(0.1) for tried in all_tried) and not stop.is_set():
+        pass
+    _LOG.info("watching %s", ", ".join(clouds) or "no cloud")
     stop.wait()
     for thread in threads:
-        thread.join()
+        thread.join(_FAREWELL_S)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

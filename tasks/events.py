@@ -1,39 +1,18 @@
-"""Events: what happens in the clouds, told to Prefect, where triggers start flows.
-
-A producer says that a dataset is complete by writing a marker last: `_SUCCESS` (as Hadoop and Spark do) or the
-manifest that a Lintas move publishes. Only that becomes an event; the objects before it do not.
-"""
+"""Events: what happens in the clouds, told to Prefect, where triggers start flows."""
 
 from __future__ import annotations
 
 import uuid
 from typing import Any
 
-from tasks.core.dataset import PUBLISHED_MANIFEST, DatasetURI
-from tasks.core.errors import Denied, LintasError, Retryable, Terminal
+from tasks.core.dataset import DatasetURI
+from tasks.core.errors import Denied, Invalid, LintasError, Retryable, Terminal
 from tasks.core.ports import CloudEvent
 
 LANDED = "lintas.dataset.landed"
 """Name of the Prefect event that says a dataset is complete."""
 
-_MARKERS = ("_SUCCESS", PUBLISHED_MANIFEST)
 _NAMESPACE = uuid.UUID("6f0f2d4e-4f6b-5f0e-9c39-0c9b6a1f7d11")
-
-
-def landed_dataset(event: CloudEvent) -> DatasetURI | None:
-    """The dataset that an object's creation completes, or None when the object is not a marker.
-
-    >>> from datetime import UTC, datetime
-    >>> created = CloudEvent("1", "lintas.object.created", "aws://raw", "flights/_SUCCESS", datetime.now(UTC))
-    >>> str(landed_dataset(created))
-    'aws://raw/flights'
-    """
-    if event.type != "lintas.object.created":
-        return None
-    for marker in _MARKERS:
-        if event.subject == marker or event.subject.endswith("/" + marker):
-            return DatasetURI.parse(f"{event.source}/{event.subject.removesuffix(marker)}".rstrip("/"))
-    return None
 
 
 def prefect_event(event: CloudEvent, dataset: DatasetURI) -> dict[str, Any]:
@@ -65,6 +44,8 @@ def emit(events: list[dict[str, Any]], *, prefect_api_url: str, auth: str | None
     Raises:
         Retryable: The server did not take them; do not acknowledge, hand them over again.
         Denied: The server wants other credentials.
+        Invalid: It does not accept one of the events; set that one aside.
+        Terminal: It answers as no Prefect server does.
     """
     import httpx
 
@@ -77,8 +58,13 @@ def emit(events: list[dict[str, Any]], *, prefect_api_url: str, auth: str | None
         raise Denied(f"Prefect at {prefect_api_url} refused the event", "set PREFECT_API_AUTH_STRING for the bridge")
     if answer.status_code >= 500 or answer.status_code == 429:
         raise _unreachable(prefect_api_url)
+    if answer.status_code in (400, 413, 422):
+        raise Invalid(f"Prefect does not accept an event ({answer.status_code})", "check its version")
     if answer.status_code >= 400:
-        raise Terminal(f"Prefect at {prefect_api_url} refused the event ({answer.status_code})", "check its version")
+        raise Terminal(
+            f"Prefect at {prefect_api_url} answers {answer.status_code}",
+            "correct services.prefect_api_url: it ends in /api",
+        )
 
 
 def _unreachable(url: str) -> LintasError:

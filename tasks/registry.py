@@ -111,14 +111,16 @@ class Installation:
             raise Invalid(f"'{cloud}' cannot mirror requests", f"mirror on one of {', '.join(able) or 'no cloud yet'}")
         return opener(self.cloud(cloud))
 
-    def event_sources(self) -> dict[str, EventSource]:
-        """The event queues of all clouds that have one configured."""
-        found: dict[str, EventSource] = {}
-        for name in self.settings.clouds:
-            opener = self.provider(name).open_events
-            if opener is not None and "queue" in self.settings.clouds[name].options:
-                found[name] = opener(self.cloud(name))
-        return found
+    def event_clouds(self) -> tuple[str, ...]:
+        """The clouds that are set up to tell of their objects' creation."""
+        return tuple(name for name in self.settings.clouds if self.provider(name).tells_events(self.cloud(name)))
+
+    def event_source(self, cloud: str) -> EventSource:
+        """The events of a cloud, opened anew. Raises `Invalid` when its provider has none, or as its opener does."""
+        opener = self.provider(cloud).open_events
+        if opener is None:
+            raise Invalid(f"'{cloud}' tells no events", "start flows by a schedule or by hand")
+        return opener(self.cloud(cloud), self.settings.state_dir / "events" / cloud)
 
     def catalog(self, cloud: str) -> Mapping[str, Any]:
         """The catalogue of a cloud's provider: offers, prices with their sources, limits and quirks."""

@@ -22,6 +22,7 @@ _PORTS = {
     "test_trainer": "Trainer",
     "test_server": "Server",
     "test_mirroring": "Mirroring",
+    "test_events": "EventSource",
 }
 _BUILD = Path("build")
 

@@ -21,10 +21,10 @@ from deployments.local.object_stores import (
     azurite,
     cloud_storage,
     seaweedfs,
-    sqs,
 )
 from deployments.local.ports import free_ports
 from deployments.local.processes import HOST, Process
+from deployments.local.queues import pubsub, sqs
 from tasks.core.cloud import CloudConfig, Secret
 
 OBJECT_CLOUDS = ("aws", "google", "azure", "coreweave", "onprem")
@@ -94,14 +94,19 @@ class ObjectClouds(dict[str, CloudConfig]):
     def _google(self) -> CloudConfig:
         files = credentials.SecretFiles(self._directory / "secrets")
         token = files.path("google_token", credentials.token)
-        (port,) = free_ports(1)
-        self._run(cloud_storage(port, self._directory / "google", self._directory / "google.log", token))
+        port, events_port = free_ports(2)
+        self._run(pubsub(events_port, self._directory / "google-events.log", token, []))
+        self._run(
+            cloud_storage(
+                port, self._directory / "google", self._directory / "google.log", token, pubsub_port=events_port
+            )
+        )
         return CloudConfig(
             "google",
             "google",
             region="europe-west4",
             jurisdiction="EU",
-            endpoints={"objects": f"http://{HOST}:{port}"},
+            endpoints={"objects": f"http://{HOST}:{port}", "events": f"http://{HOST}:{events_port}"},
             credentials={"token": self._vault.secret("google-token", token.read_text())},
             options={"project": "lintas-test"},
         )

@@ -17,12 +17,16 @@ QUEUE = "lintas-events"
 AWS_REGION = "us-east-1"
 GOOGLE_REGION = "europe-west4"
 GOOGLE_PROJECT = "lintas-local"
+SUBSCRIPTION = f"projects/{GOOGLE_PROJECT}/subscriptions/{QUEUE}"
 AZURE_REGION = "southeastasia"
 AZURE_WORKSPACE = {
     "subscription": "00000000-0000-0000-0000-000000000001",
     "resource_group": "lintas",
     "workspace": "lintas",
 }
+WATCHED = {"watch": "raw", "poll_s": 1, "settle_s": 1}
+"""Where a cloud without a queue looks for new objects: the bucket that the triggers in prefect.yaml speak of."""
+
 WORK_BUCKET = "lintas-work"
 """Where a cloud keeps what training and serving need besides the dataset: code, outputs, checkpoints, models."""
 
@@ -85,7 +89,7 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "jurisdiction": "ID",
             "endpoints": {"serving": serving} if serving else {},
             "credentials": {"token": _reference(secrets, f"{cloud}-serving-token", credentials.token)},
-            "options": {"root": str(state / cloud), "price_usd_per_hour": price_usd_per_hour},
+            "options": {"root": str(state / cloud), "price_usd_per_hour": price_usd_per_hour, **WATCHED},
         }
 
     return {
@@ -118,6 +122,7 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "jurisdiction": "EU",
             "endpoints": {
                 "objects": url("google-objects"),
+                "events": url("google-events"),
                 **_both("training", "serving", url("google-vertex-ai")),
                 **_both("logs", "identity", url("google-vertex-ai")),
             },
@@ -125,6 +130,7 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             # The price is the twin's own figure, as for azure.
             "options": {
                 "project": GOOGLE_PROJECT,
+                "subscription": QUEUE,
                 "bucket": WORK_BUCKET,
                 **_if_there(
                     url("google-vertex-ai"),
@@ -140,6 +146,7 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "jurisdiction": "SG",
             "endpoints": {
                 "objects": f"{url('azure-blob')}/{account}",
+                "events": f"{url('azure-queue')}/{account}",
                 **_both("training", "serving", url("azure-ml")),
             },
             "credentials": {
@@ -148,6 +155,7 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             },
             "options": {
                 "account": account,
+                "queue": QUEUE,
                 # The twin's own figure, no provider's: the catalogue has no dated price for this region.
                 "price_usd_per_hour.Standard_D4s_v5": 0.20,
                 "bucket": WORK_BUCKET,
@@ -175,6 +183,8 @@ def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict
             "options": {
                 # Virtual hosts, as CoreWeave wants them, would need a name server.
                 "addressing": "path",
+                **WATCHED,
+                "settle_s": 0,
                 "bucket": WORK_BUCKET,
                 **_if_there(
                     url("coreweave-kubernetes"),

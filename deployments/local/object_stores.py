@@ -11,7 +11,7 @@ import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
-from deployments.local.processes import HOST, Process, answers, port_ready
+from deployments.local.processes import HOST, Process, answers
 from tasks.core.errors import Invalid
 
 SEAWEEDFS_PORTS: tuple[str, ...] = (
@@ -94,7 +94,9 @@ def seaweedfs(
     )
 
 
-def cloud_storage(port: int, data: Path, log: Path, token: Path) -> Process:
+def cloud_storage(
+    port: int, data: Path, log: Path, token: Path, *, pubsub_port: int | None = None, notify: str = ""
+) -> Process:
     """The double of Google Cloud Storage.
 
     Args:
@@ -102,11 +104,14 @@ def cloud_storage(port: int, data: Path, log: Path, token: Path) -> Process:
         data: Directory of its buckets; survives a restart.
         log: File that takes its output.
         token: File with the only bearer token that is accepted.
+        pubsub_port: Where its notifications are published; None: nowhere.
+        notify: Topic (`projects/P/topics/T`) that new buckets are configured for.
     """
-    command = [sys.executable, "-m", "deployments.local.cloud_storage", "--port", str(port)]
+    command = [sys.executable, "-m", "deployments.local.cloud_storage", "--port", str(port), "--notify", notify]
+    published = ["--pubsub", f"http://{HOST}:{pubsub_port}"] if pubsub_port is not None else []
     return Process(
         name="google-objects",
-        command=[*command, "--data", str(data), "--token-file", str(token)],
+        command=[*command, *published, "--data", str(data), "--token-file", str(token)],
         ready=answers(f"http://{HOST}:{port}/storage/v1/b", 401),
         log=log,
         environment=MODULES,
@@ -174,41 +179,6 @@ def azure_pulls(port: int, log: Path, azurite: str, account: str, key: Path) -> 
         ready=answers(f"http://{HOST}:{port}/{account}", 400),
         log=log,
         environment=MODULES,
-        port=port,
-    )
-
-
-def sqs(port: int, log: Path) -> Process:
-    """Moto's server, for SQS. Its queues are in memory: gone when it ends."""
-    return Process(
-        name="aws-events",
-        command=[console_script("moto_server"), "-H", HOST, "-p", str(port)],
-        ready=port_ready(port),
-        log=log,
-        port=port,
-    )
-
-
-def s3_events(port: int, log: Path, *, sqs_port: int, queue: str, region: str, secrets: Mapping[str, Path]) -> Process:
-    """The process that puts SeaweedFS's changes on the queue, as S3 does; see `deployments.local.s3_events`.
-
-    Args:
-        port: Where it takes the filer's calls.
-        log: File that takes its output.
-        sqs_port: Where SQS is.
-        queue: Name of the queue, which it creates.
-        region: Region of the queue.
-        secrets: Files `access-key-id`, `secret-access-key` (for SQS) and `token` (what the filer sends).
-    """
-    files = [argument for name, path in secrets.items() for argument in (f"--{name}-file", str(path))]
-    command = [sys.executable, "-m", "deployments.local.s3_events", "--port", str(port)]
-    return Process(
-        name="aws-notifications",
-        command=[*command, "--sqs", f"http://{HOST}:{sqs_port}", "--queue", queue, "--region", region, *files],
-        ready=answers(f"http://{HOST}:{port}/ready", 200),
-        log=log,
-        environment=MODULES,
-        needs=("aws-events",),
         port=port,
     )
 

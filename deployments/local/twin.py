@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deployments.local import credentials, object_stores, services
+from deployments.local import credentials, object_stores, queues, services
 from deployments.local.azure_ml.process import azure_ml, workspace_id
 from deployments.local.configuration import (
     AWS_REGION,
@@ -27,6 +27,7 @@ from deployments.local.configuration import (
     GOOGLE_PROJECT,
     GOOGLE_REGION,
     QUEUE,
+    SUBSCRIPTION,
     write_config,
 )
 from deployments.local.credentials import SecretFiles
@@ -117,7 +118,7 @@ def _port_names(wanted: Wanted) -> list[str]:
     of_cloud: dict[str, list[str]] = {
         "aws": [*_seaweedfs_names("aws"), "aws-events", "aws-notifications", *compute("aws-sagemaker")],
         "coreweave": [*_seaweedfs_names("coreweave"), *compute("coreweave-kubernetes")],
-        "google": ["google-objects", *compute("google-vertex-ai")],
+        "google": ["google-objects", "google-events", *compute("google-vertex-ai")],
         "azure": [*(f"azure-{port}" for port in AZURITE_PORTS), *compute("azure-ml")],
     }
     names = [name for cloud in wanted.clouds for name in of_cloud.get(cloud, [])]
@@ -176,8 +177,8 @@ def _aws(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Pr
     return [
         *compute,
         _seaweedfs("aws", state, ports, secrets, settings.directory),
-        object_stores.sqs(ports["aws-events"], state / "logs" / "aws-events.log"),
-        object_stores.s3_events(
+        queues.sqs(ports["aws-events"], state / "logs" / "aws-events.log"),
+        queues.s3_events(
             ports["aws-notifications"],
             state / "logs" / "aws-notifications.log",
             sqs_port=ports["aws-events"],
@@ -221,10 +222,16 @@ def _seaweedfs(
 def _google(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Process]:
     token = secrets.path("google-token", credentials.token)
     objects = object_stores.cloud_storage(
-        ports["google-objects"], state / "data" / "google-objects", state / "logs" / "google-objects.log", token
+        ports["google-objects"],
+        state / "data" / "google-objects",
+        state / "logs" / "google-objects.log",
+        token,
+        pubsub_port=ports["google-events"],
+        notify=SUBSCRIPTION.replace("/subscriptions/", "/topics/"),
     )
+    events = queues.pubsub(ports["google-events"], state / "logs" / "google-events.log", token, [SUBSCRIPTION])
     if "google-vertex-ai" not in ports:
-        return [objects]
+        return [objects, events]
     compute = vertex_ai(
         ports["google-vertex-ai"],
         state / "data" / "google-vertex-ai",
@@ -236,7 +243,7 @@ def _google(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list
         # After the servers that all wait for.
         needs=("google-objects", "prefect", "mlflow"),
     )
-    return [objects, compute]
+    return [objects, events, compute]
 
 
 def _azure(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[Process]:
@@ -249,8 +256,17 @@ def _azure(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[
         account,
         key.read_text(),
     )
+    blob_url = f"http://{HOST}:{ports['azure-blob']}/{account}"
+    events = queues.event_grid(
+        state / "logs" / "azure-events.log",
+        blob_url=blob_url,
+        queue_url=f"http://{HOST}:{ports['azure-queue']}/{account}",
+        account=account,
+        key=key,
+        queue=QUEUE,
+    )
     if "azure-ml" not in ports:
-        return [objects]
+        return [objects, events]
     workspace = azure_ml(
         ports["azure-ml"],
         state / "data" / "azure-ml",
@@ -258,12 +274,12 @@ def _azure(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> list[
         workspace=workspace_id(AZURE_WORKSPACE),
         region=AZURE_REGION,
         account=account,
-        blob_url=f"http://{HOST}:{ports['azure-blob']}/{account}",
+        blob_url=blob_url,
         secrets={"token": secrets.path("azure-token", credentials.token), "account-key": key},
         # After the servers that all wait for.
         needs=("azure-objects", "prefect", "mlflow"),
     )
-    return [objects, workspace]
+    return [objects, events, workspace]
 
 
 def _upper_floor(
@@ -271,7 +287,7 @@ def _upper_floor(
 ) -> list[Process]:
     logs, home = state / "logs", state / "data" / "prefect"
     home.mkdir(parents=True, exist_ok=True)
-    queues = ("aws-notifications",) if "aws" in wanted.clouds else ()
+    told_by = {"aws": "aws-notifications", "google": "google-events", "azure": "azure-events"}
     return [
         services.prefect_server(ports["prefect"], home, logs / "prefect.log"),
         services.mlflow_server(
@@ -291,7 +307,7 @@ def _upper_floor(
             logs / "event-bridge.log",
             configuration=config,
             prefect=services.prefect_environment(home, ports["prefect"]),
-            needs=queues,
+            needs=tuple(process for cloud, process in told_by.items() if cloud in wanted.clouds),
         ),
         *(
             services.scoring_host(

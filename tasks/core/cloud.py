@@ -176,8 +176,9 @@ class Provider:
         open_trainer: Opens the cloud's training service.
         open_server: Opens the cloud's serving service.
         open_mirror: Opens the cloud's serving service where it can also mirror requests.
-        open_events: Opens the cloud's event queue.
+        open_events: Opens the cloud's events; what it must remember between two runs it keeps in the directory given.
         training_needs: Options without which a cloud of this provider has no training service.
+        events_need: Options without which nobody asks a cloud of this provider for events.
         probes: What an account must allow, to be looked at one by one by `lintas doctor --cloud`.
         catalog: Its `catalog.yaml`: offers with prices and their sources, egress prices, limits and quirks.
     """
@@ -188,10 +189,15 @@ class Provider:
     open_trainer: Callable[[CloudConfig], Trainer] | None = None
     open_server: Callable[[CloudConfig], Server] | None = None
     open_mirror: Callable[[CloudConfig], MirroringServer] | None = None
-    open_events: Callable[[CloudConfig], EventSource] | None = None
+    open_events: Callable[[CloudConfig, Path], EventSource] | None = None
     training_needs: tuple[str, ...] = ()
+    events_need: tuple[str, ...] = ()
     probes: Probes | None = None
 
     def can_train(self, cloud: CloudConfig) -> bool:
         """Whether this cloud is set up for training jobs."""
         return self.open_trainer is not None and all(need in cloud.options for need in self.training_needs)
+
+    def tells_events(self, cloud: CloudConfig) -> bool:
+        """Whether this cloud is set up to tell of its objects' creation."""
+        return self.open_events is not None and all(need in cloud.options for need in self.events_need)

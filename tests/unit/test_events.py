@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from deployments.event_bridge import carry
-from tasks.core.errors import Retryable
+from tasks.core.events import landed_dataset
 from tasks.core.ports import CloudEvent
-from tasks.events import landed_dataset, prefect_event
+from tasks.events import prefect_event
 
 
 def created(key: str, identity: str = "1", kind: str = "lintas.object.created") -> CloudEvent:
@@ -46,30 +45,3 @@ def test_the_same_source_id_gives_the_same_event_and_labels_carry_what_triggers_
     assert uuid.UUID(first["id"])
     assert first["resource"]["lintas.bucket"] == first["payload"]["bucket"] == "raw"
     assert prefect_event(created("flights/_SUCCESS", "2"), dataset)["id"] != first["id"]
-
-
-class Queue:
-    """An event source in memory."""
-
-    def __init__(self, *events: CloudEvent) -> None:
-        self.waiting = {f"r{index}": event for index, event in enumerate(events)}
-
-    def receive(self, *, wait_s: float) -> list[tuple[CloudEvent, str]]:
-        del wait_s
-        return [(event, receipt) for receipt, event in self.waiting.items()]
-
-    def acknowledge(self, receipt: str) -> None:
-        del self.waiting[receipt]
-
-
-def test_nothing_is_acknowledged_when_prefect_does_not_answer() -> None:
-    queue = Queue(created("flights/_SUCCESS"), created("flights/x"))
-    with pytest.raises(Retryable, match="does not take events"):
-        carry(queue, prefect_api_url="http://127.0.0.1:9/api", auth=None, wait_s=0)
-    assert len(queue.waiting) == 2
-
-
-def test_events_that_complete_nothing_are_acknowledged_without_prefect() -> None:
-    queue = Queue(created("flights/x"))
-    assert carry(queue, prefect_api_url="http://127.0.0.1:9/api", auth=None, wait_s=0) == 0
-    assert queue.waiting == {}

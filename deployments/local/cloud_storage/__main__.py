@@ -9,6 +9,7 @@ import uvicorn
 
 from deployments.local.cloud_storage.app import CloudStorage
 from deployments.local.cloud_storage.catalog import Catalog
+from deployments.local.cloud_storage.notifications import Publisher
 
 
 def main() -> None:
@@ -17,8 +18,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True, help="TCP port of 127.0.0.1")
     parser.add_argument("--data", type=Path, required=True, help="directory that keeps buckets and objects")
     parser.add_argument("--token-file", type=Path, required=True, help="file with the bearer token to accept")
+    parser.add_argument("--pubsub", default="", help="where Pub/Sub is, for notifications; it takes the same token")
+    parser.add_argument("--notify", default="", help="topic (projects/P/topics/T) for which new buckets are configured")
     chosen = parser.parse_args()
-    application = CloudStorage(Catalog(chosen.data), chosen.token_file.read_text().strip())
+    catalog, token = Catalog(chosen.data, chosen.notify), chosen.token_file.read_text().strip()
+    publisher = Publisher(catalog.notifications, chosen.pubsub, token) if chosen.pubsub else None
+    application = CloudStorage(catalog, token, publisher)
     # A client that keeps its connection open must not keep a stopped server alive.
     uvicorn.run(
         application,

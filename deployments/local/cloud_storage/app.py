@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from deployments.local.cloud_storage.catalog import Catalog
 from deployments.local.cloud_storage.faults import Refused, not_imitated
 from deployments.local.cloud_storage.json_api import JsonApi
+from deployments.local.cloud_storage.notifications import Publisher
 from deployments.local.cloud_storage.xml_api import XmlApi, names_in
 
 
@@ -21,12 +22,14 @@ class CloudStorage:
     Args:
         catalog: What it remembers.
         token: The only bearer token that is accepted.
+        publisher: Takes the notifications to Pub/Sub; without one they are kept for a start that has one.
     """
 
-    def __init__(self, catalog: Catalog, token: str) -> None:
+    def __init__(self, catalog: Catalog, token: str, publisher: Publisher | None = None) -> None:
         self._json = JsonApi(catalog)
         self._xml = XmlApi(catalog)
         self._token = token
+        self._publisher = publisher
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -38,6 +41,9 @@ class CloudStorage:
             response = refused.as_json() if "/storage/v1" in path else refused.as_xml()
         except ClientDisconnect:
             return
+        finally:
+            if self._publisher is not None:
+                self._publisher.wake()
         await response(scope, receive, send)
 
     async def _answer(self, request: Request, path: str) -> Response:

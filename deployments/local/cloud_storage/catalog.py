@@ -19,6 +19,8 @@ from typing import Any
 from deployments.local.cloud_storage.bodies import Bodies, Body, Claims
 from deployments.local.cloud_storage.conditions import Conditions
 from deployments.local.cloud_storage.faults import Refused, no_bucket, no_object
+from deployments.local.cloud_storage.notifications import SCHEMA as _NOTIFICATIONS
+from deployments.local.cloud_storage.notifications import Notifications
 
 Resource = dict[str, Any]
 
@@ -35,7 +37,6 @@ CREATE TABLE IF NOT EXISTS parts (
     upload TEXT, number INTEGER, etag TEXT NOT NULL, size_bytes INTEGER NOT NULL, body TEXT NOT NULL, updated TEXT,
     PRIMARY KEY (upload, number)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS notifications (bucket TEXT, id INTEGER, resource TEXT NOT NULL, PRIMARY KEY (bucket, id));
 """
 
 
@@ -82,14 +83,16 @@ class Catalog:
 
     Args:
         directory: Where it keeps it; created when it is not there.
+        notify: Topic (`projects/P/topics/T`) that every new bucket is configured for; '' for none.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, notify: str = "") -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.bodies = Bodies(directory / "bodies")
         self.database = sqlite3.connect(directory / "catalog.db", isolation_level=None)
         # The twin outlives its own restart, not a power cut: no need to wait for the disk.
-        self.database.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; {_SCHEMA}")
+        self.database.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; {_SCHEMA} {_NOTIFICATIONS}")
+        self.notifications = Notifications(self.database, notify)
         self._last_generation = self.database.execute("SELECT coalesce(max(generation), 0) FROM objects").fetchone()[0]
         self._remove_orphans()
 
@@ -140,7 +143,9 @@ class Catalog:
             "updated": created,
         }
         try:
-            self.database.execute("INSERT INTO buckets VALUES (?, ?)", (name, json.dumps(whole)))
+            with self.transaction():
+                self.database.execute("INSERT INTO buckets VALUES (?, ?)", (name, json.dumps(whole)))
+                self.notifications.bucket_created(name)
         except sqlite3.IntegrityError as error:
             message = "Your previous request to create the named bucket succeeded and you already own it."
             raise Refused(409, "conflict", message) from error
@@ -233,19 +238,23 @@ class Catalog:
         }
         if body.md5 is not None:
             whole["md5Hash"] = body.md5
+        overwrote = {} if before is None else {"overwroteGeneration": str(before.generation)}
         with self.transaction():
-            freed = self._retire(before) if before is not None else None
+            freed = None if before is None else self._retire(before, overwrittenByGeneration=str(generation))
             self.database.execute(
                 "INSERT INTO objects VALUES (?, ?, ?, 1, ?, ?)",
                 (bucket, name, generation, json.dumps(whole), body.path.name),
             )
+            self.notifications.changed("OBJECT_FINALIZE", whole, **overwrote)
         _free(freed)
         return StoredObject(whole, body.path)
 
     def update(self, stored: StoredObject, changed: Mapping[str, Any]) -> StoredObject:
         """The same generation with another metadata resource."""
         resource = {**changed, "metageneration": str(stored.metageneration + 1), "updated": now()}
-        self._rewrite(resource, live=True)
+        with self.transaction():
+            self._rewrite(resource, live=True)
+            self.notifications.changed("OBJECT_METADATA_UPDATE", resource)
         return StoredObject(resource, stored.path)
 
     def delete(self, bucket: str, name: str, generation: int | None, conditions: Conditions) -> None:
@@ -281,15 +290,18 @@ class Catalog:
         for row in self.database.execute(f"{query} ORDER BY name, generation", values):
             yield self._stored(row)
 
-    def _retire(self, stored: StoredObject) -> Path | None:
+    def _retire(self, stored: StoredObject, **told: str) -> Path | None:
         """End a generation's life: keep it as a noncurrent one where the bucket keeps versions, else remove it."""
         if not self.keeps_versions(stored.resource["bucket"]):
-            return self._remove(stored)
-        self._rewrite({**stored.resource, "timeDeleted": now()}, live=False)
+            return self._remove(stored, **told)
+        archived = {**stored.resource, "timeDeleted": now()}
+        self._rewrite(archived, live=False)
+        self.notifications.changed("OBJECT_ARCHIVE", archived, **told)
         return None
 
-    def _remove(self, stored: StoredObject) -> Path:
+    def _remove(self, stored: StoredObject, **told: str) -> Path:
         """Forget a generation; gives the content that is nobody's from then on."""
+        self.notifications.changed("OBJECT_DELETE", stored.resource, **told)
         self.database.execute(
             "DELETE FROM objects WHERE bucket = ? AND name = ? AND generation = ?",
             (stored.resource["bucket"], stored.resource["name"], stored.generation),
@@ -309,27 +321,6 @@ class Catalog:
         """Microseconds since 1970, as the service's look, and always more than the one before."""
         self._last_generation = max(self._last_generation + 1, time.time_ns() // 1000)
         return self._last_generation
-
-    def notifications(self, bucket: str) -> list[Resource]:
-        """The bucket's notification configurations."""
-        self.bucket(bucket)
-        rows = self.database.execute("SELECT resource FROM notifications WHERE bucket = ? ORDER BY id", (bucket,))
-        return [json.loads(row[0]) for row in rows]
-
-    def add_notification(self, bucket: str, resource: Mapping[str, Any]) -> Resource:
-        """One more notification configuration."""
-        self.bucket(bucket)
-        query = "SELECT coalesce(max(id), 0) + 1 FROM notifications WHERE bucket = ?"
-        (number,) = self.database.execute(query, (bucket,)).fetchone()
-        whole = {**resource, "kind": "storage#notification", "id": str(number), "etag": str(number)}
-        self.database.execute("INSERT INTO notifications VALUES (?, ?, ?)", (bucket, number, json.dumps(whole)))
-        return whole
-
-    def remove_notification(self, bucket: str, number: str) -> None:
-        """Remove a notification configuration. Raises `Refused` (404)."""
-        query = "DELETE FROM notifications WHERE bucket = ? AND id = ?"
-        if not self.database.execute(query, (bucket, number)).rowcount:
-            raise Refused(404, "notFound", f"Notification {number} of bucket {bucket} does not exist.")
 
 
 def _free(path: Path | None) -> None:

@@ -192,22 +192,20 @@ class JsonApi:
 
     async def _notifications(self, request: Request, bucket: str, rest: list[str]) -> Response:
         _query(request, frozenset())
+        self._catalog.bucket(bucket)
+        notifications = self._catalog.notifications
         match request.method, rest:
             case "GET", []:
-                items = self._catalog.notifications(bucket)
-                return JSONResponse({"kind": "storage#notifications", "items": items})
+                return JSONResponse({"kind": "storage#notifications", "items": notifications.of(bucket)})
             case "POST", []:
-                resource = _json(await request.body())
-                if not str(resource.get("topic", "")).startswith("//pubsub.googleapis.com/projects/"):
-                    raise invalid("Invalid Cloud Pub/Sub topic.")
-                return JSONResponse(self._catalog.add_notification(bucket, resource))
+                return JSONResponse(notifications.add(bucket, _json(await request.body())))
             case "GET", [number]:
-                for resource in self._catalog.notifications(bucket):
+                for resource in notifications.of(bucket):
                     if resource["id"] == number:
                         return JSONResponse(resource)
                 raise Refused(404, "notFound", f"Notification {number} of bucket {bucket} does not exist.")
             case "DELETE", [number]:
-                self._catalog.remove_notification(bucket, number)
+                notifications.remove(bucket, number)
                 return Response(status_code=204)
             case _:
                 raise not_imitated(f"{request.method} on notification configurations")

@@ -20,6 +20,7 @@ PROVIDER = Provider(
     open_server=lazily("tasks.providers.aws.server:open_server"),
     open_mirror=lazily("tasks.providers.aws.mirroring:open_mirror"),
     open_events=lazily("tasks.providers.aws.events:open_events"),
+    events_need=("queue",),
     probes=lazily("tasks.providers.aws.probes:probes"),
     catalog=Path(__file__).with_name("catalog.yaml"),
 )

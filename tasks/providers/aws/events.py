@@ -10,11 +10,9 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
 from __future__ import annotations
 
 import json
-import logging
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
@@ -23,31 +21,30 @@ from botocore.config import Config
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid
-from tasks.core.ports import CloudEvent
+from tasks.core.events import object_created
+from tasks.core.ports import CloudEvent, EventSource
 from tasks.providers._dialects.objects import Place, address_of
+from tasks.providers._dialects.queues import AT_ONCE, Message, QueueSource
 from tasks.providers.aws.errors import translated
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-_log = logging.getLogger(__name__)
-
-OBJECT_CREATED = "lintas.object.created"
-
 _LONGEST_POLL_S = 20
-_AT_ONCE = 10
 
 
-def open_events(config: CloudConfig) -> SqsEvents:
+def open_events(config: CloudConfig, memory: Path) -> EventSource:
     """The cloud's event queue.
 
     Args:
         config: The cloud. `options.queue` is the queue's name or URL; `endpoints.events` is optional.
+        memory: Of no use here: the queue remembers.
 
     Raises:
         Invalid: No queue is configured.
         NotFound: There is no queue of this name.
     """
+    del memory
     queue = config.option("queue")
     secrets = {name: secret.reveal() for name, secret in config.credentials.items()}
     session = boto3.Session(
@@ -68,67 +65,40 @@ def open_events(config: CloudConfig) -> SqsEvents:
     place = Place(config.name, queue.rsplit("/", 1)[-1], address_of(client.meta.endpoint_url), "queue", "events")
     with translated(place):
         url = queue if "://" in queue else client.get_queue_url(QueueName=queue)["QueueUrl"]
-    return SqsEvents(client, place, url)
+    return QueueSource(SqsQueue(client, place, url))
 
 
-class SqsEvents:
-    """A queue; implements `tasks.core.ports.EventSource`.
-
-    A message may carry several records; it is deleted when all of its events were acknowledged. A message that is
-    not understood stays in the queue, where the queue's redrive policy moves it aside for a person.
-    """
+class SqsQueue:
+    """A queue; implements `tasks.providers._dialects.queues.MessageQueue`."""
 
     def __init__(self, client: SQSClient, place: Place, url: str) -> None:
         self._client = client
         self._place = place
         self._url = url
-        self._lock = threading.Lock()
-        self._shared: dict[str, set[str]] = {}
 
-    def receive(self, *, wait_s: float) -> list[tuple[CloudEvent, str]]:
-        """See `EventSource.receive`; up to ten messages at once, which hold one event each as S3 sends them."""
-        deadline = time.monotonic() + wait_s
-        while True:
-            poll_s = max(0, min(_LONGEST_POLL_S, int(deadline - time.monotonic())))
-            with translated(self._place):
-                answer = self._client.receive_message(
-                    QueueUrl=self._url, MaxNumberOfMessages=_AT_ONCE, WaitTimeSeconds=poll_s
-                )
-            found = [pair for message in answer.get("Messages", []) for pair in self._events_in(message)]
-            if found or time.monotonic() + 1 > deadline:
-                return found
+    @property
+    def name(self) -> str:
+        return self._place.bucket
 
-    def acknowledge(self, receipt: str) -> None:
-        handle = receipt.partition("#")[2]
-        with self._lock:
-            waiting = self._shared.get(handle, set())
-            waiting.discard(receipt)
-            if waiting:
-                return
-            self._shared.pop(handle, None)
-        self._delete(handle)
-
-    def _events_in(self, message: Mapping[str, Any]) -> list[tuple[CloudEvent, str]]:
-        handle = message["ReceiptHandle"]
-        try:
-            events = events_of(message["Body"], self._place.cloud)
-        except Invalid:
-            _log.warning(
-                "message %s in queue '%s' is not understood and stays there", message["MessageId"], self._place.bucket
-            )
-            return []
-        if not events:
-            self._delete(handle)
-            return []
-        pairs = [(event, f"{number}#{handle}") for number, event in enumerate(events)]
-        if len(pairs) > 1:
-            with self._lock:
-                self._shared[handle] = {receipt for _, receipt in pairs}
-        return pairs
-
-    def _delete(self, handle: str) -> None:
+    def take(self, wait_s: float) -> list[Message]:
         with translated(self._place):
-            self._client.delete_message(QueueUrl=self._url, ReceiptHandle=handle)
+            answer = self._client.receive_message(
+                QueueUrl=self._url, MaxNumberOfMessages=AT_ONCE, WaitTimeSeconds=int(min(_LONGEST_POLL_S, wait_s))
+            )
+        return [
+            Message(message.get("MessageId", ""), message.get("ReceiptHandle", ""), message.get("Body", ""))
+            for message in answer.get("Messages", [])
+        ]
+
+    def remove(self, receipt: str) -> None:
+        with translated(self._place):
+            self._client.delete_message(QueueUrl=self._url, ReceiptHandle=receipt)
+
+    def set_aside(self, message: Message) -> None:
+        """It stays where it is: the queue's redrive policy moves it aside after some deliveries."""
+
+    def read(self, message: Message) -> list[CloudEvent]:
+        return events_of(message.body, self._place.cloud)
 
 
 def events_of(body: str, cloud: str) -> list[CloudEvent]:
@@ -175,11 +145,12 @@ def _created(
 ) -> CloudEvent:
     # The sequencer differs between the writes of a key; services that have none still tell them apart by the rest.
     write = thing.get("sequencer") or thing.get("versionId") or thing.get("version-id") or f"{etag}@{time_text}"
-    return CloudEvent(
-        id=f"{cloud}://{bucket}/{key}#{write}",
-        type=OBJECT_CREATED,
-        source=f"{cloud}://{bucket}",
-        subject=key,
+    return object_created(
+        cloud,
+        bucket,
+        key,
+        write=write,
         time=datetime.fromisoformat(time_text),
-        data={"bucket": bucket, "key": key, "size_bytes": thing.get("size", 0), "version": etag or ""},
+        size_bytes=thing.get("size", 0),
+        version=etag or "",
     )

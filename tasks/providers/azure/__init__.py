@@ -1,4 +1,4 @@
-"""Microsoft Azure: Blob Storage for objects, Azure ML for training and serving.
+"""Microsoft Azure: Blob Storage for objects, Event Grid for their events, Azure ML for training and serving.
 
 `options.account` is the storage account; a bucket is a container. `credentials` for objects: `account_key` or
 `sas_token`; without either, and for Azure ML always, Microsoft Entra: `token` (fetched already), or `tenant_id`,
@@ -9,6 +9,8 @@ Azure ML: `options.subscription`, `resource_group` and `workspace` name the work
 
 | option | meaning |
 | --- | --- |
+| `queue` | storage queue of the account that Event Grid puts `BlobCreated` events on |
+| `redeliver_s` | seconds after which an event that was not acknowledged comes again (60) |
 | `grace_s` | seconds between asking a job's command to end and killing it (10) |
 | `bucket` | container for code, outputs, checkpoints and models |
 | `training_environment` | `NAME:VERSION` in the workspace, or an id: the environment that jobs run in |
@@ -33,6 +35,8 @@ PROVIDER = Provider(
     open_trainer=lazily("tasks.providers.azure.trainer:open_trainer"),
     training_needs=("subscription", "resource_group", "workspace", "bucket"),
     open_server=lazily("tasks.providers.azure.server:open_server"),
+    open_events=lazily("tasks.providers.azure.events:open_events"),
+    events_need=("queue",),
     open_mirror=lazily("tasks.providers.azure.mirroring:open_mirror"),
     probes=lazily("tasks.providers.azure.probes:probes"),
 )

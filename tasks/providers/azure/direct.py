@@ -41,7 +41,8 @@ from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
 from tasks.providers._dialects.objects import Place, RunningChecksum, range_header
 from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import refusal, translated
-from tasks.providers.azure.store import Credential, require_kept
+from tasks.providers.azure.identity import StorageCredential
+from tasks.providers.azure.store import require_kept
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -64,7 +65,7 @@ class AzureDirect:
     def __init__(
         self,
         container: ContainerClient,
-        credential: Credential,
+        credential: StorageCredential,
         place: Place,
         describing: Describing,
         is_plain: Callable[[str], bool],

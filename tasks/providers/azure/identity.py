@@ -1,17 +1,44 @@
-"""Who Lintas is to Microsoft Entra, for everything that takes no account key."""
+"""Who Lintas is to Azure: to a storage account by its key or a signature, and to everything by Microsoft Entra."""
 
 from __future__ import annotations
 
 import time
 from typing import Any
 
-from azure.core.credentials import AccessToken, TokenCredential
+from azure.core.credentials import AccessToken, AzureNamedKeyCredential, AzureSasCredential, TokenCredential
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid
 
 _PRINCIPAL = ("tenant_id", "client_id", "client_secret")
 _TOKEN_LIFE_S = 300
+
+StorageCredential = AzureNamedKeyCredential | AzureSasCredential | TokenCredential
+
+
+def storage_credential(config: CloudConfig, endpoint: str, role: str) -> StorageCredential:
+    """The credential for a storage account: its key, a shared access signature, or an Entra identity.
+
+    Args:
+        config: The cloud.
+        endpoint: Where it will be used.
+        role: The endpoint's role in `lintas.yaml`.
+
+    Raises:
+        Invalid: A token would travel in the clear, or what `entra_credential` raises.
+        Denied: A credential's reference leads nowhere.
+    """
+    if "account_key" in config.credentials:
+        return AzureNamedKeyCredential(config.option("account"), config.credentials["account_key"].reveal().strip())
+    if "sas_token" in config.credentials:
+        return AzureSasCredential(config.credentials["sas_token"].reveal().strip())
+    credential = entra_credential(config)
+    if not endpoint.startswith("https://"):
+        raise Invalid(
+            f"clouds.{config.name}.endpoints.{role} would carry a token over the network in the clear",
+            "write it with https, or set an account_key",
+        )
+    return credential
 
 
 def entra_credential(config: CloudConfig) -> TokenCredential:

@@ -20,14 +20,17 @@ from urllib.parse import parse_qs
 from azure.core.exceptions import HttpResponseError
 
 from tasks.core.cloud import CloudConfig, Probe, Unseen
-from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Stockout
+from tasks.core.errors import Denied, Invalid, LintasError, NotFound, Stockout, Terminal
 from tasks.providers._dialects.probing import ABSENT, BucketProbes, not_imitated, remembered, unseen
 from tasks.providers.azure.arm import API_VERSION, Workspace
+from tasks.providers.azure.errors import translated
+from tasks.providers.azure.events import POISON, open_queue, queue_place
 from tasks.providers.azure.store import open_store
 
 _ML = "Microsoft.MachineLearningServices"
 _WORKSPACES = f"{_ML}/workspaces"
 _BLOBS = "Microsoft.Storage/storageAccounts/blobServices/containers/blobs"
+_MESSAGES = "Microsoft.Storage/storageAccounts/queueServices/queues/messages"
 _CONTAINERS = "Microsoft.Storage/storageAccounts/blobServices/containers"
 _AUTHORIZATION_VERSION = "2022-04-01"
 
@@ -69,6 +72,44 @@ def probes(cloud: CloudConfig, *, trains: bool) -> Iterator[Probe]:
         yield Probe(f"{_ML}/locations/usages/read", "training", rights.usage_told)
     if serves:
         yield from _machine_learning(cloud, rights, "serving", _SERVING_READS, _SERVING_WRITES)
+    if "queue" in cloud.options:
+        yield from _events(cloud, rights)
+
+
+def _events(cloud: CloudConfig, rights: _Rights) -> Iterator[Probe]:
+    place = queue_place(cloud)
+
+    def peek() -> str:
+        try:
+            with translated(place):
+                open_queue(cloud, place.bucket).peek_messages(1)
+        except NotFound as error:
+            raise Terminal(error.what, "create it: without it no event arrives") from error
+        return f"queue '{place.bucket}' is there"
+
+    def key_allows(permission: str, letters: str, kind: str) -> str:
+        del permission, letters, kind
+        peek()
+        return "allowed: the account's key may do everything"
+
+    may = _deciding(cloud, rights, key_allows)
+    yield Probe(f"{_MESSAGES}/read", "events", peek)
+    # Receiving hides messages from others for a while, so that it is no reading.
+    processing = f"{_MESSAGES}/process/action"
+    yield Probe(processing, "events", partial(may, processing, "p", "dataActions"))
+    adding = f"{_MESSAGES}/add/action"
+    yield Probe(f"{adding} on {place.bucket}{POISON}", "events", partial(may, adding, "a", "dataActions"))
+
+
+def _deciding(
+    cloud: CloudConfig, rights: _Rights, key_allows: Callable[[str, str, str], str]
+) -> Callable[[str, str, str], str]:
+    """What decides about a permission in the storage account: its key, a signature, or the identity's roles."""
+    if "account_key" in cloud.credentials:
+        return key_allows
+    if "sas_token" in cloud.credentials:
+        return partial(_signature_allows, cloud)
+    return rights.may_with_data
 
 
 def _machine_learning(
@@ -90,13 +131,7 @@ def _machine_learning(
 def _objects(cloud: CloudConfig, rights: _Rights) -> Iterator[Probe]:
     bucket = cloud.option("bucket")
     looking = BucketProbes(lambda: open_store(cloud, bucket))
-    may: Callable[[str, str, str], str]
-    if "account_key" in cloud.credentials:
-        may = partial(_key_allows, looking)
-    elif "sas_token" in cloud.credentials:
-        may = partial(_signature_allows, cloud)
-    else:
-        may = rights.may_with_data
+    may = _deciding(cloud, rights, partial(_key_allows, looking))
 
     def creating() -> str:
         permission = f"{_CONTAINERS}/write"

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
-from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential, TokenCredential
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlobServiceClient, LinearRetry
@@ -37,14 +36,12 @@ from tasks.providers._dialects.objects import (
 from tasks.providers._dialects.storage_classes import storage_classes
 from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import code_of, translated
-from tasks.providers.azure.identity import entra_credential
+from tasks.providers.azure.identity import StorageCredential, storage_credential
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
     from tasks.providers.azure.copy import AzureCopy
     from tasks.providers.azure.direct import AzureDirect
-
-Credential = AzureNamedKeyCredential | AzureSasCredential | TokenCredential
 
 _MOST_BLOCKS = 50_000
 _CONNECTIONS = 32
@@ -63,12 +60,7 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0))
-    credential = _credential(config, account)
-    if isinstance(credential, TokenCredential) and not endpoint.startswith("https://"):
-        raise Invalid(
-            f"clouds.{config.name}.endpoints.objects would carry a token over the network in the clear",
-            "write it with https, or set an account_key",
-        )
+    credential = storage_credential(config, endpoint, "objects")
     client = BlobServiceClient(
         endpoint,
         credential=credential,
@@ -86,19 +78,16 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
     return AzureStore(client, credential, Place(config.name, bucket, address_of(endpoint)), describing, pulls)
 
 
-def _credential(config: CloudConfig, account: str) -> Credential:
-    if "account_key" in config.credentials:
-        return AzureNamedKeyCredential(account, config.credentials["account_key"].reveal().strip())
-    if "sas_token" in config.credentials:
-        return AzureSasCredential(config.credentials["sas_token"].reveal().strip())
-    return entra_credential(config)
-
-
 class AzureStore:
     """A container; implements `tasks.core.ports.Store`, where the methods are described."""
 
     def __init__(
-        self, client: BlobServiceClient, credential: Credential, place: Place, describing: Describing, pulls: bool
+        self,
+        client: BlobServiceClient,
+        credential: StorageCredential,
+        place: Place,
+        describing: Describing,
+        pulls: bool,
     ) -> None:
         self._credential = credential
         self._container = client.get_container_client(place.bucket)

@@ -14,6 +14,7 @@ from functools import partial
 from tasks.core.cloud import CloudConfig, Probe, Unseen
 from tasks.core.errors import Denied
 from tasks.providers._dialects.kubernetes import Cluster, open_cluster
+from tasks.providers._dialects.polling import watched_places
 from tasks.providers._dialects.probing import BucketProbes, remembered, unseen
 from tasks.providers.coreweave.store import open_store
 
@@ -56,6 +57,10 @@ def probes(cloud: CloudConfig, *, trains: bool) -> Iterator[Probe]:
         yield Probe("list resourcequotas", "training", partial(_quotas, cluster))
     if "serving_image" in cloud.options:
         yield from _kubernetes(remembered(lambda: open_cluster(cloud, "serving")), "serving", _SERVING)
+    if "watch" in cloud.options:
+        for bucket in dict.fromkeys(place.bucket for place in watched_places(cloud)):
+            looking = BucketProbes(partial(open_store, cloud, bucket))
+            yield Probe(f"s3:ListBucket on {bucket}", "events", looking.listing)
 
 
 def _objects(cloud: CloudConfig) -> Iterator[Probe]:

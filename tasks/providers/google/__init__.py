@@ -1,13 +1,14 @@
-"""Google Cloud: Cloud Storage for objects, Vertex AI for training and serving.
+"""Google Cloud: Cloud Storage for objects, Pub/Sub for their events, Vertex AI for training and serving.
 
 `credentials`: `token` (a bearer token, for short-lived access), or `service_account_file` (a key file's content),
-or neither for application default credentials. `endpoints`: `objects`, `training`, `serving`, `logs` (Cloud Logging)
-and `identity` (Resource Manager, IAM); the public ones by default. The cloud's `region` is where jobs and endpoints
-are, and where their buckets must be.
+or neither for application default credentials. `endpoints`: `objects`, `training`, `serving`, `events` (Pub/Sub),
+`logs` (Cloud Logging) and `identity` (Resource Manager, IAM); the public ones by default. The cloud's `region` is
+where jobs and endpoints are, and where their buckets must be.
 
 | option | meaning |
 | --- | --- |
 | `project` | the project's id; needed to create a bucket, to train and to serve |
+| `subscription` | Pub/Sub subscription with the buckets' notifications: its name in the project, or in full |
 | `image` | container image that jobs run in; needs `python3` and the user's packages |
 | `serving_image` | container image that serves `$AIP_STORAGE_URI` by MLflow's scoring protocol on port 8080 |
 | `bucket` | bucket for code, outputs, checkpoints (by default that of the dataset) and models; made if missing |
@@ -32,5 +33,7 @@ PROVIDER = Provider(
     open_trainer=lazily("tasks.providers.google.trainer:open_trainer"),
     training_needs=("project", "bucket", "image"),
     open_server=lazily("tasks.providers.google.server:open_server"),
+    open_events=lazily("tasks.providers.google.events:open_events"),
+    events_need=("subscription",),
     probes=lazily("tasks.providers.google.probes:probes"),
 )

@@ -1,8 +1,8 @@
 """What Lintas needs of a Google Cloud project, permission by permission, and the calls that show it and change nothing.
 
-Cloud Storage, Resource Manager and IAM say which of a caller's permissions hold (`testIamPermissions`, which itself
-needs none), so that writing is shown without writing; what is only read is read. A permission that is given on single
-resources below the project is not seen at the project.
+Cloud Storage, Pub/Sub, Resource Manager and IAM say which of a caller's permissions hold (`testIamPermissions`, which
+itself needs none), so that writing is shown without writing; what is only read is read. A permission that is given on
+single resources below the project is not seen at the project.
 
 https://cloud.google.com/iam/docs/testing-permissions
 """
@@ -17,10 +17,11 @@ from urllib.parse import quote
 from google.auth.transport.requests import AuthorizedSession
 
 from tasks.core.cloud import CloudConfig, Probe
-from tasks.core.errors import Denied, Invalid
+from tasks.core.errors import Denied, Invalid, Terminal
 from tasks.providers._dialects.objects import Place, address_of
 from tasks.providers._dialects.probing import ABSENT, BucketProbes, not_imitated, remembered, unseen
 from tasks.providers.google.errors import refusal, translated
+from tasks.providers.google.events import PUBSUB, SCOPES, subscription_path, subscription_place
 from tasks.providers.google.identity import google_credentials
 from tasks.providers.google.store import open_store
 from tasks.providers.google.vertex import Vertex
@@ -33,6 +34,7 @@ _TIMEOUT_S = 20.0
 _TELLING = (400, 403, 404, 501)
 """Statuses that say why a question about permissions is not answered."""
 
+_CONSUME = "pubsub.subscriptions.consume"
 _TRAINING_WRITES = ("aiplatform.customJobs.create", "aiplatform.customJobs.cancel")
 _SERVING_WRITES = (
     "aiplatform.models.upload",
@@ -73,6 +75,27 @@ def probes(cloud: CloudConfig, *, trains: bool) -> Iterator[Probe]:
         yield Probe("aiplatform.endpoints.get", "serving", partial(_read, serving, f"endpoints/{ABSENT}"))
         for permission in _SERVING_WRITES:
             yield Probe(permission, "serving", partial(project.may, permission))
+    if "subscription" in cloud.options:
+        yield Probe(_CONSUME, "events", partial(_may_consume, cloud))
+
+
+def _may_consume(cloud: CloudConfig) -> str:
+    """Whether the subscription may be pulled, asked of the subscription itself."""
+    place, path = subscription_place(cloud), subscription_path(cloud)
+    url = f"{(cloud.endpoint_or_public('events') or PUBSUB).rstrip('/')}/v1/{path}:testIamPermissions"
+    with translated(place):
+        session = AuthorizedSession(google_credentials(cloud, SCOPES))
+        answer = session.post(url, json={"permissions": [_CONSUME]}, timeout=_TIMEOUT_S)
+    if answer.status_code == 404:
+        raise Terminal(place.no_bucket().what, "create it: without it no event arrives")
+    if not answer.ok:
+        raise refusal(answer.status_code, answer.text, answer.headers, place, None)
+    if _CONSUME in _permissions(answer):
+        return f"subscription '{place.bucket}' may be pulled"
+    raise Denied(
+        f"subscription '{place.bucket}' on {cloud.name} does not allow {_CONSUME}",
+        "grant roles/pubsub.subscriber on it",
+    )
 
 
 def _objects(cloud: CloudConfig, project: _Project) -> Iterator[Probe]:

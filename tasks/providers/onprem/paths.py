@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from tasks.core.errors import Invalid
+from tasks.core.errors import Invalid, LintasError
 from tasks.providers._dialects.objects import Place
 from tasks.providers.onprem.errors import escapes
 
@@ -92,12 +92,25 @@ def prune(top: int, parts: Sequence[str]) -> None:
                 raise
 
 
-def files_below(directory: int, base: str, place: Place) -> Iterator[tuple[str, os.stat_result]]:
+def refuse(error: LintasError) -> None:
+    """Raise it."""
+    raise error
+
+
+def files_below(
+    directory: int, base: str, place: Place, *, unfit: Callable[[LintasError], None] = refuse
+) -> Iterator[tuple[str, os.stat_result]]:
     """Key and description of every regular file below an open directory whose keys start with `base`.
+
+    Args:
+        directory: The open directory.
+        base: What its keys start with.
+        place: The bucket, for errors.
+        unfit: Told of everything that cannot be an object; passing over it in silence is no dataset's way.
 
     Raises:
         Invalid: There is a symbolic link, which is neither followed nor silently left out of a dataset; or a name
-            that is not UTF-8.
+            that is not UTF-8. Only where `unfit` is left as it is.
     """
     with os.scandir(directory) as entries:
         for entry in entries:
@@ -105,14 +118,15 @@ def files_below(directory: int, base: str, place: Place) -> Iterator[tuple[str, 
             if key == RESERVED:
                 continue
             if not key.isprintable() and _is_not_text(entry.name):
-                raise Invalid(f"a file name below '{base}' in {place} is not UTF-8", "rename the file")
+                unfit(Invalid(f"a file name below '{base}' in {place} is not UTF-8", "rename the file"))
+                continue
             try:
                 described = entry.stat(follow_symlinks=False)
                 if stat.S_ISLNK(described.st_mode):
-                    raise escapes(place, key)
-                if stat.S_ISDIR(described.st_mode):
+                    unfit(escapes(place, key))
+                elif stat.S_ISDIR(described.st_mode):
                     with opened(entry.name, directory) as below:
-                        yield from files_below(below, f"{key}/", place)
+                        yield from files_below(below, f"{key}/", place, unfit=unfit)
                 elif stat.S_ISREG(described.st_mode):
                     yield key, described
             except FileNotFoundError:

@@ -18,7 +18,7 @@ import stat
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from typing import Literal
 from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import ContentHasher
-from tasks.core.errors import Invalid, NotFound
+from tasks.core.errors import Invalid, LintasError, NotFound
 from tasks.core.ports import ObjectInfo, Store, Write
 from tasks.providers._dialects.labels import checked_metadata
 from tasks.providers._dialects.objects import READ_BYTES, Place, check_range, exactly
@@ -38,6 +38,7 @@ from tasks.providers.onprem.paths import (
     key_parts,
     opened,
     prune,
+    refuse,
     require_bucket_name,
     walked,
 )
@@ -114,12 +115,17 @@ class DirectoryStore:
             return replace(info, attributes=write.attributes, checksums={"content": digest})
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return self.files(prefix)
+
+    def files(self, prefix: str, unfit: Callable[[LintasError], None] = refuse) -> Iterator[ObjectInfo]:
+        """`list`, with a word about what cannot be an object in place of a refusal; see `files_below`."""
         above, _, _ = prefix.rpartition("/")
         parts = key_parts(self._place, above) if above else []
         with translated(self._place), self._opened() as top:
             try:
                 with walked(top, parts) as directory:
-                    for key, described in files_below(directory, f"{above}/" if above else "", self._place):
+                    base = f"{above}/" if above else ""
+                    for key, described in files_below(directory, base, self._place, unfit=unfit):
                         if key.startswith(prefix):
                             yield _info(key, described, {})
             except (FileNotFoundError, NotADirectoryError):
