@@ -9,9 +9,9 @@ import pytest
 
 from tasks.core.cloud import CloudConfig, Secret
 from tasks.core.errors import Denied, LintasError, Terminal
-from tasks.registry import providers
 from tests.conformance.event_places import Azure, Coreweave, EventPlace, Google
 from tests.servers import ObjectClouds
+from tests.twin.test_probes import probes_of
 
 _MESSAGES = "Microsoft.Storage/storageAccounts/queueServices/queues/messages"
 
@@ -28,10 +28,8 @@ def place(
 
 def looked_at(config: CloudConfig) -> dict[str, str | LintasError]:
     """What each probe for events says, or raises, by its permission."""
-    opener = providers()[config.provider].probes
-    assert opener is not None
     found: dict[str, str | LintasError] = {}
-    for probe in opener(config):
+    for probe in probes_of(config):
         if probe.needed_for == "events":
             try:
                 found[probe.permission] = probe.look()
@@ -76,9 +74,7 @@ def test_a_signature_says_itself_whether_messages_may_be_processed(signed: str, 
     options = {"account": "a", "queue": "events"}
     endpoints = {"events": "http://127.0.0.1:9/a"}
     config = CloudConfig("azure", "azure", endpoints=endpoints, credentials={"sas_token": secret}, options=options)
-    opener = providers()["azure"].probes
-    assert opener is not None
-    (probe,) = (probe for probe in opener(config) if probe.permission == f"{_MESSAGES}/process/action")
+    (probe,) = (probe for probe in probes_of(config) if probe.permission == f"{_MESSAGES}/process/action")
     try:
         said: object = probe.look()
     except Denied as error:
