@@ -14,7 +14,6 @@ from tasks.core.dataset import DatasetURI
 from tasks.core.estimates import Estimate
 from tasks.core.findings import Finding
 from tasks.core.planning import DeleteLimit, TransferPlan, require_apart
-from tasks.core.policy import Place
 from tasks.core.privacy import Cleared, Refused
 from tasks.core.selection import Selection
 from tasks.core.transfer import Receipt
@@ -65,8 +64,7 @@ class Moved:
     def findings_json(self) -> list[dict[str, Any]]:
         """What was found at the source, and what the policy had done to it before it left."""
         here = installation()
-        rules, target = here.policy(self.policy), here.cloud(self.receipt.destination.cloud)
-        place = Place(target.name, target.jurisdiction)
+        rules, place = here.policy(self.policy), here.place(self.receipt.destination.cloud, source=self.source)
         return [
             finding.as_dict() | {"treatment": rules.decide(finding, place).action.value} for finding in self.findings
         ]
@@ -168,11 +166,11 @@ def prepare(
     if cleared is None:
         report = scan_dataset(origin, manifest)
         outgoing = convert_outgoing(treat(origin, manifest, report, rules, target), wanted)
-        verdict = judge(outgoing, rules, target)
+        verdict = judge(outgoing, rules, target, origin)
         if isinstance(verdict, Refused):
             raise verdict.violation()
         cleared = Clearance(outgoing, verdict, report.findings)
-        keep_clearance(cleared, manifest, rules, target, wanted.label)
+        keep_clearance(cleared, origin, manifest, rules, target, wanted.label)
     leaving = cleared.outgoing
     plan, expected = plan_move(leaving.uri, leaving.manifest, target, charged_as=origin.cloud, options=options)
     return Prepared(origin, cleared.findings, leaving, cleared.verdict, plan, expected)

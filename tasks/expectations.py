@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from tasks.core.dataset import DatasetURI
 from tasks.core.findings import ScanReport
 from tasks.core.policy import PROFILE_COLUMNS, Action, Place, Policy, Quality
 from tasks.core.privacy import ExpectationOutcome
@@ -58,8 +57,7 @@ def check_expectations(
     policy: Policy,
     report: ScanReport,
     *,
-    destination: DatasetURI,
-    jurisdiction: str,
+    place: Place,
     docs: Path | None = None,
 ) -> ExpectationOutcome:
     """Check the policy's expectations on the counts of a scan.
@@ -67,13 +65,13 @@ def check_expectations(
     Args:
         policy: Its rules and its `quality`.
         report: The scan of what would leave.
-        destination, jurisdiction: Where it would go; rules depend on it.
+        place: Where it would go; rules depend on it.
         docs: A directory for Data Docs, made new; None for none.
 
     Returns:
         How many expectations were checked and, in words, those that failed. `decide` refuses on any of them.
     """
-    suites = [_findings_suite(policy, report, Place(destination.cloud, jurisdiction)), *_quality_suites(policy, report)]
+    suites = [_findings_suite(policy, report, place), *_quality_suites(policy, report)]
     missing = [f"quality: no column matches {_selection(q)}" for q in policy.quality if not _selected(q, report)]
     # Read at import: nothing is told to anybody about who checks what.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -92,7 +90,6 @@ def _findings_suite(policy: Policy, report: ScanReport, place: Place) -> _Suite:
         for decision in decisions
         for f in [decision.finding]
     ]
-    rules = [rule.name for rule in policy.rules] + ["defaults.finding", "defaults.unreadable"]
     expectations = tuple(
         _Expectation(
             "expect_column_values_to_be_in_set",
@@ -100,7 +97,7 @@ def _findings_suite(policy: Policy, report: ScanReport, place: Place) -> _Suite:
             f"every finding that '{rule}' decides is allowed as it stands",
             rule,
         )
-        for rule in rules
+        for rule in policy.rule_names
     )
     return _Suite("findings", pd.DataFrame(lines, columns=list(_FINDING_COLUMNS)), expectations)
 

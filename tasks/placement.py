@@ -5,7 +5,7 @@ from __future__ import annotations
 from tasks.artifacts import show_table
 from tasks.core.dataset import DatasetURI
 from tasks.core.placement import Placement, Situation, place
-from tasks.core.policy import Place, Policy
+from tasks.core.policy import Policy
 from tasks.core.training import TrainingSpec
 from tasks.registry import installation
 from tasks.steps import say, step
@@ -36,7 +36,7 @@ def place_training(
     allowed = {
         cloud.jurisdiction
         for name, cloud in clouds.items()
-        if not policy.residency_refusals((), Place(name, cloud.jurisdiction))
+        if not policy.residency_refusals((), here.place(name, "training", data))
     }
     situation = Situation(
         data_size_bytes=data_size_bytes,

@@ -68,7 +68,7 @@ def recall_clearance(
         as it was cleared: then the gate does its work anew.
     """
     here = installation()
-    path = _clearance_file(manifest, policy, destination, conversion)
+    path = _clearance_file(uri, manifest, policy, destination, conversion)
     if not path.is_file():
         return None
     try:
@@ -88,10 +88,15 @@ def recall_clearance(
 
 
 def keep_clearance(
-    clearance: Clearance, manifest: Manifest, policy: Policy, destination: DatasetURI, conversion: str = ""
+    clearance: Clearance,
+    uri: DatasetURI,
+    manifest: Manifest,
+    policy: Policy,
+    destination: DatasetURI,
+    conversion: str = "",
 ) -> None:
     """Keep a clearance for the next move of the same dataset to the same place; it is signed and holds no value."""
-    path = _clearance_file(manifest, policy, destination, conversion)
+    path = _clearance_file(uri, manifest, policy, destination, conversion)
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {
         "uri": str(clearance.outgoing.uri),
@@ -103,12 +108,16 @@ def keep_clearance(
     partial.replace(path)
 
 
-def _clearance_file(manifest: Manifest, policy: Policy, destination: DatasetURI, conversion: str) -> Path:
+def _clearance_file(
+    uri: DatasetURI, manifest: Manifest, policy: Policy, destination: DatasetURI, conversion: str
+) -> Path:
     here = installation()
     jurisdiction = here.cloud(destination.cloud).jurisdiction
     # With another pseudonym key the same dataset would leave with other tokens.
     tokens = here.pseudonym_key.derive("clearances").hex()
-    about = [version("lintas"), manifest.digest, policy.digest, str(destination), jurisdiction, tokens, conversion]
+    # Rules for some datasets go by the URI: the same bytes elsewhere may be under others.
+    place = [str(uri), str(destination), jurisdiction]
+    about = [version("lintas"), *place, manifest.digest, policy.digest, tokens, conversion]
     name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:40]
     return here.settings.state_dir / "clearances" / f"{name}.json"
 
@@ -135,9 +144,8 @@ def treat(uri: DatasetURI, manifest: Manifest, report: ScanReport, policy: Polic
     """
     here = installation()
     target = here.cloud(destination.cloud)
-    treatment = actions_for(
-        policy, report, destination=destination, jurisdiction=target.jurisdiction, cloud=target.name
-    )
+    place = here.place(destination.cloud, source=uri)
+    treatment = actions_for(policy, report, destination=destination, place=place)
     if isinstance(treatment, Refused):
         return Outgoing(uri, manifest, manifest.digest, None, treatment)
     if treatment.empty:
@@ -161,12 +169,19 @@ def treat(uri: DatasetURI, manifest: Manifest, report: ScanReport, policy: Polic
 
 
 @step(name="judge", run_name="judge {outgoing.uri} for {destination}")
-def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI) -> Verdict:
-    """Clear or refuse what would leave; see `tasks.core.privacy.decide`. Every verdict enters the audit log."""
+def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI, source: DatasetURI) -> Verdict:
+    """Clear or refuse what would leave; see `tasks.core.privacy.decide`. Every verdict enters the audit log.
+
+    Args:
+        outgoing: What would leave, from `treat`.
+        policy: The policy.
+        destination: Where it would go.
+        source: The dataset that it was made from, which rules for some datasets go by.
+    """
     from tasks.expectations import check_expectations
 
     here = installation()
-    target = here.cloud(destination.cloud)
+    place = here.place(destination.cloud, source=source)
     verdict: Verdict
     if outgoing.refused is not None:
         verdict = outgoing.refused
@@ -179,17 +194,15 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI) -> Verdic
             manifest_digest=outgoing.manifest.digest,
             source_digest=outgoing.source_digest,
             destination=destination,
-            jurisdiction=target.jurisdiction,
-            cloud=target.name,
+            place=place,
             key=here.verdict_key,
             now=datetime.now(UTC),
             objects=len(outgoing.manifest),
             expectations=check_expectations(
                 policy,
                 outgoing.report,
-                destination=destination,
-                jurisdiction=target.jurisdiction,
-                docs=here.settings.state_dir / "data-docs" / target.name,
+                place=place,
+                docs=here.settings.state_dir / "data-docs" / place.cloud,
             ),
         )
     cleared = isinstance(verdict, Cleared)

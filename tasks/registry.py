@@ -20,11 +20,12 @@ from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid
 from tasks.core.placement import Offer, Prices, offers_from_catalog, prices_from_catalog
 from tasks.core.plane.limits import Limits
-from tasks.core.policy_loading import load_policy
+from tasks.core.policy import Place, Purpose
 from tasks.core.ports import EventSource, MirroringServer, Server, Store, Trainer
 from tasks.core.privacy import Policy, VerdictKey
 from tasks.core.training import TrainingSpec
 from tasks.core.treatments import PseudonymKey
+from tasks.policies import policy_file, read_policy
 from tasks.records import Records
 from tasks.settings import Settings, load_settings, read_yaml, resolve_secret
 
@@ -161,10 +162,18 @@ class Installation:
 
     def policy(self, name: str) -> Policy:
         """The policy of this name under `policies_dir`, or at this path. Raises `Invalid` or `NotFound`."""
-        path = Path(name)
-        if path.suffix not in (".yaml", ".yml") and path.parent == Path():
-            path = self.settings.policies_dir / f"{name}.yaml"
-        return load_policy(read_yaml(path), str(path))
+        return read_policy(policy_file(name, self.settings.policies_dir))
+
+    def place(self, cloud: str, purpose: Purpose = "storage", source: DatasetURI | str = "") -> Place:
+        """A configured cloud as policies see it.
+
+        Args:
+            cloud: Its name.
+            purpose: What data would be there for.
+            source: The dataset that would go there; empty for any.
+        """
+        found = self.cloud(cloud)
+        return Place(found.name, found.jurisdiction, found.provider, found.region, purpose, str(source))
 
 
 def training_spec(path: Path) -> TrainingSpec:

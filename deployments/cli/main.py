@@ -7,7 +7,13 @@ import sys
 import traceback
 from pathlib import Path
 
-from deployments.cli import verbs_data, verbs_local, verbs_models, verbs_twin  # noqa: F401  (they add their verbs to `app`)
+from deployments.cli import (  # noqa: F401  (they add their verbs to `app`)
+    verbs_data,
+    verbs_local,
+    verbs_models,
+    verbs_policy,
+    verbs_twin,
+)
 from deployments.cli.app import app, report_error
 from tasks.core.errors import LintasError
 

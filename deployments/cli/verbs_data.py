@@ -110,9 +110,8 @@ def scan(
         return
     rules = here.policy(policy)
     target = here.parse(to) if to else dataset
-    cloud = here.cloud(target.cloud)
     report = scan_objects(store, dataset, listed, languages=languages)
-    answer = actions_for(rules, report, destination=target, jurisdiction=cloud.jurisdiction, cloud=cloud.name)
+    answer = actions_for(rules, report, destination=target, place=here.place(target.cloud, source=dataset))
     refused = isinstance(answer, Refused)
     if as_json:
         verdict: dict[str, Any] = {"decision": "refused" if refused else "cleared", "policy": rules.digest}

@@ -4,16 +4,17 @@ A policy is one YAML file (docs/policy.md). It fails closed: what no rule speaks
 is refused, a place that is not named is refused, and a policy that names anything unknown does not load.
 
 Of all rules that speak of a finding the strictest decides, whatever their order. The strictness of actions is the
-order of `Action`.
+order of `Action`. Policies compose: one that extends others clears only what each of them clears by itself, and does
+the strictest of what they want done.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Literal, get_args
 
 from tasks.core.detectors.entities import ENTITIES, UNREADABLE, Group
 from tasks.core.findings import Finding
@@ -36,6 +37,11 @@ class Action(enum.StrEnum):
     def strictness(self) -> int:
         """0 for the mildest."""
         return list(Action).index(self)
+
+    @property
+    def leaves_the_value(self) -> bool:
+        """Whether the entity still is in the data afterwards, so that residency asks about it."""
+        return self in (Action.ALLOW, Action.GENERALISE)
 
 
 EXPECTATIONS = frozenset({
@@ -77,6 +83,11 @@ class ActionOptions:
     number_step: float = 10.0
     domain: str = ""
 
+    @property
+    def severity(self) -> tuple[float, ...]:
+        """Of two ways to do the same action the greater leaves less of the value."""
+        return -self.keep_last, self.date_to == "year", self.number_step
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -89,10 +100,12 @@ class Rule:
         columns: Globs of column names; every column when empty.
         except_columns: Globs of column names that it does not speak of.
         paths: Globs of paths; every path when empty.
-        destinations: Clouds or jurisdictions it holds for; all when empty.
-        except_destinations: Clouds or jurisdictions it does not hold for.
+        destinations: Places it holds for, in the words of `Place.is_any_of`; all when empty.
+        except_destinations: Places it does not hold for.
+        datasets: Globs of the URIs of datasets it holds for; all when empty. Classes of datasets are spelt out.
         min_share, min_confidence: A finding below either is noted and passes this rule.
         options: How the action is done.
+        origin: File and line where it stands.
     """
 
     name: str
@@ -103,9 +116,11 @@ class Rule:
     paths: tuple[str, ...] = ()
     destinations: tuple[str, ...] = ()
     except_destinations: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
     min_share: float = 0.0
     min_confidence: float = 0.0
     options: ActionOptions = field(default_factory=ActionOptions)
+    origin: str = ""
 
     def speaks_of(self, finding: Finding, place: Place) -> bool:
         """Whether the rule is about this entity, column and destination, whatever the thresholds."""
@@ -116,24 +131,54 @@ class Rule:
             and (not self.paths or _any_glob(finding.path, self.paths))
             and (not self.destinations or place.is_any_of(self.destinations))
             and not place.is_any_of(self.except_destinations)
+            and (not self.datasets or _any_glob(place.source, self.datasets))
         )
 
-    def decide(self, finding: Finding) -> Action:
-        """The action for a finding that the rule speaks of."""
+    def decide(self, finding: Finding) -> Decision:
+        """The decision about a finding that the rule speaks of."""
         reached = finding.share >= self.min_share and finding.confidence >= self.min_confidence
-        return self.action if reached else Action.ALLOW
+        return Decision(finding, self.action if reached else Action.ALLOW, self.name, self.options, self.origin)
+
+
+Purpose = Literal["storage", "training", "serving"]
+"""What data is somewhere for: a copy, a training that reads it, or the serving of a model that learned from it."""
+
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+
+PLACE_PREFIXES = ("provider", "region", "purpose")
+"""What a destination may be named by, besides clouds and jurisdictions: `provider:aws`, `region:eu-*`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where data would go: a cloud by its name in `lintas.yaml`, and the jurisdiction it lies in."""
+    """Where data would go, from where, and what for.
+
+    Args:
+        cloud: Its name in `lintas.yaml`.
+        jurisdiction: Where that is by law; empty when nobody says, which is nowhere.
+        provider, region: Of the cloud.
+        purpose: What for.
+        source: URI of the dataset, by which rules for some datasets know it; rules about a treated copy go by the
+            dataset that it was made from.
+    """
 
     cloud: str
     jurisdiction: str
+    provider: str = ""
+    region: str = ""
+    purpose: Purpose = "storage"
+    source: str = ""
 
     def is_any_of(self, names: Collection[str]) -> bool:
-        """Whether one of the names is this cloud or a jurisdiction that this place lies in."""
-        return any(name == self.cloud or lies_within(self.jurisdiction, name) for name in names)
+        """Whether one of the names is this place: its cloud, a jurisdiction that it lies in, or `PREFIX:GLOB`."""
+        return any(self._is(name) for name in names)
+
+    def _is(self, name: str) -> bool:
+        prefix, colon, rest = name.partition(":")
+        if colon:
+            value = {"provider": self.provider, "region": self.region, "purpose": self.purpose}.get(prefix, "")
+            return bool(value) and fnmatchcase(value.casefold(), rest.casefold())
+        return name == self.cloud or lies_within(self.jurisdiction, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +193,18 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a policy says about one finding, and which rule said so."""
+    """What a policy says about one finding, which rule said so, and where that stands."""
 
     finding: Finding
     action: Action
     rule: str
     options: ActionOptions = field(default_factory=ActionOptions)
+    origin: str = ""
+
+    @property
+    def strictness(self) -> tuple[int, tuple[float, ...], str]:
+        """The strictest of several decisions about a finding is the greatest of these."""
+        return self.action.strictness, self.options.severity, self.rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +215,16 @@ class Policy:
         name: Its name.
         allowed: Jurisdictions that data may be in.
         allowed_by_group: For findings of a group, the only jurisdictions they may be in.
+        allowed_by_purpose: For a purpose, the only jurisdictions that data may be in for it.
         default_action: For findings that no rule speaks of.
         default_min_confidence: Such findings below it are noted and pass.
         unreadable: For what could not be read.
-        rules, quality: See there.
-        digest: Identity of the policy's content: SHA-256 over its canonical JSON, 64 hexadecimal characters.
+        rules, quality: See there; `quality` has that of the policies it extends too.
+        digest: Identity of the policy's content, that of the policies it extends included: SHA-256 over its canonical
+            JSON, 64 hexadecimal characters.
+        bases: The policies it extends. It clears nothing that one of them refuses.
+        origin: The file it was read from.
+        origins: File and line of `defaults` and `residency` keys.
     """
 
     name: str
@@ -180,30 +236,85 @@ class Policy:
     rules: tuple[Rule, ...]
     quality: tuple[Quality, ...]
     digest: str
+    allowed_by_purpose: tuple[tuple[Purpose, tuple[str, ...]], ...] = ()
+    bases: tuple[Policy, ...] = ()
+    origin: str = ""
+    origins: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+
+    @property
+    def layers(self) -> tuple[Policy, ...]:
+        """This policy and every one that it extends, directly or not, each once."""
+        found = {self.digest: self}
+        for base in self.bases:
+            found |= {layer.digest: layer for layer in base.layers}
+        return tuple(found.values())
+
+    @property
+    def rule_names(self) -> tuple[str, ...]:
+        """Everything that may decide, as `Decision.rule` names it."""
+        return tuple(
+            self._named(layer, rule)
+            for layer in self.layers
+            for rule in (*(rule.name for rule in layer.rules), "defaults.finding", "defaults.unreadable")
+        )
 
     def decide(self, finding: Finding, place: Place) -> Decision:
-        """The strictest of what the rules say about a finding at a destination; the defaults when none speaks."""
-        speaking = [rule for rule in self.rules if rule.speaks_of(finding, place)]
+        """The strictest of what this policy and those it extends say about a finding at a place."""
+        return self.explain(finding, place)[0]
+
+    def explain(self, finding: Finding, place: Place) -> tuple[Decision, ...]:
+        """Everything that speaks of a finding at a place, the strictest first: that one decides."""
+        said = [
+            replace(decision, rule=self._named(layer, decision.rule))
+            for layer in self.layers
+            for decision in layer.decisions_alone(finding, place)
+        ]
+        return tuple(sorted(said, key=lambda decision: decision.strictness, reverse=True))
+
+    def decisions_alone(self, finding: Finding, place: Place) -> list[Decision]:
+        """What the rules of this policy say, without those it extends; its defaults when none speaks."""
+        speaking = [rule.decide(finding) for rule in self.rules if rule.speaks_of(finding, place)]
         if speaking:
-            strictest = max(speaking, key=lambda rule: (rule.decide(finding).strictness, rule.name))
-            return Decision(finding, strictest.decide(finding), strictest.name, strictest.options)
+            return speaking
         if finding.entity == UNREADABLE:
-            return Decision(finding, self.unreadable, "defaults.unreadable")
+            return [self._default(finding, self.unreadable, "unreadable")]
         reached = finding.confidence >= self.default_min_confidence
-        return Decision(finding, self.default_action if reached else Action.ALLOW, "defaults.finding")
+        return [self._default(finding, self.default_action if reached else Action.ALLOW, "finding")]
+
+    def _default(self, finding: Finding, action: Action, key: str) -> Decision:
+        origin = self.origins.get(f"defaults.{key}", self.origins.get("defaults", self.origin))
+        return Decision(finding, action, f"defaults.{key}", origin=origin)
+
+    def _named(self, layer: Policy, rule: str) -> str:
+        return rule if layer is self else f"{layer.name}: {rule}"
 
     def residency_refusals(self, findings: Sequence[Finding], place: Place) -> tuple[str, ...]:
-        """Why data with these findings may not be at this place; nothing when it may."""
+        """Why data with these findings may not be at this place for this purpose; nothing when it may.
+
+        Copies, training and serving all ask here.
+        """
+        reasons = [reason for layer in self.layers for reason in layer.residency_alone(findings, place)]
+        return tuple(dict.fromkeys(reasons))
+
+    def residency_alone(self, findings: Sequence[Finding], place: Place) -> list[str]:
+        """`residency_refusals` of this policy, without those it extends."""
         where = f"{place.cloud} is in {place.jurisdiction or 'no stated jurisdiction'}"
-        if not any(lies_within(place.jurisdiction, name) for name in self.allowed):
-            return (f"{where}, and residency.allowed is {', '.join(self.allowed)}",)
+
+        def lies_in(allowed: tuple[str, ...]) -> bool:
+            return any(lies_within(place.jurisdiction, name) for name in allowed)
+
+        if not lies_in(self.allowed):
+            return [f"{where}, and residency.allowed is {', '.join(self.allowed)}"]
         reasons: list[str] = []
+        for purpose, allowed in self.allowed_by_purpose:
+            if purpose == place.purpose and not lies_in(allowed):
+                reasons.append(f"{where}, and residency.by_purpose.{purpose} is {', '.join(allowed)}")
         for group, allowed in self.allowed_by_group:
             found = sorted({f.entity for f in findings if ENTITIES[f.entity].group is group and self._counts(f)})
-            if found and not any(lies_within(place.jurisdiction, name) for name in allowed):
+            if found and not lies_in(allowed):
                 limit = f"only in {', '.join(allowed)} (residency.by_group.{group})"
                 reasons.append(f"{', '.join(found)} may be {limit}, and {where}")
-        return tuple(reasons)
+        return reasons
 
     def _counts(self, finding: Finding) -> bool:
         return finding.confidence >= self.default_min_confidence

@@ -14,12 +14,23 @@ from typing import Any, NoReturn, cast
 from tasks.core.detectors.entities import ENTITIES, UNREADABLE, Group
 from tasks.core.errors import Invalid
 from tasks.core.jurisdictions import JURISDICTIONS
-from tasks.core.policy import EXPECTATIONS, PROFILE_COLUMNS, Action, ActionOptions, Policy, Quality, Rule
+from tasks.core.policy import (
+    EXPECTATIONS,
+    PLACE_PREFIXES,
+    PROFILE_COLUMNS,
+    PURPOSES,
+    Action,
+    ActionOptions,
+    Policy,
+    Purpose,
+    Quality,
+    Rule,
+)
 
 _NOT_YET = ("quarantine", "encrypt")
 _RULE_KEYS = (
     "name", "entities", "action", "columns", "except_columns", "paths", "destinations", "except_destinations",
-    "min_share", "min_confidence", "options",
+    "datasets", "classes", "min_share", "min_confidence", "options",
 )  # fmt: skip
 _OPTIONS = {
     Action.MASK: ("keep_last",),
@@ -31,31 +42,48 @@ _OPTIONS = {
 _CANNOT_TREAT = "what cannot be read cannot be treated: use refuse or allow"
 
 
-def load_policy(data: Mapping[str, Any], origin: str = "policy") -> Policy:
+def load_policy(
+    data: Mapping[str, Any],
+    origin: str = "policy",
+    *,
+    lines: Mapping[str, int] | None = None,
+    bases: Sequence[Policy] = (),
+) -> Policy:
     """Check and load a policy.
 
     Args:
         data: What the YAML file holds.
         origin: The file, for messages.
+        lines: The line of every key, as `rules[0].action`, for explanations.
+        bases: The policies that its `extends` names, loaded.
 
     Raises:
         Invalid: A key is unknown, missing or wrong; the text names the key, what is wrong and the mend.
     """
-    return _Loader(origin).policy(data)
+    return _Loader(origin, lines or {}).policy(data, tuple(bases))
 
 
 class _Loader:
     """Reads a policy's mapping; every refusal names the file and the key."""
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, lines: Mapping[str, int]) -> None:
         self.origin = origin
+        self.lines = lines
+        self.classes: dict[str, tuple[str, ...]] = {}
 
-    def policy(self, data: Mapping[str, Any]) -> Policy:
-        self.only(data, "", ("version", "name", "residency", "defaults", "rules", "quality"))
+    def at(self, key: str) -> str:
+        """Where a key stands: the file, and the line if it is known."""
+        return f"{self.origin}:{self.lines[key]}" if key in self.lines else self.origin
+
+    def policy(self, data: Mapping[str, Any], bases: tuple[Policy, ...]) -> Policy:
+        self.only(data, "", ("version", "name", "extends", "classes", "residency", "defaults", "rules", "quality"))
         if data.get("version") != 1 or isinstance(data.get("version"), bool):
             self.wrong("version", "is not 1", "write 'version: 1'")
         residency = self.mapping(data, "residency", required=True)
-        self.only(residency, "residency", ("allowed", "by_group"))
+        self.only(residency, "residency", ("allowed", "by_group", "by_purpose"))
+        by_purpose = self.mapping(residency, "by_purpose", "residency")
+        classes = self.mapping(data, "classes")
+        self.classes = {name: self.texts(globs, f"classes.{name}") for name, globs in classes.items()}
         defaults = self.mapping(data, "defaults")
         self.only(defaults, "defaults", ("finding", "unreadable", "min_confidence"))
         by_group = self.mapping(residency, "by_group", "residency")
@@ -65,6 +93,7 @@ class _Loader:
         default_action = self.action(defaults.get("finding", "refuse"), "defaults.finding")
         allowed = self.jurisdictions(residency.get("allowed"), "residency.allowed")
         rules = tuple(self.rule(item, f"rules[{at}]") for at, item in enumerate(self.listing(data, "rules")))
+        quality = [self.quality(item, f"quality[{at}]") for at, item in enumerate(self.listing(data, "quality"))]
         names = [rule.name for rule in rules]
         for name in names:
             if names.count(name) > 1:
@@ -79,11 +108,16 @@ class _Loader:
             default_action=default_action,
             default_min_confidence=self.share(defaults.get("min_confidence", 0.5), "defaults.min_confidence"),
             unreadable=unreadable,
-            rules=rules,
-            quality=tuple(
-                self.quality(item, f"quality[{at}]") for at, item in enumerate(self.listing(data, "quality"))
+            allowed_by_purpose=tuple(
+                (self.purpose(key), self.jurisdictions(value, f"residency.by_purpose.{key}"))
+                for key, value in by_purpose.items()
             ),
-            digest=_digest(data),
+            rules=rules,
+            quality=(*quality, *(each for base in bases for each in base.quality)),
+            digest=_digest(data, bases),
+            bases=bases,
+            origin=self.origin,
+            origins={key: self.at(key) for key in self.lines if key.startswith(("defaults", "residency"))},
         )
 
     def rule(self, item: object, key: str) -> Rule:
@@ -102,10 +136,20 @@ class _Loader:
             paths=self.texts(data.get("paths", []), f"{key}.paths"),
             destinations=self.destinations(data.get("destinations", []), f"{key}.destinations"),
             except_destinations=self.destinations(data.get("except_destinations", []), f"{key}.except_destinations"),
+            datasets=self.datasets(data, key),
             min_share=self.share(data.get("min_share", 0.0), f"{key}.min_share"),
             min_confidence=self.share(data.get("min_confidence", 0.5), f"{key}.min_confidence"),
             options=self.options(data, action, key),
+            origin=self.at(key),
         )
+
+    def datasets(self, rule: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        """Globs of the datasets that a rule holds for, its classes spelt out."""
+        globs = list(self.texts(rule.get("datasets", []), f"{key}.datasets"))
+        for name in self.texts(rule.get("classes", []), f"{key}.classes"):
+            self.one_of(name, self.classes, f"{key}.classes", "a class of datasets under 'classes'")
+            globs += self.classes[name]
+        return tuple(dict.fromkeys(globs))
 
     def options(self, rule: Mapping[str, Any], action: Action, key: str) -> ActionOptions:
         data = self.mapping(rule, "options", key)
@@ -172,10 +216,20 @@ class _Loader:
         self.one_of(word, list(Group), key, "a group of entities")
         return Group(word)
 
+    def purpose(self, word: str) -> Purpose:
+        key = "residency.by_purpose"
+        self.one_of(word, PURPOSES, key, "a purpose")
+        return cast("Purpose", word)
+
     def destinations(self, value: object, key: str) -> tuple[str, ...]:
         words = self.texts(value, key)
         for word in words:
-            if word.isupper():  # Clouds are named in lower case, as schemes of URIs are.
+            prefix, colon, rest = word.partition(":")
+            if colon:
+                self.one_of(prefix, PLACE_PREFIXES, key, f"a kind of place ({', '.join(PLACE_PREFIXES)})")
+                if prefix == "purpose":
+                    self.one_of(rest, PURPOSES, key, "a purpose")
+            elif word.isupper():  # Clouds are named in lower case, as schemes of URIs are.
                 self.one_of(word, JURISDICTIONS, key, "a jurisdiction")
         return words
 
@@ -250,6 +304,7 @@ def _close(word: str, known: Collection[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
-def _digest(data: Mapping[str, Any]) -> str:
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+def _digest(data: Mapping[str, Any], bases: Sequence[Policy]) -> str:
+    whole: Any = [data, sorted(base.digest for base in bases)] if bases else data
+    text = json.dumps(whole, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -220,21 +220,18 @@ class ExpectationOutcome:
         return not self.failed
 
 
-def actions_for(
-    policy: Policy, report: ScanReport, *, destination: DatasetURI, jurisdiction: str, cloud: str
-) -> Treatment | Refused:
+def actions_for(policy: Policy, report: ScanReport, *, destination: DatasetURI, place: Place) -> Treatment | Refused:
     """What the policy wants done to a dataset before it may go to a destination.
 
     Args:
         policy, report: The policy, and the scan of the dataset as it is.
-        destination, jurisdiction, cloud: Where it would go: the URI, where that is by law, the cloud's name.
+        destination, place: Where it would go.
 
     Returns:
         The columns to treat (none: judge it as it is), or the refusal when a rule refuses or residency forbids.
     """
-    place = Place(cloud, jurisdiction)
     decisions = [policy.decide(finding, place) for finding in report.findings]
-    leaving = [decision.finding for decision in decisions if decision.action in _SURVIVES]
+    leaving = [decision.finding for decision in decisions if decision.action.leaves_the_value]
     reasons = [_in_words(decision) for decision in decisions if decision.action is Action.REFUSE]
     reasons += [
         f"{_in_words(decision)}, and {decision.finding.place} cannot be treated: rename it"
@@ -259,8 +256,7 @@ def decide(
     manifest_digest: str,
     source_digest: str,
     destination: DatasetURI,
-    jurisdiction: str,
-    cloud: str,
+    place: Place,
     key: VerdictKey,
     now: datetime,
     objects: int | None = None,
@@ -273,20 +269,19 @@ def decide(
         report: The scan of what would leave (after treatment, if there was any).
         manifest_digest: Digest of what would leave.
         source_digest: Digest of the dataset that it was made from.
-        destination, jurisdiction, cloud: Where it would go.
+        destination, place: Where it would go.
         key: Signs a clearance.
         now: The time it is issued, timezone-aware.
         objects: How many objects the manifest has, to be compared with how many were scanned; None to skip.
         expectations: What Great Expectations said; required when the policy has `quality`.
     """
-    place = Place(cloud, jurisdiction)
     reasons: list[str] = []
     if report.manifest_digest != manifest_digest:
         reasons.append("the scan is of another dataset than the one that would leave")
     if objects is not None and report.objects != objects:
         reasons.append(f"the scan read {report.objects} of {objects} objects")
-    if destination.cloud != cloud:
-        reasons.append(f"the destination is on {destination.cloud}, and the jurisdiction given is of {cloud}")
+    if destination.cloud != place.cloud:
+        reasons.append(f"the destination is on {destination.cloud}, and the jurisdiction given is of {place.cloud}")
     decisions = [policy.decide(finding, place) for finding in report.findings]
     reasons += [_in_words(decision) for decision in decisions if decision.action is not Action.ALLOW]
     reasons += policy.residency_refusals(report.findings, place)
@@ -302,17 +297,13 @@ def decide(
             source_digest=source_digest,
             policy_digest=policy.digest,
             destination=destination,
-            jurisdiction=jurisdiction,
+            jurisdiction=place.jurisdiction,
             findings=report.findings,
             rows=report.rows,
             objects=report.objects,
             issued=now.astimezone(UTC),
         )
     )
-
-
-_SURVIVES = (Action.ALLOW, Action.GENERALISE)
-"""Actions after which the entity still is in the data, so that residency asks about it."""
 
 
 def _refused(
@@ -331,7 +322,7 @@ def _in_words(decision: Decision) -> str:
 
 
 def _column_treatment(path: str, column: str, decisions: list[Decision]) -> ColumnTreatment:
-    strictest = max(decisions, key=lambda decision: (decision.action.strictness, decision.rule))
+    strictest = max(decisions, key=lambda decision: decision.strictness)
     return ColumnTreatment(
         path=path,
         column=column,

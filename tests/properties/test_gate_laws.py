@@ -21,7 +21,7 @@ from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.findings import Finding, ScanReport
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
-from tasks.core.policy import Action
+from tasks.core.policy import Action, Place, Policy
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Cleared, Refused, VerdictKey, actions_for, decide
 from tasks.core.transform import apply_treatment
@@ -73,15 +73,14 @@ policies = st.builds(
 )
 
 
-def verdict_of(data: dict[str, Any], found: list[Finding], jurisdiction: str) -> Cleared | Refused:
+def verdict_of(data: dict[str, Any] | Policy, found: list[Finding], jurisdiction: str) -> Cleared | Refused:
     return decide(
-        load_policy(data),
+        data if isinstance(data, Policy) else load_policy(data),
         ScanReport(URI, DIGEST, 100, 1, 10, tuple(found)),
         manifest_digest=DIGEST,
         source_digest=DIGEST,
         destination=TARGET,
-        jurisdiction=jurisdiction,
-        cloud="google",
+        place=Place("google", jurisdiction),
         key=KEY,
         now=NOW,
     )
@@ -124,9 +123,20 @@ def test_a_stricter_policy_never_clears_more(
     if isinstance(verdict_of(stricter, found, where), Cleared):
         assert isinstance(verdict_of(data, found, where), Cleared)
     report = ScanReport(URI, DIGEST, 100, 1, 10, tuple(found))
-    aim: dict[str, Any] = {"destination": TARGET, "jurisdiction": where, "cloud": "google"}
+    aim: dict[str, Any] = {"destination": TARGET, "place": Place("google", where)}
     if not isinstance(actions_for(load_policy(stricter), report, **aim), Refused):
         assert not isinstance(actions_for(load_policy(data), report, **aim), Refused)
+
+
+@settings(max_examples=200, deadline=None)
+@given(first=policies, second=policies, found=st.lists(findings, max_size=5), where=st.sampled_from(["US", "DE", ""]))
+def test_policies_that_extend_each_other_clear_what_each_clears_and_no_more(
+    first: dict[str, Any], second: dict[str, Any], found: list[Finding], where: str
+) -> None:
+    alone = [isinstance(verdict_of(data, found, where), Cleared) for data in (first, second)]
+    for top, base in ((first, second), (second, first)):
+        together = load_policy(top, bases=[load_policy(base)])
+        assert isinstance(verdict_of(together, found, where), Cleared) is all(alone)
 
 
 @settings(max_examples=200, deadline=None)
@@ -214,7 +224,7 @@ POLICY = load_policy(
 @given(rows=tables)
 def test_a_treated_copy_holds_no_value_of_its_treated_columns(rows: list[tuple[str | None, str | None]]) -> None:
     store, manifest = stored({"t.parquet": rows})
-    treatment = actions_for(POLICY, scan(store, URI, manifest), destination=TARGET, jurisdiction="US", cloud="google")
+    treatment = actions_for(POLICY, scan(store, URI, manifest), destination=TARGET, place=Place("google", "US"))
     if isinstance(treatment, Refused):
         return
     copied = apply_treatment(store, URI, manifest, treatment, PseudonymKey("p", bytes(32)), store, STAGED)
@@ -226,5 +236,5 @@ def test_a_treated_copy_holds_no_value_of_its_treated_columns(rows: list[tuple[s
         if not column.in_text:
             assert values.isdisjoint(left.get(column.column, []))
     again = scan(store, STAGED, copied)
-    assert not isinstance(actions_for(POLICY, again, destination=TARGET, jurisdiction="US", cloud="google"), Refused)
+    assert not isinstance(actions_for(POLICY, again, destination=TARGET, place=Place("google", "US")), Refused)
     assert {f.entity for f in again.findings if f.confidence >= 0.5} == set()

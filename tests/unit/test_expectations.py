@@ -15,7 +15,7 @@ from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.scan import scan
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.listing import read_manifest
-from tasks.core.policy import EXPECTATIONS, Policy
+from tasks.core.policy import EXPECTATIONS, Place, Policy
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Refused, actions_for
 from tasks.expectations import check_expectations
@@ -42,7 +42,7 @@ def quality(expectation: str, column: str, where: str = "*", **limits: Any) -> d
 
 def check(of: Policy, *findings: Finding, docs: Path | None = None) -> tuple[str, ...]:
     report = ScanReport(URI, "ab" * 32, 100, 1, 10, findings, PROFILE)
-    return check_expectations(of, report, destination=URI, jurisdiction="US", docs=docs).failed
+    return check_expectations(of, report, place=Place(URI.cloud, "US"), docs=docs).failed
 
 
 def test_counts_within_the_limits_pass() -> None:
@@ -127,8 +127,8 @@ def test_planted_values_are_in_no_result_page_error_or_log(tmp_path: Path, caplo
     of = policy(quality("expect_column_max_to_be_between", "distinct", max_value=0))
     with caplog.at_level("DEBUG"):
         report = scan(store, URI, read_manifest(store, URI))
-        refused = actions_for(of, report, destination=URI, jurisdiction="US", cloud="aws")
-        outcome = check_expectations(of, report, destination=URI, jurisdiction="US", docs=tmp_path / "docs")
+        refused = actions_for(of, report, destination=URI, place=Place("aws", "US"))
+        outcome = check_expectations(of, report, place=Place(URI.cloud, "US"), docs=tmp_path / "docs")
     assert isinstance(refused, Refused)
     pages = [file.read_text(encoding="utf-8") for file in (tmp_path / "docs").rglob("*") if file.is_file()]
     for shown in [repr(report), repr(refused), repr(outcome), str(refused.violation()), caplog.text, *pages]:

@@ -13,6 +13,7 @@ import pytest
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.findings import Finding, ScanReport
+from tasks.core.policy import Place
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import (
     Action,
@@ -55,8 +56,7 @@ def judge(of: Policy, *findings: Finding, jurisdiction: str = "US", **more: Any)
         "manifest_digest": DIGEST,
         "source_digest": DIGEST,
         "destination": DESTINATION,
-        "jurisdiction": jurisdiction,
-        "cloud": "google",
+        "place": Place("google", jurisdiction),
         "key": KEY,
         "now": NOW,
     }
@@ -64,7 +64,7 @@ def judge(of: Policy, *findings: Finding, jurisdiction: str = "US", **more: Any)
 
 
 def treat(of: Policy, *findings: Finding, jurisdiction: str = "US") -> Treatment | Refused:
-    return actions_for(of, report(*findings), destination=DESTINATION, jurisdiction=jurisdiction, cloud="google")
+    return actions_for(of, report(*findings), destination=DESTINATION, place=Place("google", jurisdiction))
 
 
 # What a policy decides
@@ -180,7 +180,7 @@ def test_residency_does_not_ask_about_what_a_treatment_takes_away() -> None:
     [
         {"manifest_digest": "cd" * 32},
         {"objects": 4},
-        {"cloud": "aws"},
+        {"place": Place("aws", "US")},
         {"expectations": ExpectationOutcome(2, ("rows of '*' are 0",))},
     ],
 )

@@ -19,7 +19,7 @@ from tasks.core.detectors.scan import scan
 from tasks.core.findings import ScanReport
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
-from tasks.core.policy import EXPECTATIONS, PROFILE_COLUMNS
+from tasks.core.policy import EXPECTATIONS, PROFILE_COLUMNS, Place
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Action, Cleared, Policy, Refused, Treatment, VerdictKey, actions_for, decide
 from tasks.core.transform import apply_treatment
@@ -70,7 +70,7 @@ def test_the_planted_columns_are_found_and_no_others() -> None:
 
 def test_at_home_the_flights_are_cleared_as_they_are() -> None:
     _, _, report = flights()
-    answer = actions_for(policy(), report, destination=SOURCE, jurisdiction="US", cloud="aws")
+    answer = actions_for(policy(), report, destination=SOURCE, place=Place("aws", "US"))
     assert isinstance(answer, Treatment)
     assert answer.empty
 
@@ -78,7 +78,7 @@ def test_at_home_the_flights_are_cleared_as_they_are() -> None:
 @pytest.mark.parametrize("jurisdiction", ["EU", "SG", "ID"])
 def test_abroad_they_are_cleared_after_treatment(jurisdiction: str) -> None:
     store, manifest, report = flights()
-    treatment = actions_for(policy(), report, destination=TARGET, jurisdiction=jurisdiction, cloud="google")
+    treatment = actions_for(policy(), report, destination=TARGET, place=Place("google", jurisdiction))
     assert isinstance(treatment, Treatment)
     assert {column.column: column.action for column in treatment.columns} == {
         "contact_email": Action.TOKENISE,
@@ -95,19 +95,18 @@ def test_abroad_they_are_cleared_after_treatment(jurisdiction: str) -> None:
         manifest_digest=copied.digest,
         source_digest=manifest.digest,
         destination=TARGET,
-        jurisdiction=jurisdiction,
-        cloud="google",
+        place=Place("google", jurisdiction),
         key=VerdictKey("k", bytes(32)),
         now=datetime.now(UTC),
         objects=len(copied),
-        expectations=check_expectations(policy(), again, destination=TARGET, jurisdiction=jurisdiction),
+        expectations=check_expectations(policy(), again, place=Place(TARGET.cloud, jurisdiction)),
     )
     assert isinstance(verdict, Cleared), verdict
 
 
 def test_where_no_data_may_be_it_is_refused() -> None:
     _, _, report = flights()
-    answer = actions_for(policy(), report, destination=TARGET, jurisdiction="CN", cloud="google")
+    answer = actions_for(policy(), report, destination=TARGET, place=Place("google", "CN"))
     assert isinstance(answer, Refused)
     assert "residency.allowed" in answer.reasons[0]
 

@@ -18,7 +18,7 @@ from tasks.core.detectors.scan import scan
 from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
-from tasks.core.policy import Action, ActionOptions
+from tasks.core.policy import Action, ActionOptions, Place
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Cleared, ColumnTreatment, Policy, Refused, Treatment, VerdictKey, actions_for, decide
 from tasks.core.transform import apply_treatment
@@ -164,7 +164,7 @@ def store_with(objects: dict[str, bytes]) -> tuple[MemoryStore, Manifest]:
 
 def plan(store: MemoryStore, manifest: Manifest, policy: Policy = POLICY) -> Treatment:
     report = scan(store, SOURCE, manifest)
-    treatment = actions_for(policy, report, destination=DESTINATION, jurisdiction="US", cloud="google")
+    treatment = actions_for(policy, report, destination=DESTINATION, place=Place("google", "US"))
     assert isinstance(treatment, Treatment)
     return treatment
 
@@ -180,8 +180,7 @@ def judged(store: MemoryStore, copy: Manifest, policy: Policy = POLICY) -> Clear
         manifest_digest=copy.digest,
         source_digest="ab" * 32,
         destination=DESTINATION,
-        jurisdiction="US",
-        cloud="google",
+        place=Place("google", "US"),
         key=SIGNING,
         now=datetime.now(UTC),
         objects=len(copy),
@@ -307,9 +306,7 @@ def test_what_must_be_treated_and_cannot_be_read_stops_the_copy() -> None:
 
 def test_a_personal_name_of_a_column_or_an_object_cannot_be_treated() -> None:
     store, manifest = store_with({"t.csv": b"canary@example.org,x\nother@example.org,1\n"})
-    refused = actions_for(
-        POLICY, scan(store, SOURCE, manifest), destination=DESTINATION, jurisdiction="US", cloud="google"
-    )
+    refused = actions_for(POLICY, scan(store, SOURCE, manifest), destination=DESTINATION, place=Place("google", "US"))
     assert isinstance(refused, Refused)
     assert "rename it" in " ".join(refused.reasons)
     assert "canary" not in repr(refused)
