@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--task", choices=["large", "small"], action="append")
     parser.add_argument("--pair", action="append", help="for example s3:azure")
-    parser.add_argument("--budget-mib", type=int, default=64)
+    parser.add_argument("--budget-mib", type=int, default=48)
     arguments = parser.parse_args()
     tasks = {
         "large": Task("large", Content(8, 128 * MIB), 8, _LARGE_TUNINGS),
