@@ -1,4 +1,6 @@
-"""`python -m benchmarks.mover`: the mover and rclone against stub stores; writes build/bench-mover.json.
+"""`python -m benchmarks.mover`: the mover and rclone against stub stores, plain and behind TLS.
+
+Prints a table in Markdown and writes build/bench-mover.json.
 
 Both engines list the source and copy every object to a bucket where nothing is. What counts is the time from the
 listing to the last object; the start of the process does not. rclone runs in several tunings, and the best counts.
@@ -20,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.mover.stubs import Content, compiled, stub
+from benchmarks.mover.stubs import Content, Program, compiled, stub
 from tasks.core.cloud import CloudConfig
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +63,7 @@ def facts_of(cloud: CloudConfig) -> dict[str, dict[str, str]]:
     }
 
 
-def run_ours(near: CloudConfig, far: CloudConfig, task: Task, budget_bytes: int) -> dict[str, float]:
+def run_ours(near: CloudConfig, far: CloudConfig, task: Task, budget_bytes: int, program: Program) -> dict[str, float]:
     """One run of the direct plane."""
     digest = task.content.digest()
     work = {
@@ -76,13 +78,16 @@ def run_ours(near: CloudConfig, far: CloudConfig, task: Task, budget_bytes: int)
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.mover.ours"],
         input=json.dumps(work), capture_output=True, text=True, check=False, cwd=ROOT, timeout=300,
+        env=os.environ | _trusting(program),
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"the direct plane failed:\n{done.stderr}")
     return json.loads(done.stdout)
 
 
-def run_rclone(near: CloudConfig, far: CloudConfig, task: Task, tuning: list[str]) -> dict[str, float]:
+def run_rclone(
+    near: CloudConfig, far: CloudConfig, task: Task, tuning: list[str], program: Program
+) -> dict[str, float]:
     """One run of rclone."""
     environment = {key: value for key, value in os.environ.items() if key != "AWS_CA_BUNDLE"}
     environment |= {"RCLONE_CONFIG": os.devnull, **_remote("NEAR", near), **_remote("FAR", far)}
@@ -91,6 +96,9 @@ def run_rclone(near: CloudConfig, far: CloudConfig, task: Task, tuning: list[str
         str(Path(sys.executable).with_name("rclone")), "copy", "near:src/o", f"far:dst{next(_SERIAL)}/o",
         *_RCLONE, *at_a_time, *tuning,
     ]  # fmt: skip
+    if program.certificate is not None:
+        # Unlike --ca-cert it counts for Cloud Storage too.
+        environment["SSL_CERT_FILE"] = str(program.certificate)
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, env=environment, stderr=log, stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
@@ -109,6 +117,12 @@ def run_rclone(near: CloudConfig, far: CloudConfig, task: Task, tuning: list[str
     }
 
 
+def _trusting(program: Program) -> dict[str, str]:
+    return (
+        dict.fromkeys(("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"), str(program.certificate)) if program.certificate else {}
+    )
+
+
 def _remote(name: str, cloud: CloudConfig) -> dict[str, str]:
     secrets = {key: secret.reveal() for key, secret in cloud.credentials.items()}
     url = cloud.endpoint("objects")
@@ -121,7 +135,7 @@ def _remote(name: str, cloud: CloudConfig) -> dict[str, str]:
     return {f"RCLONE_CONFIG_{name}_{key}".upper(): value for key, value in settings.items()}
 
 
-def measure(pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, program: Path) -> dict[str, Any]:
+def measure(pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, program: Program) -> dict[str, Any]:
     """Interleaved rounds of one pair; medians of each engine and their ratio."""
     total_bytes = task.content.count * task.content.size_bytes
     runs: dict[str, list[dict[str, float]]] = {}
@@ -131,9 +145,9 @@ def measure(pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, p
         stub(program, pair[1], task.content, Path(logs) / "far.log") as far,
     ):
         for _ in range(rounds):
-            runs.setdefault("ours", []).append(run_ours(near, far, task, budget_bytes))
+            runs.setdefault("ours", []).append(run_ours(near, far, task, budget_bytes, program))
             for number, tuning in enumerate(task.tunings):
-                runs.setdefault(f"rclone-{number}", []).append(run_rclone(near, far, task, tuning))
+                runs.setdefault(f"rclone-{number}", []).append(run_rclone(near, far, task, tuning, program))
     figures: dict[str, dict[str, float]] = {}
     for engine, results in runs.items():
         if any((r["objects"], r["bytes"]) != (task.content.count, total_bytes) for r in results):
@@ -148,10 +162,32 @@ def measure(pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, p
     best = max((name for name in figures if name != "ours"), key=lambda name: figures[name]["objects_per_s"])
     ratio = figures["ours"]["objects_per_s"] / figures[best]["objects_per_s"]
     return {
-        "pair": f"{pair[0]} -> {pair[1]}", "task": task.name, "rounds": rounds, "ratio": ratio,
+        "pair": f"{pair[0]} -> {pair[1]}", "over": program.scheme, "task": task.name, "rounds": rounds, "ratio": ratio,
         "ours": figures["ours"], "rclone": figures[best], "rclone_tuning": " ".join(task.tunings[int(best[-1])]),
         "load_average": os.getloadavg()[0],
     }  # fmt: skip
+
+
+_HEADER = """\
+| pair | over | task | Lintas | rclone | ratio | CPU-s a GiB, Lintas / rclone | peak MB, Lintas / rclone | load |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def _row(result: dict[str, Any]) -> str:
+    unit, figure = ("MB/s", "mb_per_s") if result["task"] == "large" else ("objects/s", "objects_per_s")
+    ours, rclone = result["ours"], result["rclone"]
+    cells = [
+        result["pair"],
+        result["over"],
+        result["task"],
+        f"{ours[figure]:,.0f} {unit}",
+        f"{rclone[figure]:,.0f} {unit}",
+        f"{result['ratio']:.2f}",
+        f"{ours['cpu_s_per_gib']:.2f} / {rclone['cpu_s_per_gib']:.2f}",
+        f"{ours['peak_mb']:.0f} / {rclone['peak_mb']:.0f}",
+        f"{result['load_average']:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -159,6 +195,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mover", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--task", choices=["large", "small"], action="append")
+    parser.add_argument("--over", choices=["http", "https"], action="append", help="http unless told")
     parser.add_argument("--pair", action="append", help="for example s3:azure")
     parser.add_argument("--budget-mib", type=int, default=48)
     arguments = parser.parse_args()
@@ -167,21 +204,13 @@ def main() -> None:
         "small": Task("small", Content(5000, 16 * 1024), 64, _SMALL_TUNINGS),
     }
     pairs = [(pair.split(":")[0], pair.split(":")[1]) for pair in arguments.pair or []] or PAIRS
-    program = compiled(BUILD)
+    programs = [compiled(BUILD, tls=over == "https") for over in arguments.over or ["http"]]
     results: list[dict[str, Any]] = []
-    print(f"{'pair':16} {'task':6} {'ours':>16} {'rclone':>16} {'ratio':>6}  CPU-s/GiB   peak MB   load")
-    for name in arguments.task or list(tasks):
-        for pair in pairs:
-            result = measure(pair, tasks[name], arguments.rounds, arguments.budget_mib * MIB, program)
-            results.append(result)
-            unit, figure = ("MB/s", "mb_per_s") if name == "large" else ("obj/s", "objects_per_s")
-            ours, rclone = result["ours"], result["rclone"]
-            print(
-                f"{result['pair']:16} {name:6} {ours[figure]:10,.0f} {unit:5} {rclone[figure]:10,.0f} {unit:5} "
-                f"{result['ratio']:6.2f}  {ours['cpu_s_per_gib']:.2f}/{rclone['cpu_s_per_gib']:.2f}  "
-                f"{ours['peak_mb']:.0f}/{rclone['peak_mb']:.0f}  {result['load_average']:.1f}",
-                flush=True,
-            )
+    print(_HEADER, flush=True)
+    for name, program, pair in itertools.product(arguments.task or list(tasks), programs, pairs):
+        result = measure(pair, tasks[name], arguments.rounds, arguments.budget_mib * MIB, program)
+        results.append(result)
+        print(_row(result), flush=True)
     BUILD.mkdir(exist_ok=True)
     written = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "results": results}
     (BUILD / "bench-mover.json").write_text(json.dumps(written, indent=2) + "\n")

@@ -4,11 +4,16 @@
    holds COUNT objects of SIZE zero bytes, `o/00000` and so on; everything else that is written is discarded on arrival
    (recv with MSG_TRUNC copies nothing), and only its size is remembered. Nothing is verified and nobody is kept out.
 
-   Usage: stub s3|gcs|azure PORT COUNT SIZE CRC32C CRC64
+   Usage: stub s3|gcs|azure PORT COUNT SIZE CRC32C CRC64 [CERTIFICATE_AND_KEY]
+   Compiled with -DTLS -lssl -lcrypto it speaks TLS alone, with that certificate.
    CRC32C is what every object in parts is said to have, CRC64 the only right checksum of a body of one byte. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
+#ifdef TLS
+#include <openssl/ssl.h>
+#include <signal.h>
+#endif
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +60,9 @@ static long size_of(const char *key) {
 
 struct request {
     int fd, got, used;
+#ifdef TLS
+    SSL *tls;
+#endif
     char *buffer, method[8], target[8192], path[4096], query[4096];
     char range[128], etag[96], proof[64], content_range[128];
     long length, decoded;
@@ -81,10 +89,25 @@ static int parameter(const struct request *r, const char *name, char *value, siz
     }
     return 0;
 }
-static void send_all(int fd, struct iovec *pieces, int count) {
+#ifdef TLS
+static SSL_CTX *context;
+static ssize_t transmit(struct request *r, struct iovec *pieces, int count) {
+    (void)count;
+    return pieces->iov_len ? SSL_write(r->tls, pieces->iov_base, (int)pieces->iov_len) : 0;
+}
+static ssize_t receive(struct request *r, void *into, size_t most, int flags) {
+    char sink[65536];
+    if (flags & MSG_TRUNC) { into = sink; most = most < sizeof sink ? most : sizeof sink; }
+    return SSL_read(r->tls, into, (int)most);
+}
+#else
+static ssize_t transmit(struct request *r, struct iovec *pieces, int count) { return writev(r->fd, pieces, count); }
+static ssize_t receive(struct request *r, void *into, size_t most, int flags) { return recv(r->fd, into, most, flags); }
+#endif
+static void send_all(struct request *r, struct iovec *pieces, int count) {
     while (count) {
-        ssize_t sent = writev(fd, pieces, count);
-        if (sent < 0) return;
+        ssize_t sent = transmit(r, pieces, count);
+        if (sent < 0 || (!sent && pieces->iov_len)) return;
         while (count && sent >= (ssize_t)pieces->iov_len) { sent -= (ssize_t)pieces->iov_len; pieces++; count--; }
         if (count) { pieces->iov_base = (char *)pieces->iov_base + sent; pieces->iov_len -= (size_t)sent; }
     }
@@ -95,7 +118,7 @@ static void answer(struct request *r, int status, const char *headers, const cha
     int length = snprintf(head, sizeof head, "HTTP/1.1 %d X\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
         "x-ms-request-id: 1\r\nx-ms-version: 2024-08-04\r\nContent-Length: %zu\r\n%s\r\n", status, size, headers);
     struct iovec pieces[2] = {{head, (size_t)length}, {(void *)body, size}};
-    send_all(r->fd, pieces, strcmp(r->method, "HEAD") ? 2 : 1);
+    send_all(r, pieces, strcmp(r->method, "HEAD") ? 2 : 1);
 }
 static void discard_body(struct request *r) {
     long left = r->length;
@@ -103,7 +126,7 @@ static void discard_body(struct request *r) {
     r->used += (int)here;
     char sink[1];
     for (left -= here; left > 0;) {
-        ssize_t received = recv(r->fd, sink, (size_t)left, MSG_TRUNC);
+        ssize_t received = receive(r, sink, (size_t)left, MSG_TRUNC);
         if (received <= 0) return;
         left -= received;
     }
@@ -111,7 +134,7 @@ static void discard_body(struct request *r) {
 /* Some bytes of the body, from what was read ahead or from the connection; 0 at its end. */
 static long take(struct request *r, char *into, long most) {
     if (r->used == r->got) {
-        ssize_t received = recv(r->fd, r->buffer, HEAD_BYTES, 0);
+        ssize_t received = receive(r, r->buffer, HEAD_BYTES, 0);
         r->used = 0;
         r->got = received > 0 ? (int)received : 0;
     }
@@ -147,7 +170,7 @@ static char *read_body(struct request *r) {
     memcpy(body, r->buffer + r->used, (size_t)have);
     r->used += (int)have;
     while (have < r->length) {
-        ssize_t received = recv(r->fd, body + have, (size_t)(r->length - have), 0);
+        ssize_t received = receive(r, body + have, (size_t)(r->length - have), 0);
         if (received <= 0) break;
         have += received;
     }
@@ -171,11 +194,11 @@ static void send_content(struct request *r, long size_bytes, const char *headers
     long left = strcmp(r->method, "HEAD") ? to - from + 1 : 0;
     struct iovec first[2] = {{head, (size_t)length}, {zeros, (size_t)(left < ZERO_BYTES ? left : ZERO_BYTES)}};
     left -= (long)first[1].iov_len;
-    send_all(r->fd, first, 2);
+    send_all(r, first, 2);
     while (left > 0) {
         struct iovec more = {zeros, (size_t)(left < ZERO_BYTES ? left : ZERO_BYTES)};
         left -= (long)more.iov_len;
-        send_all(r->fd, &more, 1);
+        send_all(r, &more, 1);
     }
 }
 /* One page that lists the source's objects from `first` on; the caller frees it. */
@@ -404,7 +427,7 @@ static void header(struct request *r, const char *name, char *value) {
     else if (!strcasecmp(name, "connection")) r->last = !strcasecmp(value, "close");
     else if (!strcasecmp(name, "expect")) {
         struct iovec go = {(void *)"HTTP/1.1 100 Continue\r\n\r\n", 25};
-        send_all(r->fd, &go, 1);
+        send_all(r, &go, 1);
     }
 }
 /* The head of the next request; 0 at the end of the connection. */
@@ -417,7 +440,7 @@ static int read_request(struct request *r) {
         r->buffer[r->got] = 0;
         if ((end = strstr(r->buffer, "\r\n\r\n"))) break;
         if (r->got >= HEAD_BYTES) return 0;
-        ssize_t received = recv(r->fd, r->buffer + r->got, (size_t)(HEAD_BYTES - r->got), 0);
+        ssize_t received = receive(r, r->buffer + r->got, (size_t)(HEAD_BYTES - r->got), 0);
         if (received <= 0) return 0;
         r->got += (int)received;
     }
@@ -445,7 +468,14 @@ static void *serve(void *argument) {
     r->buffer = malloc(HEAD_BYTES + 1);
     int on = 1;
     setsockopt(r->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    while (read_request(r)) {
+#ifdef TLS
+    r->tls = SSL_new(context);
+    SSL_set_fd(r->tls, r->fd);
+    int greeted = SSL_accept(r->tls) == 1;
+#else
+    int greeted = 1;
+#endif
+    while (greeted && read_request(r)) {
         if (!strcmp(dialect, "gcs")) gcs(r);
         else if (!strcmp(dialect, "azure")) azure(r);
         else {
@@ -455,13 +485,24 @@ static void *serve(void *argument) {
         }
         if (r->last) break;
     }
+#ifdef TLS
+    SSL_free(r->tls);
+#endif
     close(r->fd);
     free(r->buffer);
     free(r);
     return NULL;
 }
 int main(int count, char **arguments) {
+#ifdef TLS
+    if (count != 8) return 2;
+    context = SSL_CTX_new(TLS_server_method());
+    if (SSL_CTX_use_certificate_chain_file(context, arguments[7]) != 1 ||
+        SSL_CTX_use_PrivateKey_file(context, arguments[7], SSL_FILETYPE_PEM) != 1) return 2;
+    signal(SIGPIPE, SIG_IGN);
+#else
     if (count != 7) return 2;
+#endif
     dialect = arguments[1];
     port = atoi(arguments[2]);
     object_count = atol(arguments[3]);

@@ -7,9 +7,16 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from awscrt import checksums
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from deployments.local.ports import free_ports
 from deployments.local.processes import HOST, Process, port_ready
@@ -51,26 +58,72 @@ class Content:
         return base64.b64encode(value.to_bytes(4, "big")).decode()
 
 
-def compiled(build: Path) -> Path:
-    """The program, made anew when its source is newer."""
-    program = build / "mover-stub"
-    if not program.exists() or program.stat().st_mtime < SOURCE.stat().st_mtime:
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The compiled stub.
+
+    Args:
+        path: The executable.
+        certificate: What it presents, with its key, when it speaks TLS; it is its own authority. None for plain HTTP.
+    """
+
+    path: Path
+    certificate: Path | None
+
+    @property
+    def scheme(self) -> str:
+        """Of its URLs."""
+        return "http" if self.certificate is None else "https"
+
+
+def compiled(build: Path, *, tls: bool) -> Program:
+    """The program, made anew when its source is newer; for TLS OpenSSL's headers are needed."""
+    path = build / ("mover-stub-tls" if tls else "mover-stub")
+    if not path.exists() or path.stat().st_mtime < SOURCE.stat().st_mtime:
         build.mkdir(exist_ok=True)
-        subprocess.run(["cc", "-O2", "-pthread", "-o", program, SOURCE], check=True)  # noqa: S607
-    return program
+        extra = ["-DTLS", "-lssl", "-lcrypto"] if tls else []
+        subprocess.run(["cc", "-O2", "-pthread", "-o", path, SOURCE, *extra], check=True)  # noqa: S607
+    return Program(path, _certificate(build) if tls else None)
+
+
+def _certificate(build: Path) -> Path:
+    """A certificate for this machine alone, signed by itself, with its key in the same file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mover benchmark")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=7))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = build / "mover-stub.pem"
+    path.touch(mode=0o600)
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + made.public_bytes(Encoding.PEM)
+    )
+    return path
 
 
 @contextmanager
-def stub(program: Path, dialect: str, content: Content, log: Path) -> Iterator[CloudConfig]:
+def stub(program: Program, dialect: str, content: Content, log: Path) -> Iterator[CloudConfig]:
     """A running stub, as the cloud that it stands for."""
     (port,) = free_ports(1)
     probe = base64.b64encode(checksums.crc64nvme(b"?").to_bytes(8, "little")).decode()
     arguments = [dialect, str(port), str(content.count), str(content.size_bytes), content.crc32c(), probe]
-    process = Process(f"stub-{dialect}", [str(program), *arguments], ready=port_ready(port), log=log, port=port)
+    if program.certificate is not None:
+        arguments.append(str(program.certificate))
+    process = Process(f"stub-{dialect}", [str(program.path), *arguments], ready=port_ready(port), log=log, port=port)
     process.start()
     try:
         process.wait_ready()
-        yield cloud(dialect, f"http://{HOST}:{port}")
+        yield cloud(dialect, f"{program.scheme}://{HOST}:{port}")
     finally:
         process.stop()
 

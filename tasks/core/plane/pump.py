@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tasks.core.attributes import Description
     from tasks.core.ports import Direct, Proof, Store
 
-FAR_S = 0.005
+FAR_S = 0.02
 """Stores that are further away than this, in seconds of a round trip, get more memory: more must be under way."""
 FAR_TIMES = 6
 
