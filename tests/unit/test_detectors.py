@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import polars as pl
 import pytest
 
+from tasks.core.detectors import checks
 from tasks.core.detectors.candidates import Candidates
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.columns import ColumnState, judge
@@ -71,6 +74,25 @@ VALID = [
     ("IT_FISCAL_CODE", "RSSMRA85T10A562S"),
     ("PL_PESEL", "44051401359"),
     ("BR_CPF", "529.982.247-25"),
+    ("IBAN_CODE", "paid to DE89 3704 0044 0532 0130 00 and then was late again"),
+    ("BR_CNPJ", "11.222.333/0001-81"),
+    ("DE_TAX_ID", "36 574 261 809"),
+    ("DE_TAX_ID", "36574261809"),
+    ("FR_NIR", "2 95 10 99 126 111 93"),
+    ("NL_BSN", "111222333"),
+    ("BE_NATIONAL_NUMBER", "85.07.30-033.28"),
+    ("PT_NIF", "501964843"),
+    ("SE_PERSONNUMMER", "880320-0016"),
+    ("DK_CPR", "211062-5629"),
+    ("AT_SVNR", "1237 010180"),
+    ("CH_AHV", "756.9217.0769.85"),
+    ("FI_HETU", "131052-308T"),
+    ("IE_PPSN", "6433435F"),
+    ("IE_PPSN", "6433435OA"),
+    ("API_TOKEN", "use glpat-" + "a1B2c3" * 4),
+    ("API_TOKEN", "sk_live_" + "a1B2c3" * 4),
+    ("CREDENTIAL", 'password = "hunter2!x"'),
+    ("CREDENTIAL", "api_key: 9f8e7d6c5b4a"),
     ("AWS_ACCESS_KEY", "key AKIAIOSFODNN7EXAMPLE end"),
     ("GITHUB_TOKEN", "ghp_" + "a1B2" * 9),
     ("GOOGLE_API_KEY", "AIza" + "Sy0_-" * 7),
@@ -113,6 +135,20 @@ INVALID = [
     ("PL_PESEL", "44051401358"),
     ("BR_CPF", "529.982.247-26"),
     ("BR_CPF", "111.111.111-11"),
+    ("IBAN_CODE", "paid to DE89 3704 0044 0532 0130 01 and then was late again"),
+    ("BR_CNPJ", "11.222.333/0001-82"),
+    ("DE_TAX_ID", "36 574 261 808"),
+    ("FR_NIR", "2 95 10 99 126 111 94"),
+    ("NL_BSN", "111222334"),
+    ("BE_NATIONAL_NUMBER", "85.07.30-033.29"),
+    ("PT_NIF", "501964842"),
+    ("SE_PERSONNUMMER", "880320-0018"),
+    ("DK_CPR", "321062-5629"),
+    ("AT_SVNR", "2237 010180"),
+    ("CH_AHV", "756.9217.0769.84"),
+    ("FI_HETU", "131052-308U"),
+    ("IE_PPSN", "6433435E"),
+    ("CREDENTIAL", "the secret: nobody knows"),
     ("PHONE_NUMBER", "+999 1234 5678"),
     ("PHONE_NUMBER", "115-555-2671"),
     ("PHONE_NUMBER", "2013-01-01 10:00:00"),
@@ -139,7 +175,16 @@ def test_an_example_with_a_wrong_check_digit_or_shape_is_not_found(entity: str, 
 
 
 def test_every_entity_of_the_vocabulary_can_be_found() -> None:
-    by_header = {"PERSON", "LOCATION", "DATE_OF_BIRTH", "UNREADABLE"}
+    by_header = {
+        "PERSON",
+        "LOCATION",
+        "DATE_OF_BIRTH",
+        "UNREADABLE",
+        "BIC",
+        "PASSPORT",
+        "DRIVER_LICENSE",
+        "ORGANIZATION",
+    }
     assert {entity for entity, _ in VALID} | by_header == set(ENTITIES)
 
 
@@ -154,6 +199,27 @@ def test_every_entity_of_the_vocabulary_can_be_found() -> None:
 )
 def test_ids_fractions_and_our_own_tokens_are_nobody_s(text: str) -> None:
     assert entities_in(text) == set()
+
+
+ORACLES = {
+    "nl_bsn": ("nl.bsn", 9), "pt_nif": ("pt.nif", 9), "de_tax_id": ("de.idnr", 11), "at_svnr": ("at.vnr", 10),
+    "br_cnpj": ("br.cnpj", 14), "br_cpf": ("br.cpf", 11), "pl_pesel": ("pl.pesel", 11), "au_abn": ("au.abn", 11),
+    "au_tfn": ("au.tfn", 9), "uk_nhs": ("gb.nhs", 10), "aadhaar": ("in_.aadhaar", 12),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_checks_agree_with_python_stdnum(name: str) -> None:
+    module, width = ORACLES[name]
+    oracle = importlib.import_module(f"stdnum.{module}")
+    rows = np.random.default_rng(5).integers(0, 10, (20_000, width)).astype(np.uint8)
+    valid = getattr(checks, name)(rows)
+    texts = ["".join(map(str, row)) for row in rows]
+    assert valid.sum() > 3
+    agreed = np.array([oracle.is_valid(text) for text in texts])
+    # Where one asks for more, such as a birth date that can be, it must be a part of the other.
+    assert not ((valid & ~agreed).any() and (agreed & ~valid).any())
+    assert (valid & agreed).sum() >= 0.25 * (valid | agreed).sum()
 
 
 def test_a_number_may_be_several_things_at_once() -> None:
@@ -237,6 +303,10 @@ def test_prefixed_order_numbers_are_no_phones() -> None:
         ("tanggal_lahir", ["03/02/1980", "31-12-1991"], "DATE_OF_BIRTH"),
         ("dob", [19800203, 19911231], "DATE_OF_BIRTH"),
         ("latitude", [-6.200001, 3.595196], "COORDINATES"),
+        ("swift_code", ["DEUTDEFF", "CHASUS33XXX"], "BIC"),
+        ("passport_no", ["C01X00T47", "X1234567"], "PASSPORT"),
+        ("driving_licence", ["MORGA657054SM9IJ", "D1234567"], "DRIVER_LICENSE"),
+        ("employer", ["Acme Ltd", "Nusantara Abadi"], "ORGANIZATION"),
     ],
 )
 def test_a_header_speaks_when_the_values_look_the_part(name: str, values: list[object], entity: str) -> None:

@@ -36,6 +36,8 @@ CODE_COUNTS: dict[str, tuple[tuple[int, int], ...]] = {
     "UK_NINO": ((3, 6),),
     "IT_FISCAL_CODE": ((9, 7),),
     "ES_NIF": ((1, 8), (2, 7)),
+    "FI_HETU": ((1, 9), (2, 9), (1, 10)),
+    "IE_PPSN": ((1, 7), (2, 7)),
 }
 LEAST_IBAN = 15
 """How many letters and digits an IBAN has at least."""

@@ -183,6 +183,78 @@ def br_cpf(digits: Digits) -> Mask:
     return (first == digits[:, 9]) & (second == digits[:, 10]) & ~same
 
 
+def br_cnpj(digits: Digits) -> Mask:
+    """Fourteen digits of a Brazilian CNPJ: two check digits, modulus 11, not all the same digit."""
+    first = weighted(digits, (5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2)) * 10 % 11 % 10
+    second = weighted(digits, (6, 5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2)) * 10 % 11 % 10
+    same = (digits == digits[:, :1]).all(axis=1)
+    return (first == digits[:, 12]) & (second == digits[:, 13]) & ~same
+
+
+def de_tax_id(digits: Digits) -> Mask:
+    """Eleven digits of a German tax id: one digit comes two or three times in the first ten; ISO 7064 mod 11, 10."""
+    times = (digits[:, :10, None] == np.arange(10, dtype=np.uint8)).sum(axis=1)
+    repeated = ((times > 1).sum(axis=1) == 1) & (times.max(axis=1) <= 3)
+    product = np.full(len(digits), 10, np.int64)
+    for at in range(10):
+        total = (digits[:, at] + product) % 10
+        product = np.where(total == 0, 10, total) * 2 % 11
+    return (digits[:, 0] > 0) & repeated & ((11 - product) % 10 == digits[:, 10])
+
+
+def fr_nir(digits: Digits) -> Mask:
+    """Fifteen digits of a French NIR (Corsica's letters aside): sex, month, and 97 minus the rest modulo 97."""
+    month = number(digits, 3, 5)
+    known = ((month >= 1) & (month <= 12)) | (month >= 20)
+    sex = (digits[:, 0] == 1) | (digits[:, 0] == 2)
+    return sex & known & (97 - number(digits, 0, 13) % 97 == number(digits, 13, 15))
+
+
+def nl_bsn(digits: Digits) -> Mask:
+    """Nine digits of a Dutch BSN, the test of eleven."""
+    return (weighted(digits, (9, 8, 7, 6, 5, 4, 3, 2, -1)) % 11 == 0) & (number(digits, 0, 9) > 0)
+
+
+def be_nn(digits: Digits) -> Mask:
+    """Eleven digits of a Belgian national number: a birth date, modulus 97 (born after 2000: with a 2 before)."""
+    month, day = number(digits, 2, 4) % 20, number(digits, 4, 6)
+    head, check = number(digits, 0, 9), 97 - number(digits, 9, 11)
+    right = (head % 97 == check) | ((2 * 10**9 + head) % 97 == check)
+    return (month <= 12) & (day <= 31) & right & (head > 0)
+
+
+def pt_nif(digits: Digits) -> Mask:
+    """Nine digits of a Portuguese NIF, modulus 11."""
+    check = (11 - weighted(digits, (9, 8, 7, 6, 5, 4, 3, 2)) % 11) % 11 % 10
+    return (digits[:, 0] > 0) & (check == digits[:, 8])
+
+
+def se_personnummer(digits: Digits) -> Mask:
+    """Ten digits of a Swedish personal number: a date (the day + 60 for coordination numbers), Luhn."""
+    month, day = number(digits, 2, 4), number(digits, 4, 6)
+    day = np.where(day > 60, day - 60, day)
+    return (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31) & luhn(digits)
+
+
+def dk_cpr(digits: Digits) -> Mask:
+    """Ten digits of a Danish CPR number: a date; its check digit is no longer kept to since 2007."""
+    day, month = number(digits, 0, 2), number(digits, 2, 4)
+    return (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12) & (number(digits, 6, 10) > 0)
+
+
+def at_svnr(digits: Digits) -> Mask:
+    """Ten digits of an Austrian social security number: a date behind the check digit, modulus 11."""
+    day = number(digits, 4, 6)
+    check = weighted(digits, (3, 7, 9, 0, 5, 8, 4, 2, 1, 6)) % 11
+    return (digits[:, 0] > 0) & (day >= 1) & (day <= 31) & (check == digits[:, 3])
+
+
+def ch_ahv(digits: Digits) -> Mask:
+    """Thirteen digits of a Swiss AHV number: 756, and the check digit of EAN-13."""
+    check = (10 - weighted(digits, (1, 3, 1, 3, 1, 3, 1, 3, 1, 3, 1, 3)) % 10) % 10
+    return (number(digits, 0, 3) == 756) & (check == digits[:, 12])
+
+
 # Country calling codes by their length (ITU-T E.164, list of assigned codes).
 CALLING_1 = (1, 7)
 CALLING_2 = (

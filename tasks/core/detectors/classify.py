@@ -31,7 +31,7 @@ from tasks.core.detectors.candidates import (
 )
 from tasks.core.detectors.numbers import digit_strings, phrases
 
-_SECRET_BEGINS = np.frombuffer(b"-ASegx", np.uint8)
+_SECRET_BEGINS = np.frombuffer(b"-AaPpSseghdnrx", np.uint8)
 
 
 def classify(found: Candidates) -> Iterator[Hits]:
@@ -95,11 +95,28 @@ def _codes(found: Candidates) -> Iterator[Hits]:
         shaped = compact.str.contains(pattern)
         which = which[shaped.to_numpy()]
         if len(which):
-            valid = _by_width(compact.filter(shaped), codes.CHECKS[entity])
+            fitting = compact.filter(shaped)
+            valid = _by_width(fitting, codes.CHECKS[entity])
+            if entity == "IBAN_CODE" and not valid.all():
+                valid |= _without_words(found.text.gather(which), fitting)
             yield Hits(entity, Evidence.SHAPED, found, which, valid)
             rest[which[valid]] = False
     coded = rest & (digits >= 9) & (digits <= 19) & (letters <= 12) & (found.first_byte > ord("9"))
     yield from digit_strings(found, coded, Evidence.CODED)
+
+
+def _without_words(texts: pl.Series, compact: pl.Series) -> Mask:
+    """Whether IBANs are right once the words behind them are left out, which the pattern may have taken along."""
+    valid = np.zeros(len(texts), bool)
+    for _ in range(7):
+        texts = texts.str.replace(r" [A-Za-z0-9]{1,4}$", "")
+        shorter = texts.str.replace_all("[ -]", "").str.to_uppercase()
+        changed = np.flatnonzero(((shorter != compact) & (shorter.str.len_bytes() >= LEAST_IBAN)).to_numpy())
+        compact = shorter
+        if not len(changed):
+            break
+        valid[changed] |= _by_width(shorter.gather(changed), codes.iban)
+    return valid
 
 
 def _by_width(texts: pl.Series, check: Callable[[codes.Codes], Mask]) -> Mask:

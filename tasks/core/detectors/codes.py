@@ -105,6 +105,25 @@ def uk_nino(codes: Codes) -> Mask:
     return allowed & ~np.isin(pair, unused)
 
 
+def fi_hetu(codes: Codes) -> Mask:
+    """The check character of a Finnish HETU, modulus 31; six digits, a century's mark or none, three digits, check."""
+    value = np.zeros(len(codes), np.int64)
+    for at in (*range(6), *range(codes.shape[1] - 4, codes.shape[1] - 1)):
+        value = value * 10 + codes[:, at].astype(np.int64) - 48
+    day, month = _values(codes, 0, 2) @ np.array([10, 1]), _values(codes, 2, 4) @ np.array([10, 1])
+    dated = (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12)
+    return dated & (_letters("0123456789ABCDEFHJKLMNPRSTUVWXY")[value % 31] == codes[:, -1])
+
+
+def ie_ppsn(codes: Codes) -> Mask:
+    """The check letter of an Irish PPSN, modulus 23; a second letter counts nine times."""
+    total = _values(codes, 0, 7) @ np.arange(8, 1, -1)
+    if codes.shape[1] == 9:
+        second = codes[:, 8].astype(np.int64) - 64
+        total = total + 9 * np.where(second == 23, 0, second)
+    return _letters("WABCDEFGHIJKLMNOPQRSTUV")[total % 23] == codes[:, 7]
+
+
 CHECKS = {
     "IBAN_CODE": iban,
     "SG_NRIC_FIN": sg_nric_fin,
@@ -112,5 +131,7 @@ CHECKS = {
     "IT_FISCAL_CODE": it_fiscal_code,
     "IN_PAN": in_pan,
     "UK_NINO": uk_nino,
+    "FI_HETU": fi_hetu,
+    "IE_PPSN": ie_ppsn,
 }
 """The check of each kind of `patterns.CODE_KINDS`."""

@@ -25,7 +25,7 @@ from tasks.core.detectors.sketch import Sketch, smallest
 from tasks.core.detectors.words import LANGUAGES, context_pattern, headers_of, speaks_against, speaks_for
 from tasks.core.findings import ColumnKind, Finding, Number
 
-NAME, GIVEN, ADDRESS, DATE, COORDINATE, FULL_NAME = 1, 2, 4, 8, 16, 32
+NAME, GIVEN, ADDRESS, DATE, COORDINATE, FULL_NAME, BANK, DOCUMENT = 1, 2, 4, 8, 16, 32, 64, 128
 LEAST_CONFIDENCE = 0.2
 """Weaker findings are not listed."""
 
@@ -212,6 +212,8 @@ _ADDRESS = r"\pL.*[ ,].*[0-9]|[0-9].* .*\pL|\pL+.*,.*\pL"
 _DATE = (
     r"^(?:(?:18|19|20)[0-9]{2}[-/.]?[0-9]{2}[-/.]?[0-9]{2}(?:$|[T ])|[0-9]{1,2}[-/.][0-9]{1,2}[-/.](?:19|20)[0-9]{2}$)"
 )
+_BANK = r"^[A-Z]{6}[A-Z0-9]{2}(?:[A-Z0-9]{3})?$"
+_DOCUMENT = r"^[A-Za-z]{0,5}[ -]?[0-9][0-9A-Za-z -]{4,17}$"
 _COORDINATE = r"^-?[0-9]{1,3}\.[0-9]{3,}$"
 
 
@@ -226,6 +228,7 @@ def text_marks(cells: pl.Series) -> npt.NDArray[np.uint8]:
     """What short texts look like that has no check digit: names, addresses, dates, coordinates."""
     cell = pl.col("cell")
     patterns = {"name": _NAME, "none": _NO_NAME, "full": _FULL_NAME, "address": _ADDRESS, "date": _DATE}
+    patterns |= {"bank": _BANK, "document": _DOCUMENT}
     looks = cells.alias("cell").to_frame().select(
         *(cell.str.contains(pattern).alias(name) for name, pattern in patterns.items()),
         cell.str.contains(_COORDINATE).alias("coordinate"),
@@ -237,7 +240,7 @@ def text_marks(cells: pl.Series) -> npt.NDArray[np.uint8]:
     marks: npt.NDArray[np.uint8] = np.zeros(len(cells), np.uint8)
     for mask, bit in (
         (name, NAME), (given, GIVEN), (looks["full"], FULL_NAME), (looks["address"], ADDRESS), (looks["date"], DATE),
-        (looks["coordinate"], COORDINATE),
+        (looks["coordinate"], COORDINATE), (looks["bank"], BANK), (looks["document"], DOCUMENT),
     ):  # fmt: skip
         marks |= mask.to_numpy().astype(np.uint8) * np.uint8(bit)
     return marks
@@ -249,7 +252,12 @@ def number_marks(values: pl.Series) -> npt.NDArray[np.uint8]:
     fine = (np.abs(numbers) <= 180) & (np.abs(numbers * 100 - np.round(numbers * 100)) > 1e-6)
     year, month, day = numbers // 10000, numbers // 100 % 100, numbers % 100
     date = (year >= 1880) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
-    return fine.astype(np.uint8) * np.uint8(COORDINATE) | date.astype(np.uint8) * np.uint8(DATE)
+    document = (numbers >= 1e5) & (numbers == np.floor(numbers))
+    return (
+        document.astype(np.uint8) * np.uint8(DOCUMENT)
+        | fine.astype(np.uint8) * np.uint8(COORDINATE)
+        | date.astype(np.uint8) * np.uint8(DATE)
+    )
 
 
 def likelihood_ratio(candidates: int, valid: float, chance: float) -> float:
@@ -369,6 +377,10 @@ def _by_header(state: ColumnState, path: str, rows: int, found: set[str]) -> Ite
         ("LOCATION", ADDRESS, 0.3, "addresses"),
         ("DATE_OF_BIRTH", DATE, 0.5, "dates to the day"),
         ("COORDINATES", COORDINATE, 0.5, "coordinates to a kilometre or less"),
+        ("BIC", BANK, 0.5, "codes of banks"),
+        ("PASSPORT", DOCUMENT, 0.5, "numbers of documents"),
+        ("DRIVER_LICENSE", DOCUMENT, 0.5, "numbers of documents"),
+        ("ORGANIZATION", NAME, 0.5, "names"),
     ):
         header, share = speaks_for(entity, state.name, state.languages), cells.share(mark)
         if header and share >= least and entity not in found:

@@ -374,6 +374,57 @@ static int check_br_cpf(const u8 *d, int w) {
     static const int by[] = {11, 10, 9, 8, 7, 6, 5, 4, 3, 2};
     return !all_same(d, 0, w) && weighted(d, by + 1, 9) * 10 % 11 % 10 == d[9] && weighted(d, by, 10) * 10 % 11 % 10 == d[10];
 }
+static int check_br_cnpj(const u8 *d, int w) {
+    static const int by[] = {6, 5, 4, 3, 2, 9, 8, 7, 6, 5, 4, 3, 2};
+    return !all_same(d, 0, w) && weighted(d, by + 1, 12) * 10 % 11 % 10 == d[12] && weighted(d, by, 13) * 10 % 11 % 10 == d[13];
+}
+static int check_de_tax_id(const u8 *d, int w) {
+    int times[10] = {0}, more = 0, product = 10;
+    (void)w;
+    for (int k = 0; k < 10; k++) {
+        int total = (d[k] + product) % 10;
+        product = (total ? total : 10) * 2 % 11;
+        times[d[k]]++;
+    }
+    for (int k = 0; k < 10; k++) more += times[k] > 3 ? 9 : times[k] > 1;
+    return d[0] > 0 && more == 1 && (11 - product) % 10 == d[10];
+}
+static int check_fr_nir(const u8 *d, int w) {
+    i64 month = number(d, 3, 5);
+    (void)w;
+    return (d[0] == 1 || d[0] == 2) && ((month >= 1 && month <= 12) || month >= 20) && 97 - number(d, 0, 13) % 97 == number(d, 13, 15);
+}
+static int check_nl_bsn(const u8 *d, int w) {
+    static const int by[] = {9, 8, 7, 6, 5, 4, 3, 2, -1};
+    return (void)w, weighted(d, by, 9) % 11 == 0 && number(d, 0, 9) > 0;
+}
+static int check_be_nn(const u8 *d, int w) {
+    i64 head = number(d, 0, 9), check = 97 - number(d, 9, 11);
+    (void)w;
+    return number(d, 2, 4) % 20 <= 12 && number(d, 4, 6) <= 31 && head && (head % 97 == check || (2000000000 + head) % 97 == check);
+}
+static int check_pt_nif(const u8 *d, int w) {
+    static const int by[] = {9, 8, 7, 6, 5, 4, 3, 2};
+    return (void)w, d[0] && (11 - weighted(d, by, 8) % 11) % 11 % 10 == d[8];
+}
+static int check_se_personnummer(const u8 *d, int w) {
+    i64 month = number(d, 2, 4), day = number(d, 4, 6);
+    if (day > 60) day -= 60;
+    return month >= 1 && month <= 12 && day >= 1 && day <= 31 && check_luhn(d, w);
+}
+static int check_dk_cpr(const u8 *d, int w) {
+    i64 day = number(d, 0, 2), month = number(d, 2, 4);
+    return (void)w, day >= 1 && day <= 31 && month >= 1 && month <= 12 && number(d, 6, 10) > 0;
+}
+static int check_at_svnr(const u8 *d, int w) {
+    static const int by[] = {3, 7, 9, 0, 5, 8, 4, 2, 1, 6};
+    i64 day = number(d, 4, 6);
+    return (void)w, d[0] > 0 && day >= 1 && day <= 31 && weighted(d, by, 10) % 11 == d[3];
+}
+static int check_ch_ahv(const u8 *d, int w) {
+    static const int by[] = {1, 3, 1, 3, 1, 3, 1, 3, 1, 3, 1, 3};
+    return (void)w, number(d, 0, 3) == 756 && (10 - weighted(d, by, 12) % 10) % 10 == d[12];
+}
 static int check_international_phone(const u8 *d, int w) {
     if (w < 8 || w > 15 || all_same(d, 1, w)) return 0;
     return ((d[0] == 1 || d[0] == 7) && w == 11) || CALLING_2[number(d, 0, 2)] || CALLING_3[number(d, 0, 3)];
@@ -549,7 +600,8 @@ static int codes(Found *f, Cell t, const u8 *d, Counts k) {
             else code[w++] = byte >= 'a' ? byte - 32 : byte;
         }
         fitting = fitting && w >= 12 && code[0] > '9' && code[1] > '9' && code[2] <= '9' && code[3] <= '9';
-        if (fitting) hit(f, IBAN_CODE, SHAPED, valid = iban_check(code, w));
+        if (fitting && !(valid = iban_check(code, w)) && k.spaces) return 0; /* a word may have been taken along */
+        if (fitting) hit(f, IBAN_CODE, SHAPED, valid);
     }
     if (!valid && k.digits >= 9 && k.digits <= 19 && k.letters <= 12 && t.s[0] > '9') digit_strings(f, d, (int)k.digits, CODED);
     return 1;

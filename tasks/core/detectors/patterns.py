@@ -18,6 +18,9 @@ _SECRETS = (
     rf"{_B}github_pat_[A-Za-z0-9_]{{22,}}",
     rf"{_B}xox[abeoprs]-[A-Za-z0-9-]{{10,}}",
     rf"{_B}AIza[A-Za-z0-9_-]{{35}}",
+    rf"{_B}(?:[sr]k_live_|sk-|glpat-|npm_|hf_|pypi-|dckr_pat_)[A-Za-z0-9_-]{{20,}}",
+    r"""(?:[Pp]assword|PASSWORD|[Pp]asswd|[Ss]ecret|SECRET|[Aa]pi[_-]?[Kk]ey|API_KEY)"""
+    r"""["']?[ \t]*[:=][ \t]*["']?[^\s"',;]{3,}[0-9!@#$%^*+=-][^\s"',;]{2,}""",
 )
 
 # Anchored and unbounded: a bounded run that may begin anywhere makes the automaton explode on random letters.
@@ -44,6 +47,8 @@ _CODES = (
     rf"{_B}[A-Za-z]{{2}} ?[0-9]{{2}} ?[0-9]{{2}} ?[0-9]{{2}} ?[A-Da-d]{_B}",
     rf"{_B}[A-Za-z]{{6}}[0-9]{{2}}[A-Za-z][0-9]{{2}}[A-Za-z][0-9]{{3}}[A-Za-z]{_B}",
     rf"{_B}[0-9]{{8}}-?[A-Za-z]{_B}",
+    rf"{_B}[0-9]{{6}}(?:-[0-9]{{3}}[A-Ya-y]|[A-Fa-f][0-9]{{3}}[0-9A-Ya-y]){_B}",
+    rf"{_B}[0-9]{{7}}[A-Wa-w][A-IWa-iw]?{_B}",
     rf"{_B}[XYZxyz]-?[0-9]{{7}}-?[A-Za-z]{_B}",
     rf"{_B}0x[0-9A-Fa-f]{{40}}{_B}",
     rf"{_B}bc1[02-9ac-hj-np-z]{{25,60}}{_B}",
@@ -67,16 +72,22 @@ RARE_FORMS = (
     "LLLLLL99L99L999L",
     "99999999-?L",
     "L-?9999999-?L",
+    "999999-999L",
+    "999999L999A",
+    "9999999L",
+    "9999999LL",
 )
 """Codes of `_CODES` other than IBANs and crypto addresses: L a letter, 9 a digit, `?` after what may be missing."""
 
 HINTS = (
     "://", "www.", "-----BEGIN", "Key=", "Signature=", "eyJ", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
     "github_pat_", "xox", "AIza",
+    "k_live_", "sk-", "glpat-", "npm_", "hf_", "pypi-", "dckr_pat_", "assword", "ASSWORD", "asswd", "ecret", "SECRET",
+    "pi_key", "pi-key", "pikey", "piKey", "pi_Key", "pi-Key", "API_KEY",
 )  # fmt: skip
 """Texts of which one stands in every web address and secret."""
 
-LEAST_DIGITS = 4
+LEAST_DIGITS = 2
 """Cells with fewer digits and no @, colon or four dashes hold nothing but what `HINTS` tell of."""
 
 ALL = "|".join(f"(?:{part})" for part in (*_SECRETS, _URL, _EMAIL, *_NETWORK, *_DATE, *_CODES, *_NUMBERS))
@@ -105,6 +116,8 @@ SECRET_KINDS = {
     "GITHUB_TOKEN": r"^(?:gh[pousr]_|github_pat_)",
     "SLACK_TOKEN": r"^xox[abeoprs]-",
     "GOOGLE_API_KEY": r"^AIza[A-Za-z0-9_-]{35}$",
+    "API_TOKEN": r"^(?:[sr]k_live_|sk-|glpat-|npm_|hf_|pypi-|dckr_pat_)[A-Za-z0-9_-]{20,}$",
+    "CREDENTIAL": r"^(?:[Pp]assword|PASSWORD|[Pp]asswd|[Ss]ecret|SECRET|[Aa]pi[_-]?[Kk]ey|API_KEY)[\"']?[ \t]*[:=]",
 }
 """How a secret's candidate is told from the others: its beginning is its mark, so no further check is needed."""
 
@@ -117,6 +130,8 @@ CODE_KINDS = {
     "IN_PAN": r"^[A-Z]{5}[0-9]{4}[A-Z]$",
     "UK_NINO": r"^[A-Z]{2}[0-9]{6}[A-D]$",
     "IT_FISCAL_CODE": r"^[A-Z]{6}[0-9]{2}[ABCDEHLMPRST][0-7][0-9][A-Z][0-9]{3}[A-Z]$",
+    "FI_HETU": r"^[0-9]{6}[A-F]?[0-9]{3}[0-9A-Y]$",
+    "IE_PPSN": r"^[0-9]{7}[A-W][A-IW]?$",
     "ES_NIF": r"^(?:[0-9]{8}|[XYZ][0-9]{7})[A-Z]$",
 }
 """Codes of letters and digits, after spaces and dashes are taken out and letters made capitals."""

@@ -13,7 +13,18 @@ import polars as pl
 
 from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.candidates import Evidence
-from tasks.core.detectors.columns import ADDRESS, DATE, NAME, ColumnState, confidences, judge, text_marks, with_context
+from tasks.core.detectors.columns import (
+    ADDRESS,
+    BANK,
+    DATE,
+    DOCUMENT,
+    NAME,
+    ColumnState,
+    confidences,
+    judge,
+    text_marks,
+    with_context,
+)
 from tasks.core.detectors.readers import read
 from tasks.core.detectors.scan import read_tables, require_languages, safe_path
 from tasks.core.detectors.search import hits_in
@@ -24,7 +35,15 @@ from tasks.core.manifest import Manifest
 if TYPE_CHECKING:
     from tasks.core.ports import Store
 
-_LOOKS = {"PERSON": NAME, "LOCATION": ADDRESS, "DATE_OF_BIRTH": DATE}
+_LOOKS = {
+    "PERSON": NAME,
+    "ORGANIZATION": NAME,
+    "LOCATION": ADDRESS,
+    "DATE_OF_BIRTH": DATE,
+    "BIC": BANK,
+    "PASSPORT": DOCUMENT,
+    "DRIVER_LICENSE": DOCUMENT,
+}
 
 
 def spans(
