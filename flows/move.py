@@ -1,6 +1,7 @@
 """Move a dataset between clouds: plan it, let the gate judge what will leave, copy, verify, receipt."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -11,15 +12,17 @@ from flows.forms import Compare, Dataset
 from tasks.conversion import convert_outgoing
 from tasks.core.conversion import Conversion
 from tasks.core.dataset import DatasetURI
+from tasks.core.errors import LintasError
 from tasks.core.estimates import Estimate
 from tasks.core.findings import Finding
+from tasks.core.plane.limits import Limits
 from tasks.core.planning import DeleteLimit, TransferPlan, require_apart
 from tasks.core.privacy import Cleared, Refused
 from tasks.core.selection import Selection
 from tasks.core.transfer import Receipt
 from tasks.privacy import Clearance, Outgoing, judge, keep_clearance, recall_clearance, scan_dataset, treat
 from tasks.registry import installation
-from tasks.storage import MoveOptions, copy_cleared, manifest_of, plan_move
+from tasks.storage import MoveOptions, copy_cleared, copy_to_all, manifest_of, plan_move
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,51 @@ def move(
     options = options_of(delete, delete_limit, include, exclude, compare)
     ready = prepare(source, destination, policy, options, conversion)
     receipt = copy_cleared(ready.plan, ready.verdict, limit_mb_per_s=limit_mb_per_s)
+    return _moved(ready, receipt, policy, conversion, started)
+
+
+def move_to_all(
+    source: str,
+    destinations: Sequence[str],
+    policy: str,
+    options: MoveOptions,
+    conversion: Conversion,
+    limit_mb_per_s: float = 0,
+) -> list[Moved | LintasError]:
+    """Move a dataset to several destinations: each has its own verdict, lease and receipt, and fails alone.
+
+    Destinations that the same bytes leave for are fed from one read of the source. What a service copies by itself
+    is not read here at all, and goes one after the other; so does everything when a limit is set, which a shared read
+    does not keep.
+
+    Returns:
+        What became of each destination, in their order.
+    """
+    started = time.monotonic()
+    outcomes: dict[int, Moved | LintasError] = {}
+    shared: dict[tuple[str, str], list[tuple[int, Prepared]]] = {}
+    shares = len(destinations) > 1 and not limit_mb_per_s and installation().limits == Limits()
+    for at, destination in enumerate(destinations):
+        try:
+            ready = prepare(source, destination, policy, options, conversion)
+            if shares and ready.plan.route in ("direct", "stream"):
+                key = (str(ready.plan.source), ready.plan.manifest.digest)
+                shared.setdefault(key, []).append((at, ready))
+            else:
+                receipt = copy_cleared(ready.plan, ready.verdict, limit_mb_per_s=limit_mb_per_s)
+                outcomes[at] = _moved(ready, receipt, policy, conversion, started)
+        except LintasError as error:
+            outcomes[at] = error
+    for group in shared.values():
+        received = copy_to_all([(ready.plan, ready.verdict) for _, ready in group])
+        for (at, ready), receipt in zip(group, received, strict=True):
+            outcomes[at] = (
+                receipt if isinstance(receipt, LintasError) else _moved(ready, receipt, policy, conversion, started)
+            )
+    return [outcomes[at] for at in range(len(destinations))]
+
+
+def _moved(ready: Prepared, receipt: Receipt, policy: str, conversion: Conversion, started: float) -> Moved:
     return Moved(
         source=ready.source,
         source_digest=ready.outgoing.source_digest,

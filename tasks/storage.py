@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -14,8 +15,9 @@ from typing import Any
 
 from tasks.artifacts import show_table
 from tasks.core.dataset import DatasetURI
-from tasks.core.errors import NotFound
+from tasks.core.errors import LintasError, NotFound
 from tasks.core.estimates import Estimate, estimate
+from tasks.core.fanout import Recipient, carry_to_all, recipient_of
 from tasks.core.fetching import fetch
 from tasks.core.lease import Lease, leased
 from tasks.core.listing import read_manifest
@@ -27,7 +29,7 @@ from tasks.core.plane.routes import plane_for, route_between
 from tasks.core.planning import DeleteLimit, Shard, TransferPlan, TransferPrices, plan_transfer
 from tasks.core.privacy import Cleared
 from tasks.core.selection import Selection
-from tasks.core.transfer import Copied, Receipt, carry, settle
+from tasks.core.transfer import Arrivals, Copied, Receipt, carry, settle
 from tasks.progress import show_moving
 from tasks.registry import installation
 from tasks.steps import say, step
@@ -141,6 +143,42 @@ def copy_cleared(plan: TransferPlan, verdict: Cleared, *, limit_mb_per_s: float 
     ):
         copied = Copied.joined(copy_shard(plan, shard, verdict, {}, count, limits) for shard in plan.shards())
         return settle_move(plan, copied, verdict, lease, started)
+
+
+def copy_to_all(plans: Sequence[tuple[TransferPlan, Cleared]]) -> list[Receipt | LintasError]:
+    """Carry out plans that read the same bytes, with one read for all; what became of each, in their order.
+
+    The plans have source and manifest in common; each has its own clearance, lease and receipt, and fails alone. See
+    `tasks.core.fanout`.
+    """
+    here = installation()
+    started = time.monotonic()
+    outcomes: dict[int, Receipt | LintasError] = {}
+    under_way: dict[int, tuple[Recipient, Lease, Arrivals]] = {}
+    with ExitStack() as held:
+        objects = sum(plan.objects_to_send for plan, _ in plans)
+        count = held.enter_context(show_moving("copy-to-all", objects, sum(plan.bytes_to_send for plan, _ in plans)))
+        for at, (plan, verdict) in enumerate(plans):
+            store = here.store_of(plan.destination)
+            try:
+                if not len(plan.keep):
+                    store.create_bucket()
+                lease = held.enter_context(leased(store, plan.destination, this_process(), is_dead=is_dead))
+                arrivals = held.enter_context(Arrivals(here.records.journal, store, count))
+                recipient = recipient_of(plan, verdict, here.verdict_key, store, arrivals.add)
+                under_way[at] = recipient, lease, arrivals
+            except LintasError as error:
+                outcomes[at] = error
+        carry_to_all(here.store_of(plans[0][0].source), [recipient for recipient, _, _ in under_way.values()])
+        for at, (recipient, lease, arrivals) in under_way.items():
+            plan, verdict = plans[at]
+            try:
+                if recipient.failure is not None:
+                    raise recipient.failure
+                outcomes[at] = settle_move(plan, Copied.of(arrivals.all), verdict, lease, started)
+            except LintasError as error:
+                outcomes[at] = error
+    return [outcomes[at] for at in range(len(plans))]
 
 
 @step(name="copy", retries=2, run_name="copy {plan.source} -> {plan.destination}, part {shard.number}")

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,18 +35,23 @@ def options(
 
 def report_error(error: LintasError) -> int:
     """Say what happened on standard error, as JSON on standard output when `--json` was asked for; the exit code."""
-    details: tuple[str, ...] = ()
-    if isinstance(error, PolicyViolation):
-        details = error.reasons
-    elif isinstance(error, Stockout):
-        details = error.history
     if "--json" in sys.argv:
-        kind = type(error).__name__
-        print(json.dumps({"error": {"kind": kind, "message": str(error), "details": list(details)}}))
+        print(json.dumps(error_json(error)))
     print(f"lintas: {error}", file=sys.stderr)
-    for line in details:
+    for line in _details(error):
         print(f"  - {line}", file=sys.stderr)
     return error.exit_code
+
+
+def error_json(error: LintasError) -> dict[str, Any]:
+    """An error in the shape that `--json` prints."""
+    return {"error": {"kind": type(error).__name__, "message": str(error), "details": list(_details(error))}}
+
+
+def _details(error: LintasError) -> tuple[str, ...]:
+    if isinstance(error, PolicyViolation):
+        return error.reasons
+    return error.history if isinstance(error, Stockout) else ()
 
 
 def print_json(value: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from deployments.cli.app import AsJson, app, print_json
+from deployments.cli.app import AsJson, app, error_json, print_json
 from tasks.core.errors import IntegrityError, Invalid, PolicyViolation
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ _LISTED = 1000
 Dataset = Annotated[str, typer.Argument(metavar="URI", help="The dataset: cloud://bucket/prefix.")]
 Source = Annotated[str, typer.Argument(metavar="SRC", help="Where the dataset is: cloud://bucket/prefix.")]
 Destination = Annotated[str, typer.Argument(metavar="DST", help="Where it should be: cloud://bucket/prefix.")]
+Destinations = Annotated[
+    list[str], typer.Argument(metavar="DST...", help="Where it should be: cloud://bucket/prefix; one or several.")
+]
 PolicyName = Annotated[str, typer.Option("--policy", help="A policy under policies_dir, or the path of a YAML file.")]
 Compress = Annotated[str, typer.Option("--compress", help="Compress on the way what is not compressed yet: zstd.")]
 ToFormat = Annotated[str, typer.Option("--format", help="What CSV and JSON lines become on the way: parquet.")]
@@ -202,7 +206,7 @@ def plan(
 @app.command()
 def move(
     source: Source,
-    destination: Destination,
+    destinations: Destinations,
     policy: PolicyName = "flights",
     delete: Delete = False,
     delete_limit: DeleteLimit = "10%",
@@ -217,32 +221,38 @@ def move(
     limit_mb_per_s: Limit = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Move a dataset after the gate has cleared it; run again, it moves only what changed."""
-    from flows.move import move as flow
+    """Move a dataset after the gate has cleared it; run again, it moves only what changed.
+
+    Several destinations get it from one read; the exit code is that of the first one that failed.
+    """
+    from flows.move import Moved, move_to_all, options_of
     from tasks.core.conversion import Conversion
 
+    options = options_of(delete, delete_limit, include or [], exclude or [], _compare(compare))
     conversion = Conversion.of(compress, format_name)
-    moved = flow.fn(
-        source,
-        destination,
-        policy,
-        delete,
-        delete_limit,
-        include or [],
-        exclude or [],
-        _compare(compare),
-        conversion.compress,
-        conversion.format,
-        limit_mb_per_s,
-    )
-    if receipt is not None:
-        _write_receipt(receipt, moved.receipt)
+    outcomes = move_to_all(source, destinations, policy, options, conversion, limit_mb_per_s)
+    moved = [outcome for outcome in outcomes if isinstance(outcome, Moved)]
+    failed = [outcome for outcome in outcomes if not isinstance(outcome, Moved)]
+    if receipt is not None and moved:
+        _write_receipts(receipt, [each.receipt for each in moved])
+    if failed and len(outcomes) == 1:
+        raise failed[0]
     if as_json:
-        print_json(moved.as_json())
-        return
-    from deployments.cli import show
+        found = [
+            outcome.as_json() if isinstance(outcome, Moved) else error_json(outcome) | {"destination": destination}
+            for destination, outcome in zip(destinations, outcomes, strict=True)
+        ]
+        print_json(found[0] if len(found) == 1 else {"moves": found})
+    else:
+        from deployments.cli import show
 
-    show.table(f"Moved {source} -> {destination}", ["what", "value"], list(moved.as_json().items()))
+        for each in moved:
+            show.table(f"Moved {source} -> {each.receipt.destination}", ["what", "value"], list(each.as_json().items()))
+    if failed:
+        for destination, outcome in zip(destinations, outcomes, strict=True):
+            if not isinstance(outcome, Moved):
+                print(f"lintas: {destination}: {outcome}", file=sys.stderr)
+        raise typer.Exit(failed[0].exit_code)
 
 
 def _compare(text: str) -> Literal["digest", "listing"]:
@@ -251,12 +261,12 @@ def _compare(text: str) -> Literal["digest", "listing"]:
     raise Invalid(f"'{text}' is no way to compare", "use --compare digest or --compare listing")
 
 
-def _write_receipt(path: Path, receipt: Receipt) -> None:
+def _write_receipts(path: Path, receipts: list[Receipt]) -> None:
     from tasks.storage import receipt_lines
 
     try:
         with path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in receipt_lines(receipt))
+            file.writelines(json.dumps(line) + "\n" for receipt in receipts for line in receipt_lines(receipt))
     except OSError as error:
         raise Invalid(
             f"the receipt cannot be written to {path} ({error.strerror})", "the move is done: name another file"

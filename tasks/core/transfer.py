@@ -153,7 +153,7 @@ def carry(
 ) -> Copied:
     """Send some of a plan's loads under its verdict; see `copy` for the arguments and errors."""
     key.require(verdict, manifest_digest=plan.manifest.digest, destination=plan.destination)
-    with _Arrivals(journal, destination, on_object) as arrivals:
+    with Arrivals(journal, destination, on_object) as arrivals:
         if loads:
             (plane or StreamPlane()).carry(loads, source, destination, arrivals.add)
     return Copied.of(arrivals.all)
@@ -201,7 +201,7 @@ def settle(
     )
 
 
-class _Arrivals:
+class Arrivals:
     """What has arrived; entered in the journal in batches.
 
     A killed run loses its last batch from the journal only: the objects are there, and their labels say what they are.
@@ -214,7 +214,7 @@ class _Arrivals:
         self._flushed = time.monotonic()
         self._lock = threading.Lock()
 
-    def __enter__(self) -> _Arrivals:
+    def __enter__(self) -> Arrivals:
         return self
 
     def __exit__(self, *_: object) -> None:

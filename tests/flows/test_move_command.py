@@ -1,0 +1,107 @@
+"""`lintas move` with all its choices, between directories: no server, real processes, read back as files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+POLICY = {"version": 1, "name": "open", "residency": {"allowed": ["EU"]}} | {
+    "rules": [{"name": "unread", "entities": ["UNREADABLE"], "action": "allow"}]
+}
+
+
+class Site:
+    """Three clouds that are directories, with a dataset in the first one."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        clouds = {name: self._cloud(name) for name in ("near", "far", "other")}
+        config = {
+            "clouds": clouds,
+            "gate": {"signing_key": "env:SIGNING", "pseudonym_key": "env:PSEUDONYM"},
+            "state_dir": str(root / "state"),
+            "policies_dir": str(root),
+        }
+        (root / "lintas.yaml").write_text(yaml.safe_dump(config))
+        (root / "open.yaml").write_text(yaml.safe_dump(POLICY))
+        for name in ("one.csv", "x/two.csv", "x/three.log"):
+            self.write("near", f"raw/data/{name}", "1,2\n")
+
+    def _cloud(self, name: str) -> dict[str, object]:
+        (self.root / name).mkdir()
+        return {"provider": "onprem", "jurisdiction": "EU", "options": {"root": str(self.root / name)}}
+
+    def write(self, cloud: str, key: str, text: str) -> None:
+        path = self.root / cloud / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def holds(self, cloud: str) -> set[str]:
+        top = self.root / cloud / "lake/data"
+        found = {path.relative_to(top).as_posix() for path in top.rglob("*") if path.is_file()}
+        return {path for path in found if not path.startswith(".lintas/")}
+
+    def lintas(self, *arguments: str) -> tuple[int, dict[str, object], str]:
+        environment = os.environ | {
+            "LINTAS_CONFIG": str(self.root / "lintas.yaml"), "SIGNING": "s" * 32, "PSEUDONYM": "p" * 32
+        }  # fmt: skip
+        command = [Path(sys.executable).with_name("lintas"), *arguments, "--json"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_filtered_dataset_moves_and_removals_stay_within_their_limit(site: Site) -> None:
+    move = ("move", "near://raw/data", "far://lake/data", "--policy", "open", "--include", "*.csv")
+    receipt = site.root / "receipt.jsonl"
+    code, moved, said = site.lintas(*move, "--receipt", str(receipt))
+    assert (code, moved["objects"]) == (0, 2), said
+    assert site.holds("far") == {"one.csv", "x/two.csv"}
+    head, *lines = (json.loads(line) for line in receipt.read_text().splitlines())
+    assert head["digest"] == moved["digest"]
+    assert [line["path"] for line in lines] == ["one.csv", "x/two.csv"]
+    assert all(len(line["digest"]) == 64 and line["verified_by"] for line in lines)
+
+    site.write("far", "lake/data/old1", "x")
+    site.write("far", "lake/data/old2", "x")
+    code, answer, said = site.lintas(*move, "--delete")
+    assert (code, "--delete-limit 2" in said) == (2, True), said
+    assert "old1" in site.holds("far")
+    code, answer, said = site.lintas(*move, "--delete", "--delete-limit", "2")
+    assert (code, answer["objects_removed"]) == (0, 2), said
+    assert site.holds("far") == {"one.csv", "x/two.csv"}
+
+    site.write("far", "lake/data/one.csv", "9,9\n")
+    code, _, said = site.lintas("manifest", "far://lake/data", "--verify")
+    assert (code, "1 with other content (first: 'one.csv')" in said) == (4, True), said
+
+
+def test_several_destinations_have_a_verdict_and_a_receipt_each_and_fail_alone(site: Site) -> None:
+    code, answer, said = site.lintas(
+        "move", "near://raw/data", "far://lake/data", "nowhere://lake/x", "--policy", "open"
+    )
+    first, second = answer["moves"]  # type: ignore[misc]
+    assert (first["objects_sent"], second["destination"]) == (3, "nowhere://lake/x"), said
+    assert "error" in second
+    assert (code, "'nowhere' is not a cloud" in said) == (2, True), said
+    assert site.holds("far") == {"one.csv", "x/two.csv", "x/three.log"}
+
+
+def test_a_plan_tells_what_it_would_take_and_moves_nothing(site: Site) -> None:
+    code, plan, said = site.lintas("plan", "near://raw/data", "far://lake/data", "--policy", "open")
+    assert code == 0, said
+    assert (plan["add"], plan["shards"], plan["seconds"], plan["requests_usd"]) == (3, 1, None, 0.0)
+    assert not (site.root / "far/lake").exists()
+    code, _, said = site.lintas("plan", "near://raw/data", "far://lake/data", "--compare", "name", "--policy", "open")
+    assert (code, "'name' is no way to compare" in said) == (2, True), said
