@@ -1,10 +1,16 @@
-"""The table cloud x fault -> what came out, written by the run itself: `build/faults.json` and `build/faults.md`."""
+"""The table cloud x fault -> what came out, written by the run itself: `build/faults.json` and `build/faults.md`.
+
+With `LINTAS_FAULTS_TABLE=PATH` the Markdown goes to PATH as well: `make faults` keeps docs/faults.md so.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployments.local.faults import KINDS
@@ -28,6 +34,20 @@ def outcome_of(call: Callable[[], object]) -> str:
     return "ok"
 
 
+@dataclass
+class Cell:
+    """What was seen of one kind of fault on one cloud."""
+
+    seen: set[str] = field(default_factory=set[str])
+
+    def require(self, observed: Iterable[str], promised: Collection[str]) -> None:
+        """Everything that is observed is one of the things that were promised, and there is something."""
+        for outcome in observed:
+            self.seen.add(outcome)
+            assert outcome in promised
+        assert self.seen, "nothing was seen of the fault"
+
+
 class FaultOutcomes:
     """What was seen, by port, kind of fault and cloud."""
 
@@ -35,9 +55,17 @@ class FaultOutcomes:
         self._clouds = clouds
         self._seen: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(dict)
 
-    def record(self, port: str, kind: str, cloud: str, outcomes: set[str]) -> None:
-        """Note the outcomes of one cell."""
-        self._seen[port, kind][cloud] = sorted(outcomes)
+    @contextmanager
+    def cell(self, port: str, kind: str, cloud: str) -> Iterator[Cell]:
+        """What the block sees is one cell of the table; if it raises, the cell says so."""
+        cell = Cell()
+        try:
+            yield cell
+        except BaseException:
+            cell.seen.add("FAILED")
+            raise
+        finally:
+            self._seen[port, kind][cloud] = sorted(cell.seen)
 
     def write(self) -> None:
         """Write both files."""
@@ -48,6 +76,8 @@ class FaultOutcomes:
         ]
         (_BUILD / "faults.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
         (_BUILD / "faults.md").write_text(self.markdown(), encoding="utf-8")
+        if os.environ.get("LINTAS_FAULTS_TABLE"):
+            Path(os.environ["LINTAS_FAULTS_TABLE"]).write_text(self.markdown(), encoding="utf-8")
 
     def markdown(self) -> str:
         """The table for people."""
@@ -56,7 +86,8 @@ class FaultOutcomes:
             "",
             "Written by `make faults`: every fault of every double, met through the provider's own client, and what",
             "came out: a class of `tasks.core.errors`, the state of a job, or what an endpoint was seen to be.",
-            "`FAILED` at the end of a cell is a promise that was not kept. After every fault the same call succeeded.",
+            "`FAILED` in a cell is a promise that was not kept. After every fault the same call succeeded. An answer",
+            "that has no body cannot be cut in its middle: `ok`.",
         ]
         for port in ("Trainer", "Server"):
             lines += ["", f"## {port}", "", f"| fault | {' | '.join(self._clouds)} |"]

@@ -67,9 +67,9 @@ class Training:
         trainer = trainer or self.site.trainer
         job_id = trainer.submit(job)
         self.site.submitted.append(job_id)
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 120
         while not (status := trainer.poll(job_id)).state.ended:
-            assert time.monotonic() < deadline, f"{status} after 40 s"
+            assert time.monotonic() < deadline, f"{status} after 120 s"
             time.sleep(0.05)
         return status
 
@@ -219,6 +219,7 @@ TRIALS: Mapping[str, Trial] = {
     "stockout": stockout,
     "quota": quota,
     "throttle": refused_or_cut_off("throttle"),
+    "deny": refused_or_cut_off("deny"),
     "error": refused_or_cut_off("error", status=500),
     "slow_start": slow_start,
     "preempt": preempt,
@@ -234,13 +235,14 @@ PROMISED: Mapping[str, frozenset[str]] = {
     "stockout": frozenset({"STOCKOUT"}),
     "quota": frozenset({"Stockout"}),
     "throttle": frozenset({"Retryable"}),
+    "deny": frozenset({"Denied"}),
     "error": frozenset({"Retryable"}),
     "slow_start": frozenset({"SUCCEEDED"}),
     "preempt": frozenset({"FAILED", "STOPPED", "goes on from its checkpoint"}),
     "crash": frozenset({"FAILED"}),
     "lost_logs": frozenset({"SUCCEEDED, no log", "SUCCEEDED, log from object storage"}),
     "hang": frozenset({"Retryable"}),
-    "wrong_bytes": frozenset({"Retryable", "Terminal", "NotFound", "Invalid", "IntegrityError"}),
+    "wrong_bytes": frozenset({"Retryable", "Terminal", "NotFound", "Invalid", "Denied", "IntegrityError"}),
     "cut": frozenset({"Retryable"}),
     "lost": frozenset({"Retryable"}),
 }
