@@ -7,7 +7,7 @@ each provider translates it once, and keeps what its service has no place for wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 HOT, COOL, COLD, ARCHIVE = TIERS = ("hot", "cool", "cold", "archive")
 """How often an object is expected to be read, from always to hardly ever. A `catalog.yaml` names the storage class
@@ -44,6 +44,10 @@ class Description:
 
     metadata: Mapping[str, str]
     attributes: Attributes
+
+    def without_labels(self) -> Description:
+        """The same without what people write freely: user metadata, tags and the name in a disposition."""
+        return Description({}, replace(self.attributes, tags={}, content_disposition=""))
 
 
 PLAIN = Attributes()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from queue import Full, Queue
 from typing import TYPE_CHECKING
@@ -60,7 +60,8 @@ def recipient_of(plan: TransferPlan, verdict: Cleared, key: VerdictKey, store: S
         PolicyViolation: The verdict is not a valid clearance for exactly this plan.
     """
     key.require(verdict, manifest_digest=plan.manifest.digest, destination=plan.destination)
-    return Recipient(store, plan.loads(), arrived)
+    loads = (replace(load, keeps_labels=verdict.keeps_labels) for load in plan.loads())
+    return Recipient(store, loads, arrived)
 
 
 _Want = tuple[Recipient, Load]

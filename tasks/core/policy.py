@@ -219,6 +219,7 @@ class Policy:
         default_action: For findings that no rule speaks of.
         default_min_confidence: Such findings below it are noted and pass.
         unreadable: For what could not be read.
+        keeps_labels: Whether user metadata, tags and names in dispositions, which nothing reads, may leave.
         rules, quality: See there; `quality` has that of the policies it extends too.
         digest: Identity of the policy's content, that of the policies it extends included: SHA-256 over its canonical
             JSON, 64 hexadecimal characters.
@@ -240,6 +241,7 @@ class Policy:
     bases: tuple[Policy, ...] = ()
     origin: str = ""
     origins: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    keeps_labels: bool = False
 
     @property
     def layers(self) -> tuple[Policy, ...]:
@@ -248,6 +250,11 @@ class Policy:
         for base in self.bases:
             found |= {layer.digest: layer for layer in base.layers}
         return tuple(found.values())
+
+    @property
+    def keeps_labels_everywhere(self) -> bool:
+        """Whether this policy and every one that it extends lets labels leave."""
+        return all(layer.keeps_labels for layer in self.layers)
 
     @property
     def rule_names(self) -> tuple[str, ...]:

@@ -85,11 +85,14 @@ class _Loader:
         classes = self.mapping(data, "classes")
         self.classes = {name: self.texts(globs, f"classes.{name}") for name, globs in classes.items()}
         defaults = self.mapping(data, "defaults")
-        self.only(defaults, "defaults", ("finding", "unreadable", "min_confidence"))
+        self.only(defaults, "defaults", ("finding", "unreadable", "min_confidence", "labels"))
         by_group = self.mapping(residency, "by_group", "residency")
         unreadable = self.action(defaults.get("unreadable", "refuse"), "defaults.unreadable")
         if unreadable not in (Action.REFUSE, Action.ALLOW):
             self.wrong("defaults.unreadable", f"is '{unreadable}'", _CANNOT_TREAT)
+        labels = self.text(defaults.get("labels", "drop"), "defaults.labels")
+        if labels not in ("drop", "keep"):
+            self.wrong("defaults.labels", f"is '{labels}'", "write drop or keep")
         default_action = self.action(defaults.get("finding", "refuse"), "defaults.finding")
         allowed = self.jurisdictions(residency.get("allowed"), "residency.allowed")
         rules = tuple(self.rule(item, f"rules[{at}]") for at, item in enumerate(self.listing(data, "rules")))
@@ -115,6 +118,7 @@ class _Loader:
             rules=rules,
             quality=(*quality, *(each for base in bases for each in base.quality)),
             digest=_digest(data, bases),
+            keeps_labels=labels == "keep",
             bases=bases,
             origin=self.origin,
             origins={key: self.at(key) for key in self.lines if key.startswith(("defaults", "residency"))},

@@ -55,6 +55,7 @@ class Cleared:
         findings: What is in it and was allowed.
         rows, objects: How much was scanned.
         issued: When, timezone-aware.
+        keeps_labels: Whether what the gate does not read (user metadata, tags, names in dispositions) may go along.
         key_id: Which key signed.
         signature: HMAC-SHA256 over all other fields, hexadecimal.
     """
@@ -68,6 +69,7 @@ class Cleared:
     rows: int
     objects: int
     issued: datetime
+    keeps_labels: bool = False
     key_id: str = ""
     signature: str = ""
 
@@ -302,6 +304,7 @@ def decide(
             rows=report.rows,
             objects=report.objects,
             issued=now.astimezone(UTC),
+            keeps_labels=policy.keeps_labels_everywhere,
         )
     )
 

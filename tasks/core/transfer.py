@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -155,6 +155,7 @@ def carry(
     key.require(verdict, manifest_digest=plan.manifest.digest, destination=plan.destination)
     with Arrivals(journal, destination, on_object) as arrivals:
         if loads:
+            loads = [replace(load, keeps_labels=verdict.keeps_labels) for load in loads]
             (plane or StreamPlane()).carry(loads, source, destination, arrivals.add)
     return Copied.of(arrivals.all)
 

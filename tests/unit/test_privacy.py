@@ -122,6 +122,17 @@ def test_what_could_not_be_read_is_refused_unless_the_policy_says_otherwise() ->
 
 
 @pytest.mark.parametrize(
+    ("mine", "company_s", "kept"), [("keep", "keep", True), ("keep", "drop", False), ("drop", "keep", False)]
+)
+def test_labels_leave_only_when_every_policy_lets_them(mine: str, company_s: str, kept: bool) -> None:
+    company = policy(defaults={"labels": company_s})
+    verdict = judge(replace(policy(defaults={"labels": mine}), bases=(company,)))
+    assert isinstance(verdict, Cleared)
+    assert verdict.keeps_labels is kept
+    assert not judge(policy()).keeps_labels
+
+
+@pytest.mark.parametrize(
     ("jurisdiction", "cleared"), [("US", True), ("EU", True), ("DE", True), ("CH", False), ("", False), ("CN", False)]
 )
 def test_data_stays_in_the_jurisdictions_that_are_allowed(jurisdiction: str, cleared: bool) -> None:
@@ -221,6 +232,7 @@ def test_quality_expectations_that_were_not_checked_are_refused() -> None:
         ({"residency": {"allowed": ["US"], "by_group": {"contacts": ["US"]}}}, ["did you mean 'contact'"]),
         ({"defaults": {"finding": "maybe"}}, ["defaults.finding"]),
         ({"defaults": {"unreadable": "drop"}}, ["defaults.unreadable"]),
+        ({"defaults": {"labels": "scan"}}, ["defaults.labels"]),
         ({"rule": []}, ["'rule'", "did you mean 'rules'"]),
         ({"version": 2}, ["version"]),
         ({"name": ""}, ["name"]),
@@ -271,6 +283,7 @@ def cleared() -> Cleared:
         {"rows": 99},
         {"objects": 2},
         {"issued": NOW.replace(minute=1)},
+        {"keeps_labels": True},
         {"key_id": "k2"},
         {"signature": ""},
         {"signature": "0" * 64},
@@ -284,7 +297,13 @@ def test_a_verdict_altered_in_one_field_is_refused(cleared: Cleared, change: dic
 
 def test_every_field_of_a_verdict_is_among_those_that_were_altered() -> None:
     tested = {"manifest_digest", "source_digest", "policy_digest", "destination", "jurisdiction", "findings", "rows"}
-    assert {item.name for item in fields(Cleared)} == tested | {"objects", "issued", "key_id", "signature"}
+    assert {item.name for item in fields(Cleared)} == tested | {
+        "objects",
+        "issued",
+        "keeps_labels",
+        "key_id",
+        "signature",
+    }
 
 
 def test_a_verdict_counts_for_no_other_dataset_destination_or_key(cleared: Cleared) -> None:

@@ -94,7 +94,8 @@ def test_a_model_with_another_digest_than_stated_is_not_kept(models, model, tmp_
         (member("pipe", kind=tarfile.FIFOTYPE), "link or a device"),
         (member("device", kind=tarfile.CHRTYPE), "link or a device"),
         (b"not a tar at all" * 100, "plain tar"),
-        (archive(lambda tar: tar.addfile(tarfile.TarInfo("a")), mode="w:gz"), "plain tar"),
+        # It holds the time it was made, which is no name for a test.
+        pytest.param(archive(lambda tar: tar.addfile(tarfile.TarInfo("a")), mode="w:gz"), "plain tar", id="gzip"),
         (member("big", size=60_000), "larger than this host takes"),
     ],
 )

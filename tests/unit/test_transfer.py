@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core.attributes import Attributes
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.errors import IntegrityError, Invalid, NotFound, PolicyViolation, PreconditionFailed, Retryable
 from tasks.core.estimates import Requests, estimate
@@ -93,6 +94,7 @@ def test_what_only_the_destination_has_needs_an_explicit_choice() -> None:
         {"destination": DatasetURI("far", "c", "elsewhere")},
         {"policy_digest": "0" * 64},
         {"jurisdiction": "US"},
+        {"keeps_labels": True},
         {"signature": "0" * 64},
         {"signature": ""},
     ],
@@ -104,6 +106,23 @@ def test_copy_takes_nothing_but_a_clearance_for_exactly_this_plan(change: dict[s
     with pytest.raises(PolicyViolation):
         copy(plan, forged, KEY, world.near, world.far, world.journal)
     assert world.far.objects == {}
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_the_gate_does_not_read_stays_behind_unless_the_clearance_says_otherwise(keeps: bool) -> None:
+    world = World()
+    kept = Attributes("text/csv", content_disposition="attachment; filename=ani.csv", tags={"owner": "ani"})
+    world.near.put("data/a", [b"1"], size_bytes=1, metadata={"contact": "ani@example.org"}, attributes=kept)
+    plan = world.plan()
+    verdict = KEY.sign(dataclasses.replace(cleared(plan.manifest), keeps_labels=keeps))
+
+    copy(plan, verdict, KEY, world.near, world.far, world.journal)
+
+    there = world.far.head("lake/a")
+    assert there.attributes.content_type == "text/csv"
+    assert ("contact" in there.metadata) is keeps
+    assert (there.attributes == kept) is keeps
+    assert ("ani" in repr(there)) is keeps
 
 
 def test_a_clearance_signed_with_another_key_is_refused() -> None:

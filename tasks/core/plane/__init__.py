@@ -33,12 +33,14 @@ class Load:
         source_key: Where it is.
         key: Where it goes.
         replaces: The version that the destination's object must still have, or None when there must be none.
+        keeps_labels: Whether user metadata, tags and the name in a disposition go along.
     """
 
     entry: Entry
     source_key: str
     key: str
     replaces: str | None
+    keeps_labels: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def write_of(load: Load, kept: Description, *, labelled: bool = True) -> Write:
         kept: What is kept with it at the source.
         labelled: Whether the content is verified before it becomes visible, so that the label may say what it is.
     """
-    entry = load.entry
+    entry, kept = load.entry, kept if load.keeps_labels else kept.without_labels()
     metadata = {**kept.metadata, **({DIGEST_METADATA: entry.digest} if labelled else {})}
     return Write(load.key, entry.size_bytes, metadata, load.replaces, load.replaces is None, kept.attributes)
 

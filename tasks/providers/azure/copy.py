@@ -94,7 +94,7 @@ class AzureCopy:
     def _copy_inside(self, blob: BlobClient, url: str, version: str, write: Write) -> ObjectInfo:
         described = self._describing.arguments(write.metadata, write.attributes)
         # What describes the content comes along with it; without metadata of its own the source's would too.
-        del described["content_settings"]
+        settings = described.pop("content_settings")
         labels = described.pop("metadata")
         with translated(self._place, write.key):
             blob.start_copy_from_url(
@@ -113,7 +113,11 @@ class AzureCopy:
                 raise self._place.not_understood(f"a copy ended as '{state}'")
             if not labels:
                 blob.set_blob_metadata({})
-        return self._head(write.key)
+            info = self._head(write.key)
+            if info.attributes.content_disposition != write.attributes.content_disposition:
+                blob.set_http_headers(settings)
+                info = self._head(write.key)
+        return info
 
     def _pull(self, blob: BlobClient, source: Store, key: str, version: str, write: Write) -> ObjectInfo:
         if not isinstance(source, DirectStore):
