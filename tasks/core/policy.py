@@ -26,6 +26,7 @@ class Action(enum.StrEnum):
 
     ALLOW = "allow"
     GENERALISE = "generalise"
+    ENCRYPT = "encrypt"
     HASH = "hash"
     TOKENISE = "tokenise"
     MASK = "mask"
@@ -74,7 +75,7 @@ class ActionOptions:
         replacement: What `replace` writes; empty for the entity's name in angle brackets.
         date_to: Precision that `generalise` leaves of a date: `month` or `year`.
         number_step: Step that `generalise` rounds numbers down to.
-        domain: Names whose tokens must be equal across datasets; the entity's name unless given.
+        domain: Names whose pseudonyms must be equal across datasets; the entity's name unless given.
     """
 
     keep_last: int = 4

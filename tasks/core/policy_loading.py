@@ -27,7 +27,7 @@ from tasks.core.policy import (
     Rule,
 )
 
-_NOT_YET = ("quarantine", "encrypt")
+_NOT_YET = ("quarantine",)
 _RULE_KEYS = (
     "name", "entities", "action", "columns", "except_columns", "paths", "destinations", "except_destinations",
     "datasets", "classes", "min_share", "min_confidence", "options",
@@ -36,6 +36,7 @@ _OPTIONS = {
     Action.MASK: ("keep_last",),
     Action.REPLACE: ("replacement",),
     Action.GENERALISE: ("date_to", "number_step"),
+    Action.ENCRYPT: ("domain",),
     Action.TOKENISE: ("domain",),
     Action.HASH: ("domain",),
 }

@@ -1,4 +1,4 @@
-"""What is done to single values: tokens, hashes, masks, replacements, coarser dates and numbers.
+"""What is done to single values: ciphertexts, tokens, hashes, masks, replacements, coarser dates and numbers.
 
 Everything works on whole columns: different values are worked out once and the rest is looked up. Keys are derived
 with HMAC-SHA256 (RFC 2104) from one secret, so that tokens of another domain or destination tell nothing about these.
@@ -16,6 +16,7 @@ import polars as pl
 from tasks.core.errors import Invalid
 from tasks.core.policy import Action
 from tasks.core.privacy import ColumnTreatment
+from tasks.core.sealed_values import Seal
 
 _MIN_SECRET_BYTES = 16
 _TOKEN_BYTES = 16
@@ -27,7 +28,8 @@ class PseudonymKey:
 
     Args:
         key_id: Its name.
-        secret: At least 16 random bytes. Whoever has it can test guesses of values against tokens.
+        secret: At least 16 random bytes. Whoever has it can open what was encrypted, and test guesses of values
+            against tokens and hashes.
     """
 
     key_id: str
@@ -52,8 +54,8 @@ class ObjectTreatment:
 
     Args:
         columns: Treatment by column, as the scan names columns.
-        keys: For tokens and hashes.
-        destination: The cloud that tokens are made for.
+        keys: For ciphertexts, tokens and hashes.
+        destination: The cloud that ciphertexts and tokens are made for.
     """
 
     columns: dict[str, ColumnTreatment]
@@ -81,8 +83,8 @@ def treat_column(values: pl.Series, treatment: ColumnTreatment, keys: PseudonymK
     Args:
         values: A column of any type.
         treatment: What to do; not `drop`, which leaves no column.
-        keys: For tokens and hashes.
-        destination: The cloud that tokens are made for.
+        keys: For ciphertexts, tokens and hashes.
+        destination: The cloud that ciphertexts and tokens are made for.
     """
     if treatment.action is Action.GENERALISE:
         return _generalised(values, treatment)
@@ -108,6 +110,8 @@ def text_change(treatment: ColumnTreatment, keys: PseudonymKey, destination: str
     if treatment.action is Action.TOKENISE:
         token_key = keys.derive("token", treatment.domain, destination)
         return lambda value: token(token_key, value)
+    if treatment.action is Action.ENCRYPT:
+        return Seal(keys, treatment.domain, destination).seal
     if treatment.action is Action.HASH:
         hash_key = keys.derive("hash", treatment.domain)
         return lambda value: hmac.digest(hash_key, value.encode(), "sha256").hex()

@@ -216,7 +216,6 @@ def test_quality_expectations_that_were_not_checked_are_refused() -> None:
         ({"rules": [rule("allow", "EMAIL")]}, ["rules[0].entities", "'EMAIL'", "EMAIL_ADDRESS"]),
         ({"rules": [rule("tokenize", "EMAIL_ADDRESS")]}, ["rules[0].action", "did you mean 'tokenise'"]),
         ({"rules": [rule("quarantine", "EMAIL_ADDRESS")]}, ["quarantine", "not available yet"]),
-        ({"rules": [rule("encrypt", "EMAIL_ADDRESS")]}, ["encrypt", "not available yet"]),
         ({"rules": [rule("allow", "EMAIL_ADDRESS", column=["a"])]}, ["rules[0].column", "did you mean 'columns'"]),
         ({"rules": [rule("allow", "EMAIL_ADDRESS", columns="a")]}, ["rules[0].columns", "not a list"]),
         ({"rules": [rule("allow")]}, ["rules[0].entities", "empty"]),
