@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import peak_bytes
 from benchmarks.mover.stubs import Content, Program, compiled, stub
 from tasks.core.cloud import CloudConfig
 
@@ -30,6 +31,7 @@ BUILD = ROOT / "build"
 MIB = 1024 * 1024
 PAIRS = [("s3", "azure"), ("s3", "gcs"), ("gcs", "s3"), ("azure", "s3"), ("s3", "s3")]
 _SERIAL = itertools.count(1)
+_LOOK_S = 0.02
 _RCLONE = [
     "--no-traverse", "--no-check-dest", "--retries", "1", "--use-json-log", "-v", "--stats", "1h",
     "--s3-no-head", "--s3-no-check-bucket", "--s3-disable-checksum", "--s3-upload-concurrency", "8",
@@ -101,7 +103,11 @@ def run_rclone(
         environment["SSL_CERT_FILE"] = str(program.certificate)
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, env=environment, stderr=log, stdout=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
+        most_bytes = 0
+        while (done := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+            most_bytes = max(most_bytes, peak_bytes(process.pid))
+            time.sleep(_LOOK_S)
+        _, status, usage = done
         process.returncode = os.waitstatus_to_exitcode(status)
         log.seek(0)
         lines = log.read().splitlines()
@@ -111,7 +117,7 @@ def run_rclone(
     return {
         "elapsed_s": stats["elapsedTime"],
         "cpu_s": usage.ru_utime + usage.ru_stime,
-        "peak_bytes": usage.ru_maxrss * 1024,
+        "peak_bytes": most_bytes,
         "objects": stats["transfers"],
         "bytes": stats["bytes"],
     }

@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 
+from benchmarks.memory import peak_bytes
 from tasks.core.cloud import CloudConfig, Secret
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.listing import listed_rows
@@ -61,7 +62,7 @@ def main() -> None:
         "listed_s": listed_s,
         "listed_cpu_s": listed.ru_utime + listed.ru_stime - before.ru_utime - before.ru_stime,
         "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "peak_bytes": after.ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
         "objects": len(arrived),
         "bytes": sum(item.size_bytes for item in arrived),
     }

@@ -16,6 +16,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import peak_bytes
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.errors import NotFound
 from tasks.core.listing import read_manifest
@@ -100,12 +101,13 @@ def main() -> None:
     near = Listed(SOURCE, objects, directory / "none")
     far = Listed(TARGET, 0 if what == "first" else objects, directory / "none" if what == "first" else published)
     with Records(directory / "records.sqlite") as records:
+        before_bytes = peak_bytes()
         before = resource.getrusage(resource.RUSAGE_SELF)
         facts = prepare(near, far, records, published) if what == "prepare" else plan(near, far, records)
         after = resource.getrusage(resource.RUSAGE_SELF)
     facts["cpu_s"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    facts["peak_mb"] = after.ru_maxrss * 1024 / 1e6
-    facts["before_mb"] = before.ru_maxrss * 1024 / 1e6
+    facts["peak_mb"] = peak_bytes() / 1e6
+    facts["before_mb"] = before_bytes / 1e6
     print(json.dumps(facts))
 
 
