@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tasks.providers
 from tasks.core.cloud import CloudConfig, Provider
@@ -24,10 +24,12 @@ from tasks.core.policy import Place, Purpose
 from tasks.core.ports import EventSource, MirroringServer, Server, Store, Trainer
 from tasks.core.privacy import Policy, VerdictKey
 from tasks.core.training import TrainingSpec
-from tasks.core.treatments import PseudonymKey
 from tasks.policies import policy_file, read_policy
 from tasks.records import Records
 from tasks.settings import Settings, load_settings, read_yaml, resolve_secret
+
+if TYPE_CHECKING:
+    from tasks.core.treatments import PseudonymKey
 
 STAGING = "staging"
 """Name of the cloud that is this machine's own staging area: where treated copies wait to leave."""
@@ -158,6 +160,9 @@ class Installation:
     @functools.cached_property
     def pseudonym_key(self) -> PseudonymKey:
         """The key that pseudonyms are made with."""
+        # What treats columns weighs tens of megabytes, which a move without treatment is spared.
+        from tasks.core.treatments import PseudonymKey
+
         return PseudonymKey(self.settings.gate.pseudonym_key, resolve_secret(self.settings.gate.pseudonym_key).encode())
 
     def policy(self, name: str) -> Policy:

@@ -47,6 +47,10 @@ def test_help_loads_neither_an_sdk_nor_prefect() -> None:
     assert loaded(statement).isdisjoint((*SDKS, "prefect", "pydantic", "pyarrow", "polars"))
 
 
+def test_an_installation_that_treats_nothing_loads_no_treatment() -> None:
+    assert "polars" not in loaded("import tasks.registry; tasks.registry.providers()")
+
+
 def test_core_loads_neither_prefect_nor_an_sdk() -> None:
     modules = "dataset, transfer, privacy, policy, placement, training, release, reconcile, audit, evaluation, ports"
     assert loaded(f"from tasks.core import {modules}").isdisjoint((*SDKS, "prefect", "pydantic", "yaml"))
