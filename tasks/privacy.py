@@ -18,6 +18,7 @@ from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.policy import Policy
 from tasks.core.privacy import Cleared, Refused, Verdict, actions_for, decide
+from tasks.core.structure import check_anonymity
 from tasks.core.transform import apply_treatment
 from tasks.registry import STAGING, installation
 from tasks.steps import say, step
@@ -168,7 +169,7 @@ def treat(uri: DatasetURI, manifest: Manifest, report: ScanReport, policy: Polic
     return Outgoing(staged, made, manifest.digest, scan(store, staged, made))
 
 
-@step(name="judge", run_name="judge {outgoing.uri} for {destination}")
+@step(name="judge", retries=2, run_name="judge {outgoing.uri} for {destination}")
 def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI, source: DatasetURI) -> Verdict:
     """Clear or refuse what would leave; see `tasks.core.privacy.decide`. Every verdict enters the audit log.
 
@@ -204,6 +205,7 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI, source: D
                 place=place,
                 docs=here.settings.state_dir / "data-docs" / place.cloud,
             ),
+            anonymity=check_anonymity(policy, here.store_of(outgoing.uri), outgoing.uri, outgoing.manifest),
         )
     cleared = isinstance(verdict, Cleared)
     here.records.audit.append(

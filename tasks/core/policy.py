@@ -193,6 +193,34 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class AnonymityRule:
+    """How well the rows of tables must hide in each other; see `tasks.core.anonymity` for the figures.
+
+    Args:
+        name: The policy and the place in it, for reasons.
+        quasi_identifiers: Columns by which a row could be recognised.
+        paths: Globs of the objects it holds for; every one of them must be a table with these columns.
+        sensitive: Columns whose values must not follow from the class.
+        k: The least number of rows in a class; 1 asks for nothing.
+        distinct_l, entropy_l: The least diversity of each sensitive column in a class; 1 asks for nothing.
+        t: The greatest distance of a sensitive column in a class from the whole table; 1 asks for nothing.
+    """
+
+    name: str
+    quasi_identifiers: tuple[str, ...]
+    paths: tuple[str, ...] = ("*",)
+    sensitive: tuple[str, ...] = ()
+    k: int = 1
+    distinct_l: int = 1
+    entropy_l: float = 1.0
+    t: float = 1.0
+
+    def holds_for(self, path: str) -> bool:
+        """Whether it is about an object."""
+        return _any_glob(path, self.paths)
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """What a policy says about one finding, which rule said so, and where that stands."""
 
@@ -221,7 +249,7 @@ class Policy:
         default_min_confidence: Such findings below it are noted and pass.
         unreadable: For what could not be read.
         keeps_labels: Whether user metadata, tags and names in dispositions, which nothing reads, may leave.
-        rules, quality: See there; `quality` has that of the policies it extends too.
+        rules, quality, anonymity: See there; the latter two have those of the policies it extends too.
         digest: Identity of the policy's content, that of the policies it extends included: SHA-256 over its canonical
             JSON, 64 hexadecimal characters.
         bases: The policies it extends. It clears nothing that one of them refuses.
@@ -239,6 +267,7 @@ class Policy:
     quality: tuple[Quality, ...]
     digest: str
     allowed_by_purpose: tuple[tuple[Purpose, tuple[str, ...]], ...] = ()
+    anonymity: tuple[AnonymityRule, ...] = ()
     bases: tuple[Policy, ...] = ()
     origin: str = ""
     origins: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)

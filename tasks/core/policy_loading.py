@@ -21,6 +21,7 @@ from tasks.core.policy import (
     PURPOSES,
     Action,
     ActionOptions,
+    AnonymityRule,
     Policy,
     Purpose,
     Quality,
@@ -28,6 +29,9 @@ from tasks.core.policy import (
 )
 
 _NOT_YET = ("quarantine",)
+_POLICY_KEYS = (
+    "version", "name", "extends", "classes", "residency", "defaults", "rules", "quality", "anonymity",
+)  # fmt: skip
 _RULE_KEYS = (
     "name", "entities", "action", "columns", "except_columns", "paths", "destinations", "except_destinations",
     "datasets", "classes", "min_share", "min_confidence", "options",
@@ -40,6 +44,7 @@ _OPTIONS = {
     Action.TOKENISE: ("domain",),
     Action.HASH: ("domain",),
 }
+_ANONYMITY_LIMITS = ("k", "l", "entropy_l", "t")
 _CANNOT_TREAT = "what cannot be read cannot be treated: use refuse or allow"
 
 
@@ -77,7 +82,7 @@ class _Loader:
         return f"{self.origin}:{self.lines[key]}" if key in self.lines else self.origin
 
     def policy(self, data: Mapping[str, Any], bases: tuple[Policy, ...]) -> Policy:
-        self.only(data, "", ("version", "name", "extends", "classes", "residency", "defaults", "rules", "quality"))
+        self.only(data, "", _POLICY_KEYS)
         if data.get("version") != 1 or isinstance(data.get("version"), bool):
             self.wrong("version", "is not 1", "write 'version: 1'")
         residency = self.mapping(data, "residency", required=True)
@@ -98,6 +103,7 @@ class _Loader:
         allowed = self.jurisdictions(residency.get("allowed"), "residency.allowed")
         rules = tuple(self.rule(item, f"rules[{at}]") for at, item in enumerate(self.listing(data, "rules")))
         quality = [self.quality(item, f"quality[{at}]") for at, item in enumerate(self.listing(data, "quality"))]
+        anonymity = [self.anonymity(item, at, data) for at, item in enumerate(self.listing(data, "anonymity"))]
         names = [rule.name for rule in rules]
         for name in names:
             if names.count(name) > 1:
@@ -118,6 +124,7 @@ class _Loader:
             ),
             rules=rules,
             quality=(*quality, *(each for base in bases for each in base.quality)),
+            anonymity=(*anonymity, *(each for base in bases for each in base.anonymity)),
             digest=_digest(data, bases),
             keeps_labels=labels == "keep",
             bases=bases,
@@ -194,6 +201,50 @@ class _Loader:
             path=self.text(where.get("path", "*"), f"{key}.where.path"),
             column=self.text(where.get("column", "*"), f"{key}.where.column"),
         )
+
+    def anonymity(self, item: object, at: int, policy: Mapping[str, Any]) -> AnonymityRule:
+        key = f"anonymity[{at}]"
+        data = self.as_mapping(item, key)
+        self.only(data, key, ("paths", "quasi_identifiers", "sensitive", *_ANONYMITY_LIMITS))
+        quasi = self.columns(data.get("quasi_identifiers"), f"{key}.quasi_identifiers")
+        sensitive = self.columns(data["sensitive"], f"{key}.sensitive") if "sensitive" in data else ()
+        both = [name for name in sensitive if name in quasi]
+        if both:
+            self.wrong(f"{key}.sensitive", f"names '{both[0]}', a quasi-identifier", "name it in one of the two")
+        limits = [name for name in _ANONYMITY_LIMITS if name in data]
+        if not limits:
+            self.wrong(key, "asks for nothing", f"add one of {', '.join(_ANONYMITY_LIMITS)}")
+        if bool(sensitive) != (limits != ["k"]):
+            self.wrong(
+                f"{key}.sensitive", "does not go with the limits", "l, entropy_l and t need it, k alone does not"
+            )
+        return AnonymityRule(
+            name=f"{self.text(policy.get('name'), 'name')}: {key}",
+            quasi_identifiers=quasi,
+            paths=self.columns(data.get("paths", ["*"]), f"{key}.paths"),
+            sensitive=sensitive,
+            k=int(self.at_least(data, "k", key, 2, whole=True)),
+            distinct_l=int(self.at_least(data, "l", key, 2, whole=True)),
+            entropy_l=self.at_least(data, "entropy_l", key, 1),
+            t=self.share(data.get("t", 1.0), f"{key}.t"),
+        )
+
+    def columns(self, value: object, key: str) -> tuple[str, ...]:
+        """Texts of which there is at least one, and none twice."""
+        words = self.texts(value, key)
+        if not words or len(set(words)) < len(words):
+            self.wrong(key, "names one twice" if words else "is empty", "name each once, and at least one")
+        return words
+
+    def at_least(self, data: Mapping[str, Any], name: str, inside: str, least: int, *, whole: bool = False) -> float:
+        """A number that is not less than another; 1, which asks for nothing, when it is not given."""
+        value = data.get(name, 1)
+        kinds = (int,) if whole else (int, float)
+        number = isinstance(value, kinds) and not isinstance(value, bool)
+        if name in data and not (number and least <= value < float("inf")):
+            what = "whole number" if whole else "number"
+            self.wrong(f"{inside}.{name}", f"is not a {what} from {least}", "write how many are wanted")
+        return value
 
     def entities(self, value: object, key: str) -> tuple[str, ...]:
         names: list[str] = []

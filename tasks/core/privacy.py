@@ -263,6 +263,7 @@ def decide(
     now: datetime,
     objects: int | None = None,
     expectations: ExpectationOutcome | None = None,
+    anonymity: tuple[str, ...] | None = None,
 ) -> Verdict:
     """Judge exactly what was scanned: cleared when every finding is allowed as it stands, refused otherwise.
 
@@ -276,6 +277,7 @@ def decide(
         now: The time it is issued, timezone-aware.
         objects: How many objects the manifest has, to be compared with how many were scanned; None to skip.
         expectations: What Great Expectations said; required when the policy has `quality`.
+        anonymity: What `tasks.core.structure.check_anonymity` said; required when the policy has `anonymity`.
     """
     reasons: list[str] = []
     if report.manifest_digest != manifest_digest:
@@ -291,6 +293,9 @@ def decide(
         reasons.append("the policy has quality expectations that were not checked")
     if expectations is not None:
         reasons += expectations.failed
+    if policy.anonymity and anonymity is None:
+        reasons.append("the policy has limits on anonymity that were not checked")
+    reasons += anonymity or ()
     if reasons:
         return _refused(policy, report, manifest_digest, destination, tuple(reasons))
     return key.sign(

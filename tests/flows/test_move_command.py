@@ -105,3 +105,18 @@ def test_a_plan_tells_what_it_would_take_and_moves_nothing(site: Site) -> None:
     assert not (site.root / "far/lake").exists()
     code, _, said = site.lintas("plan", "near://raw/data", "far://lake/data", "--compare", "name", "--policy", "open")
     assert (code, "'name' is no way to compare" in said) == (2, True), said
+
+
+def test_a_table_leaves_when_its_rows_hide_in_each_other_and_not_before(site: Site) -> None:
+    limits = [{"paths": ["*.csv"], "quasi_identifiers": ["age", "ward"], "k": 2}]
+    (site.root / "crowd.yaml").write_text(yaml.safe_dump(POLICY | {"name": "crowd", "anonymity": limits}))
+    move = ("move", "near://raw/data", "far://lake/data", "--policy", "crowd", "--include", "*/two.csv")
+
+    site.write("near", "raw/data/x/two.csv", "age,ward\n31,canary-east\n31,canary-east\n,canary-east\n")
+    code, _, said = site.lintas(*move)
+    assert (code, "canary" in said, site.holds("far")) == (3, False, set()), said
+    assert "x/two.csv: k is 1 over age, ward, and at least 2 is wanted (crowd: anonymity[0])" in " ".join(said.split())
+
+    site.write("near", "raw/data/x/two.csv", "age,ward\n31,canary-east\n31,canary-east\n")
+    code, _, said = site.lintas(*move)
+    assert (code, site.holds("far")) == (0, {"x/two.csv"}), said

@@ -78,7 +78,7 @@ class Table:
         if len(self.paths) == 1:
             return safe_path(self.paths[0])
         first = PurePosixPath(safe_path(self.paths[0]))
-        directory = _directory(str(first))
+        directory = directory_of(str(first))
         suffixes = {PurePosixPath(path).suffix for path in self.paths}
         name = f"*{next(iter(suffixes))}" if len(suffixes) == 1 else "*"
         return f"{directory}/{name}" if directory else name
@@ -146,7 +146,7 @@ def scan_object(store: Store, uri: DatasetURI, languages: tuple[str, ...], entry
     """Read one object of a manifest and count what is in it."""
     source = Source.open(store, uri, entry)
     kind, _ = format_of(source)
-    seen = ObjectScan(entry.path, TableKey(_directory(entry.path), kind, ()))
+    seen = ObjectScan(entry.path, TableKey(directory_of(entry.path), kind, ()))
     for part in read(source):
         if isinstance(part, Unread):
             seen.unread.append(part)
@@ -281,7 +281,7 @@ def _shortened(unread: list[Finding]) -> list[Finding]:
     ]
 
 
-def _directory(path: str) -> str:
+def directory_of(path: str) -> str:
     """The directory with stars for partition values and numbers: what all parts of a table share."""
     parent = str(PurePosixPath(path).parent)
     if parent == ".":
