@@ -5,20 +5,34 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from random import SystemRandom
 
 from deployments.local.processes import HOST, require_free
 from tasks.core.errors import Invalid
 
+_LOWEST = 15_000
+_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
 
 def free_ports(count: int) -> list[int]:
-    """`count` different TCP ports of 127.0.0.1 that nobody listens on now."""
+    """`count` different TCP ports of 127.0.0.1 that nobody listens on now.
+
+    They lie below those that the kernel gives to outgoing connections (ip(7), `ip_local_port_range`): one of these
+    could take a port between its choice and its use. They are drawn by lot, so that two who choose at the same time
+    choose differently.
+    """
+    below = int(_EPHEMERAL.read_text().split()[0]) if _EPHEMERAL.exists() else 32_768
+    drawn = iter(SystemRandom().sample(range(_LOWEST, max(below, _LOWEST + 10_000)), 10_000))
     with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        chosen: list[int] = []
+        while len(chosen) < count:
+            probe, port = held.enter_context(socket.socket()), next(drawn)
+            with suppress(OSError):
+                probe.bind((HOST, port))
+                chosen.append(port)
+        return chosen
 
 
 def is_free(port: int) -> bool:

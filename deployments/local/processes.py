@@ -25,13 +25,6 @@ HOST = "127.0.0.1"
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def require_free(port: int) -> int:
     """The port itself. Raises `Invalid` when something listens there already."""
     with socket.socket() as probe:

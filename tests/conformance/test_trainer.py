@@ -60,7 +60,7 @@ class Site:
     def run(self, job: JobSpec) -> JobStatus:
         return self.wait(self.submit(job), lambda status: status.state.ended)
 
-    def wait(self, job_id: str, done: Callable[[JobStatus], bool], timeout_s: float = 30.0) -> JobStatus:
+    def wait(self, job_id: str, done: Callable[[JobStatus], bool], timeout_s: float = 120.0) -> JobStatus:
         deadline = time.monotonic() + timeout_s
         while not done(status := self.trainer.poll(job_id)):
             assert time.monotonic() < deadline, f"{status} after {timeout_s} s"

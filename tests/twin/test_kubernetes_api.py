@@ -67,7 +67,7 @@ def job_of(name: str, command: list[str], *, pod: Any = None, container: Any = N
     }
 
 
-def run(api: client.ApiClient, manifest: dict[str, Any], timeout_s: float = 20) -> Any:
+def run(api: client.ApiClient, manifest: dict[str, Any], timeout_s: float = 120) -> Any:
     """Create a Job and watch it to its end; returns it with its condition."""
     batch = client.BatchV1Api(api)
     name = manifest["metadata"]["name"]
@@ -83,7 +83,7 @@ def pods_of(api: client.ApiClient, job: str) -> list[Any]:
     return client.CoreV1Api(api).list_namespaced_pod(NAMESPACE, label_selector=f"job-name={job}").items
 
 
-def until(done: Callable[[], Any], timeout_s: float = 15) -> Any:
+def until(done: Callable[[], Any], timeout_s: float = 60) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (found := done()):
         assert time.monotonic() < deadline

@@ -102,7 +102,7 @@ def faults(cloud: CloudConfig, *table: dict[str, Any]) -> None:
     put_faults(cloud.endpoint("training"), list(table))
 
 
-def until(look: Callable[[], Any], good: Callable[[Any], bool], timeout_s: float = 30) -> Any:
+def until(look: Callable[[], Any], good: Callable[[Any], bool], timeout_s: float = 120) -> Any:
     deadline = time.monotonic() + timeout_s
     while not good(seen := look()):
         assert time.monotonic() < deadline, f"{seen} after {timeout_s} s"
