@@ -160,10 +160,11 @@ class Installation:
     @functools.cached_property
     def pseudonym_key(self) -> PseudonymKey:
         """The key that pseudonyms are made with."""
-        # What treats columns weighs tens of megabytes, which a move without treatment is spared.
-        from tasks.core.treatments import PseudonymKey
+        return _pseudonym_key(self.settings.gate.pseudonym_key)
 
-        return PseudonymKey(self.settings.gate.pseudonym_key, resolve_secret(self.settings.gate.pseudonym_key).encode())
+    def pseudonym_keys(self) -> tuple[PseudonymKey, ...]:
+        """The key that pseudonyms are made with, then those that were retired. Raises `Denied` if one is missing."""
+        return self.pseudonym_key, *map(_pseudonym_key, self.settings.gate.retired_pseudonym_keys)
 
     def policy(self, name: str) -> Policy:
         """The policy of this name under `policies_dir`, or at this path. Raises `Invalid` or `NotFound`."""
@@ -192,3 +193,10 @@ def training_spec(path: Path) -> TrainingSpec:
 def installation() -> Installation:
     """The installation that the configuration of this process describes."""
     return Installation(load_settings())
+
+
+def _pseudonym_key(reference: str) -> PseudonymKey:
+    # What treats columns weighs tens of megabytes, which a move without treatment is spared.
+    from tasks.core.treatments import PseudonymKey
+
+    return PseudonymKey(reference, resolve_secret(reference).encode())

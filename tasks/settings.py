@@ -80,10 +80,11 @@ class MoverSettings(_Section):
 
 
 class GateSettings(_Section):
-    """The privacy gate's keys: one signs verdicts, the other makes pseudonyms."""
+    """The privacy gate's keys: one signs verdicts, one makes pseudonyms, those before it open what they encrypted."""
 
     signing_key: SecretReference
     pseudonym_key: SecretReference
+    retired_pseudonym_keys: tuple[SecretReference, ...] = ()
 
 
 class Settings(BaseSettings):

@@ -35,6 +35,7 @@ class AuditKind(enum.StrEnum):
     ROLLBACK = "rollback"
     MIRROR = "mirror"
     QUARANTINE = "quarantine"
+    REIDENTIFICATION = "reidentification"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,10 @@ class Seal:
         self._cipher = AESSIV(b"".join(halves))
         self._id = _base32(keys.derive("key id")[:5])
 
+    def made(self, text: str) -> bool:
+        """Whether the id of this key stands in a text."""
+        return text.startswith(f"enc_{self._id}_")
+
     def seal(self, value: str) -> str:
         """The ciphertext of a value, in letters and digits that no detector takes for anything."""
         # The leading byte is there because the cipher refuses an empty text.
@@ -63,7 +67,7 @@ class Seal:
         if match[1] != self._id:
             raise Denied(
                 f"{name} was encrypted with the key {match[1]}, and the key at hand is {self._id}",
-                "give the key that was in use then by --key",
+                "name the key of then under gate.retired_pseudonym_keys in lintas.yaml",
             )
         try:
             data = base64.b32decode(match[2].upper() + "=" * (-len(match[2]) % 8))
