@@ -11,7 +11,7 @@ export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults bench-mover bench-plan bench-gate bench-placement bench-gateway browser lock docs clean
+.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults bench-mover bench-plan bench-gate bench-anonymity bench-placement bench-gateway browser lock docs clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -78,6 +78,9 @@ bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
 bench-gate: setup-dev $(VENV)/bench/.installed ## The privacy gate against decoding alone and against Presidio
 	$(BIN)/python -m benchmarks.privacy
 
+bench-anonymity: setup-dev $(VENV)/bench/.installed ## k-anonymity, l-diversity, t-closeness against pycanon (ADULT=directory of its anonymised files)
+	$(BIN)/python -m benchmarks.anonymity $(if $(ADULT),--adult $(ADULT))
+
 bench-plan: setup-dev ## Planning 10 to 1,000,000 objects: seconds and memory
 	$(BIN)/python -m benchmarks.planning
 
@@ -87,7 +90,7 @@ bench-placement bench-gateway: ## Not there yet
 browser: setup-dev ## The pages, in a headless Chromium
 	$(BIN)/python -m pytest tests/browser
 
-# Presidio has an environment of its own: it asks for an older numpy than Lintas.
+# The rivals of the gate have an environment of their own: they ask for an older numpy than Lintas.
 $(VENV)/bench/.installed: $(UV) requirements/bench.txt
 	$(UV) venv --quiet --clear --python $(BIN)/python $(VENV)/bench
 	$(UV) pip install --quiet --python $(VENV)/bench/bin/python --require-hashes -r requirements/bench.txt

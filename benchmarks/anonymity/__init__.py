@@ -1,0 +1,1 @@
+"""Structural privacy against pycanon."""
