@@ -16,8 +16,8 @@ from queue import Full, Queue
 from typing import TYPE_CHECKING
 
 from tasks.core.dataset import ContentHasher
-from tasks.core.errors import LintasError, PreconditionFailed, Retryable
-from tasks.core.plane import Arrived, CopiedObject, Load, copied, described, own_write, write_of, wrong_bytes
+from tasks.core.errors import LintasError, Retryable
+from tasks.core.plane import Arrived, CopiedObject, Load, copied, described, stored, write_of, wrong_bytes
 from tasks.core.retries import in_parallel, pause_s
 
 if TYPE_CHECKING:
@@ -185,23 +185,8 @@ class _Writer:
 
     def _write(self) -> CopiedObject:
         recipient, load = self.want
-        store, write = recipient.store, write_of(load, self._kept)
-        try:
-            version = store.put(
-                write.key,
-                self._body(),
-                size_bytes=write.size_bytes,
-                metadata=write.metadata,
-                attributes=write.attributes,
-                if_version=write.if_version,
-                if_absent=write.if_absent,
-            ).version
-        except PreconditionFailed:
-            settled = own_write(load, store)
-            if settled is None:
-                raise
-            version = settled
-        verified_by = f"blake3 on the way of one read, {store.cloud}'s own checksum on arrival"
+        version = stored(load, write_of(load, self._kept), self._body(), recipient.store)
+        verified_by = f"blake3 on the way of one read, {recipient.store.cloud}'s own checksum on arrival"
         return copied(load, version, verified_by, "stream")
 
     def _body(self) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ on this page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -132,3 +132,28 @@ def own_write(load: Load, destination: Store) -> str | None:
         return None
     same = (there.metadata.get(DIGEST_METADATA), there.size_bytes) == (load.entry.digest, load.entry.size_bytes)
     return there.version if same and there.version != load.replaces else None
+
+
+def stored(load: Load, write: Write, body: Iterable[bytes], destination: Store) -> str:
+    """Write a load through the destination's own SDK; the version that was made.
+
+    A write whose answer was lost and that was tried again meets its own result, which counts.
+
+    Raises:
+        PreconditionFailed: The destination changed since planning.
+    """
+    try:
+        return destination.put(
+            write.key,
+            body,
+            size_bytes=write.size_bytes,
+            metadata=write.metadata,
+            attributes=write.attributes,
+            if_version=write.if_version,
+            if_absent=write.if_absent,
+        ).version
+    except PreconditionFailed:
+        settled = own_write(load, destination)
+        if settled is None:
+            raise
+        return settled

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.core.dataset import ContentHasher
-from tasks.core.errors import PreconditionFailed
-from tasks.core.plane import Arrived, CopiedObject, Load, copied, described, own_write, write_of, wrong_bytes
+from tasks.core.plane import Arrived, CopiedObject, Load, copied, described, stored, write_of, wrong_bytes
 from tasks.core.plane.limits import NO_LIMITS, Limits, Rate
 from tasks.core.retries import in_parallel, with_retries
 
@@ -53,19 +52,5 @@ def _carry(load: Load, source: Store, destination: Store, rate: Rate, stop: thre
         if (hasher.hexdigest(), hasher.size_bytes) != (entry.digest, entry.size_bytes):
             raise wrong_bytes(entry, source)
 
-    try:
-        version = destination.put(
-            write.key,
-            checked(),
-            size_bytes=write.size_bytes,
-            metadata=write.metadata,
-            attributes=write.attributes,
-            if_version=write.if_version,
-            if_absent=write.if_absent,
-        ).version
-    except PreconditionFailed:
-        settled = own_write(load, destination)
-        if settled is None:
-            raise
-        version = settled
+    version = stored(load, write, checked(), destination)
     return copied(load, version, f"blake3 on the way, {destination.cloud}'s own checksum on arrival", "stream")
