@@ -12,19 +12,18 @@ from random import SystemRandom
 from deployments.local.processes import HOST, require_free
 from tasks.core.errors import Invalid
 
-_LOWEST = 15_000
-_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# SeaweedFS takes for itself the ports 10,000 above those that it is given: no port that is drawn is one of these.
+_LOWEST, _ABOVE = 12_000, 22_000
 
 
 def free_ports(count: int) -> list[int]:
     """`count` different TCP ports of 127.0.0.1 that nobody listens on now.
 
-    They lie below those that the kernel gives to outgoing connections (ip(7), `ip_local_port_range`): one of these
-    could take a port between its choice and its use. They are drawn by lot, so that two who choose at the same time
+    They lie below those that Linux gives to outgoing connections (ip(7), `ip_local_port_range`): one of these could
+    take a port between its choice and its use. They are drawn by lot, so that two who choose at the same time
     choose differently.
     """
-    below = int(_EPHEMERAL.read_text().split()[0]) if _EPHEMERAL.exists() else 32_768
-    drawn = iter(SystemRandom().sample(range(_LOWEST, max(below, _LOWEST + 10_000)), 10_000))
+    drawn = iter(SystemRandom().sample(range(_LOWEST, _ABOVE), _ABOVE - _LOWEST))
     with ExitStack() as held:
         chosen: list[int] = []
         while len(chosen) < count:

@@ -518,7 +518,7 @@ def test_a_release_goes_live_a_broken_one_is_undone_and_a_rollback_goes_back(sit
             project=lambda live: aliases.append(live.version),
             clock=lambda: datetime.now(UTC),
             sleep=time.sleep,
-            deadline_s=20 if wanted.version != "broken" else 2,
+            deadline_s=60 if wanted.version != "broken" else 10,
             poll_s=0.05,
         )
 

@@ -10,8 +10,9 @@ import pytest
 from tasks.core.attributes import Attributes, Description
 from tasks.core.cloud import BucketConfig, CloudConfig
 from tasks.core.errors import Invalid, LintasError
+from tasks.core.plane.loop import Loop
 from tasks.core.plane.wire import Wire
-from tasks.core.ports import Answer, DirectStore, SentPart, Store, Write
+from tasks.core.ports import Answer, Direct, DirectStore, SentPart, SignedRequest, Store, Write
 from tests.conformance.stores import MIB, open_store, over_a_network, put, random_bytes, read
 
 KEPT = Attributes(
@@ -34,26 +35,43 @@ def kept_by(store: Store) -> Attributes:
 def direct_write(store: Store, write: Write, content: bytes) -> str:
     """Write through the direct plane's requests, at once or in two parts."""
     assert isinstance(store, DirectStore)
-    direct, wire, body = store.direct, Wire(), memoryview(content)
+    direct, body = store.direct, memoryview(content)
+    if write.size_bytes <= 8 * MIB:
+        request = direct.put(write, proof_of(direct, body))
+        return direct.written(write, request, succeeded(request, body))
+    direct.prepare(write.key)
+    upload_id = direct.begin(write)
+    parts: list[SentPart] = []
+    for number, at in enumerate(range(0, len(content), 8 * MIB), start=1):
+        part = body[at : at + 8 * MIB]
+        request = direct.part(write, upload_id, number, proof_of(direct, part))
+        tag = direct.part_tag(request, succeeded(request, part))
+        parts.append(SentPart(number, len(part), tag, request.proof, ""))
+    return direct.finish(write, upload_id, parts)
+
+
+def proof_of(direct: Direct, body: memoryview) -> str:
+    proof = direct.proof()
+    proof.update(body)
+    return proof.text()
+
+
+def succeeded(request: SignedRequest, body: memoryview | None = None, into: memoryview | None = None) -> Answer:
+    """Send one request over the plane's wire; its answer, which must be a success."""
+    loop, answers = Loop(), list[Answer]()
+    wire = Wire(loop)
+
+    async def exchange() -> None:
+        answers.append(await wire.exchange(request, body, into))
+
+    loop.spawn(exchange())
     try:
-        if write.size_bytes <= 8 * MIB:
-            request = direct.put(write, body)
-            return direct.written(write, request, succeeded(wire.exchange(request, body, None)))
-        upload_id = direct.begin(write)
-        parts: list[SentPart] = []
-        for number, at in enumerate(range(0, len(content), 8 * MIB), start=1):
-            part = body[at : at + 8 * MIB]
-            request = direct.part(write, upload_id, number, part)
-            tag = direct.part_tag(request, succeeded(wire.exchange(request, part, None)))
-            parts.append(SentPart(number, len(part), tag, request.proof, ""))
-        return direct.finish(write, upload_id, parts)
+        loop.run()
     finally:
         wire.close()
-
-
-def succeeded(answer: Answer) -> Answer:
-    assert answer.status < 300, answer.body
-    return answer
+        loop.close()
+    assert answers[0].status < 300, answers[0].body
+    return answers[0]
 
 
 @pytest.mark.parametrize("size_bytes", [10, 8 * MIB + 1], ids=["whole", "in-parts"])
@@ -92,9 +110,8 @@ def test_the_answer_to_a_direct_read_describes_the_object_or_says_that_it_does_n
         version = store.put(key, [b"x"], size_bytes=1, metadata=LABELS, attributes=attributes).version
         assert isinstance(store, DirectStore)
         list(store.list(prefix))
-        wire, into = Wire(), memoryview(bytearray(1))
-        answer = succeeded(wire.exchange(store.direct.get(key, version=version, start=0, length=None), None, into))
-        wire.close()
+        request = store.direct.get(key, version=version, start=0, length=None)
+        answer = succeeded(request, into=memoryview(bytearray(1)))
 
         described = store.direct.described(key, answer)
 

@@ -19,6 +19,7 @@ from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid, NotFound, Stockout
 from tasks.core.ports import Trainer
 from tasks.core.training import JobSpec, JobStatus, RunState, code_digest, run_job
+from tasks.providers.onprem.supervise import is_alive
 from tasks.registry import providers
 from tests.compute_clouds import TRAINING_CLOUDS, ComputeCloud
 
@@ -395,6 +396,10 @@ def test_a_submitter_that_died_before_the_start_is_made_up_for_by_the_next(onpre
     job = onprem.job("print('ran')")
     job_id = onprem.run(job).job_id
     place = job_dir(Path(onprem.cloud.options["root"]), job_id)
+    supervisor, deadline = json.loads((place / "supervisor.json").read_text())["process"], time.monotonic() + 60
+    while is_alive(supervisor):
+        assert time.monotonic() < deadline, "the first supervisor does not end"
+        time.sleep(0.02)
     for name in ("supervisor.json", "verdict.json", "child.json", ".verdict.draft", "log.txt"):
         (place / name).unlink()
     assert onprem.trainer.poll(job_id).state is RunState.QUEUED

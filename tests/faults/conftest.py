@@ -68,7 +68,16 @@ class Trial:
         plan = plan_transfer(self.source, manifest, self.target, present)
         verdict = KEY.sign(
             Cleared(
-                manifest.digest, manifest.digest, "p" * 64, self.target, "EU", (), 0, len(manifest), datetime.now(UTC)
+                manifest.digest,
+                manifest.digest,
+                "p" * 64,
+                self.target,
+                "EU",
+                (),
+                0,
+                len(manifest),
+                datetime.now(UTC),
+                keeps_labels=True,
             )
         )
         return copy(plan, verdict, KEY, source, destination, self.journal, plane=plane)
