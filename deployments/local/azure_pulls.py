@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
-import uvicorn
 from awscrt import checksums
 from azure.core.credentials import AzureNamedKeyCredential
 from azure.storage.blob import BlobServiceClient
@@ -28,6 +27,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+
+from deployments.local.serve import serve
 
 _SOURCE = "x-ms-copy-source"
 _ELSEWHERE = "CannotVerifyCopySource"
@@ -166,17 +167,7 @@ def main() -> None:
     pulls = Pulls(chosen.azurite, chosen.account, chosen.key_file.read_text().strip())
     methods = ["GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS"]
     application = Starlette(routes=[Route("/{path:path}", pulls.handle, methods=methods)])
-    # A client that keeps its connection open must not keep a stopped server alive.
-    uvicorn.run(
-        application,
-        host="127.0.0.1",
-        port=chosen.port,
-        log_level="warning",
-        lifespan="off",
-        timeout_graceful_shutdown=2,
-        server_header=False,
-        date_header=False,
-    )
+    serve(application, chosen.port, lifespan="off", server_header=False, date_header=False)
 
 
 if __name__ == "__main__":

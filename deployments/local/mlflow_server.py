@@ -11,6 +11,8 @@ import argparse
 import os
 from pathlib import Path
 
+from deployments.local.serve import serve
+
 
 def main() -> None:
     """Serve until a signal ends it."""
@@ -21,7 +23,6 @@ def main() -> None:
     data: Path = chosen.data.resolve()
     data.mkdir(parents=True, exist_ok=True)
 
-    import uvicorn
     from mlflow import server
 
     store, artifacts = f"sqlite:///{data / 'mlflow.db'}", "mlflow-artifacts:/"
@@ -36,7 +37,7 @@ def main() -> None:
     from mlflow.server.handlers import initialize_backend_stores
 
     initialize_backend_stores(store, store, artifacts)
-    uvicorn.run(app, host="127.0.0.1", port=chosen.port, log_level="warning", timeout_graceful_shutdown=2)
+    serve(app, chosen.port)
 
 
 if __name__ == "__main__":

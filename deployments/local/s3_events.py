@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
+from deployments.local.serve import serve
+
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -179,8 +181,6 @@ def application(
 
 def main() -> None:
     """Serve until a signal ends it."""
-    import uvicorn
-
     parser = argparse.ArgumentParser(prog="s3_events", description="S3 events of SeaweedFS to SQS.")
     parser.add_argument("--port", type=int, required=True, help="TCP port of 127.0.0.1 for the filer's webhook")
     parser.add_argument("--sqs", required=True, help="endpoint of SQS")
@@ -197,7 +197,7 @@ def main() -> None:
         secret_access_key=chosen.secret_access_key_file.read_text().strip(),
         token=chosen.token_file.read_text().strip(),
     )
-    uvicorn.run(app, host="127.0.0.1", port=chosen.port, log_level="warning", timeout_graceful_shutdown=2)
+    serve(app, chosen.port)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import groupby
 from queue import Full, Queue
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from tasks.core.dataset import ContentHasher
 from tasks.core.errors import LintasError, Retryable
 from tasks.core.plane import Arrived, CopiedObject, Load, copied, described, stored, write_of, wrong_bytes
 from tasks.core.retries import in_parallel, pause_s
+from tasks.core.transfer import under_verdict
 
 if TYPE_CHECKING:
     from tasks.core.attributes import Description
@@ -59,9 +60,7 @@ def recipient_of(plan: TransferPlan, verdict: Cleared, key: VerdictKey, store: S
     Raises:
         PolicyViolation: The verdict is not a valid clearance for exactly this plan.
     """
-    key.require(verdict, manifest_digest=plan.manifest.digest, destination=plan.destination)
-    loads = (replace(load, keeps_labels=verdict.keeps_labels) for load in plan.loads())
-    return Recipient(store, loads, arrived)
+    return Recipient(store, under_verdict(plan, plan.loads(), verdict, key), arrived)
 
 
 _Want = tuple[Recipient, Load]

@@ -152,12 +152,21 @@ def carry(
     on_object: Progress | None = None,
 ) -> Copied:
     """Send some of a plan's loads under its verdict; see `copy` for the arguments and errors."""
-    key.require(verdict, manifest_digest=plan.manifest.digest, destination=plan.destination)
+    leaving = list(under_verdict(plan, loads, verdict, key))
     with Arrivals(journal, destination, on_object) as arrivals:
-        if loads:
-            loads = [replace(load, keeps_labels=verdict.keeps_labels) for load in loads]
-            (plane or StreamPlane()).carry(loads, source, destination, arrivals.add)
+        if leaving:
+            (plane or StreamPlane()).carry(leaving, source, destination, arrivals.add)
     return Copied.of(arrivals.all)
+
+
+def under_verdict(plan: TransferPlan, loads: Iterable[Load], verdict: Cleared, key: VerdictKey) -> Iterator[Load]:
+    """A plan's loads as its verdict lets them leave. Whatever carries loads takes them from here.
+
+    Raises:
+        PolicyViolation: The verdict is not a valid clearance for exactly this plan; at once, before any load is taken.
+    """
+    key.require(verdict, manifest_digest=plan.manifest.digest, destination=plan.destination)
+    return (replace(load, keeps_labels=verdict.keeps_labels) for load in loads)
 
 
 def settle(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from kubernetes import client
 
+from tasks.core.ports import Trainer
 from tasks.core.training import JobStatus, RunState
 from tests.compute_clouds import ComputeCloud
 from tests.twin.test_kubernetes_api import (
@@ -59,6 +60,13 @@ def wait(poll: Callable[[], JobStatus], good: Callable[[JobStatus], bool], withi
     return status
 
 
+def running_first(trainer: Trainer, folder: Path, go: dict[str, str]) -> str:
+    """A job that takes all of the queue's quota until the file GO is there, once it runs."""
+    job_id = trainer.submit(spec_of(folder / "one", WAITS, sku=SKU, environment=go))
+    wait(lambda: trainer.poll(job_id), lambda status: status.state is RunState.RUNNING)
+    return job_id
+
+
 def test_a_job_is_admitted_when_its_queue_has_quota_and_the_next_one_when_that_is_free_again(
     cloud: ComputeCloud,  # noqa: F811
     api: client.ApiClient,  # noqa: F811
@@ -66,8 +74,7 @@ def test_a_job_is_admitted_when_its_queue_has_quota_and_the_next_one_when_that_i
     tmp_path: Path,
 ) -> None:
     trainer, go = opened(cloud, queue=queue), {"GO": str(tmp_path / "go")}
-    first = trainer.submit(spec_of(tmp_path / "one", WAITS, sku=SKU, environment=go))
-    wait(lambda: trainer.poll(first), lambda status: status.state is RunState.RUNNING)
+    first = running_first(trainer, tmp_path, go)
     assert conditions_of(api, first)["Admitted"] == ("True", "Admitted")
     second = trainer.submit(spec_of(tmp_path / "two", WAITS + "\nprint(2)", sku=SKU, environment=go))
     status = wait(lambda: trainer.poll(second), lambda status: "insufficient unused quota" in status.detail)
@@ -85,8 +92,7 @@ def test_a_job_that_waits_too_long_for_its_queue_is_a_stock_out_and_is_never_adm
     tmp_path: Path,
 ) -> None:
     trainer, go = opened(cloud, queue=queue), {"GO": str(tmp_path / "go")}
-    first = trainer.submit(spec_of(tmp_path / "one", WAITS, sku=SKU, environment=go))
-    wait(lambda: trainer.poll(first), lambda status: status.state is RunState.RUNNING)
+    first = running_first(trainer, tmp_path, go)
     impatient = opened(cloud, queue=queue, stockout_after_s="0.5")
     second = impatient.submit(spec_of(tmp_path / "two", WAITS + "\nprint(2)", sku=SKU, environment=go))
     status = wait(lambda: impatient.poll(second), lambda status: status.state.ended)

@@ -6,12 +6,11 @@ import argparse
 import shutil
 from pathlib import Path
 
-import uvicorn
-
 from deployments.local.azure_ml.app import AzureML, operation_of, target_of
 from deployments.local.azure_ml.storage import Storage
 from deployments.local.faults import FaultTable, WireFaults
 from deployments.local.object_access import BlobAccess
+from deployments.local.serve import serve
 
 
 def main() -> None:
@@ -40,14 +39,7 @@ def main() -> None:
         Storage(access, chosen.account, chosen.container),
         faults,
     )
-    uvicorn.run(
-        WireFaults(workspace.app(), faults, operation_of, target_of),
-        host="127.0.0.1",
-        port=chosen.port,
-        log_level="warning",
-        ssl_certfile=chosen.certificate,
-        timeout_graceful_shutdown=2,
-    )
+    serve(WireFaults(workspace.app(), faults, operation_of, target_of), chosen.port, ssl_certfile=chosen.certificate)
 
 
 if __name__ == "__main__":

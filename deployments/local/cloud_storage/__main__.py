@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import uvicorn
-
 from deployments.local.cloud_storage.app import CloudStorage
 from deployments.local.cloud_storage.catalog import Catalog
 from deployments.local.cloud_storage.notifications import Publisher
+from deployments.local.serve import serve
 
 
 def main() -> None:
@@ -24,15 +23,7 @@ def main() -> None:
     catalog, token = Catalog(chosen.data, chosen.notify), chosen.token_file.read_text().strip()
     publisher = Publisher(catalog.notifications, chosen.pubsub, token) if chosen.pubsub else None
     application = CloudStorage(catalog, token, publisher)
-    # A client that keeps its connection open must not keep a stopped server alive.
-    uvicorn.run(
-        application,
-        host="127.0.0.1",
-        port=chosen.port,
-        log_level="warning",
-        lifespan="off",
-        timeout_graceful_shutdown=2,
-    )
+    serve(application, chosen.port, lifespan="off")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import uvicorn
 import yaml
 
 from deployments.local.kubernetes_api.app import ApiServer
-from deployments.local.processes import HOST
+from deployments.local.serve import serve
 
 _CATALOG = Path(__file__).parents[3] / "tasks" / "providers" / "coreweave" / "catalog.yaml"
 
@@ -23,9 +22,7 @@ def main() -> None:
     arguments = parser.parse_args()
     token = arguments.token_file.read_text().strip()
     server = ApiServer(arguments.data, token, yaml.safe_load(_CATALOG.read_text()))
-    uvicorn.run(
-        server.app(), host=HOST, port=arguments.port, log_level="warning", access_log=False, timeout_graceful_shutdown=2
-    )
+    serve(server.app(), arguments.port, access_log=False)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import uvicorn
-
 from deployments.local.pubsub.app import PubSub
 from deployments.local.pubsub.broker import Broker
+from deployments.local.serve import serve
 
 
 def main() -> None:
@@ -29,7 +28,7 @@ def main() -> None:
         broker.create_topic({"name": topic})
         broker.create_subscription({"name": name, "topic": topic})
     app = PubSub(broker, chosen.token_file.read_text().strip()).app()
-    uvicorn.run(app, host="127.0.0.1", port=chosen.port, log_level="warning", timeout_graceful_shutdown=2)
+    serve(app, chosen.port)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import uvicorn
-
 from deployments.local.object_access import S3Access
 from deployments.local.sagemaker.app import SageMaker
 from deployments.local.sagemaker.wire import Account
+from deployments.local.serve import serve
 
 
 def main() -> None:
@@ -25,14 +24,7 @@ def main() -> None:
     key, secret = (file.read_text().strip() for file in (chosen.access_key_id_file, chosen.secret_access_key_file))
     objects = S3Access(chosen.s3, key, secret, chosen.region)
     double = SageMaker(Account(key, secret, chosen.region), objects, chosen.root.resolve())
-    uvicorn.run(
-        double.app(),
-        host="127.0.0.1",
-        port=chosen.port,
-        log_level="warning",
-        # A client that keeps its connection open, or waits for a fault to pass, must not keep a stopped server alive.
-        timeout_graceful_shutdown=2,
-    )
+    serve(double.app(), chosen.port)
 
 
 if __name__ == "__main__":

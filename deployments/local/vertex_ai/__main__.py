@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import uvicorn
-
 from deployments.local.object_access import CloudStorageAccess
+from deployments.local.serve import serve
 from deployments.local.vertex_ai.app import VertexAI
 
 
@@ -24,14 +23,7 @@ def main() -> None:
     token = chosen.token_file.read_text().strip()
     objects = CloudStorageAccess(chosen.objects, token, chosen.project)
     double = VertexAI(chosen.project, chosen.location, token, objects, chosen.data.resolve())
-    uvicorn.run(
-        double.app(),
-        host="127.0.0.1",
-        port=chosen.port,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=2,
-    )
+    serve(double.app(), chosen.port, access_log=False)
 
 
 if __name__ == "__main__":
