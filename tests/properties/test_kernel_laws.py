@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.privacy import table
-from tasks.core.detectors import native, search
+from tasks.core.detectors import native, phones, search
 from tasks.core.detectors.candidates import Candidates, Hits
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.patterns import ALL
@@ -51,7 +51,7 @@ def flat(found: Iterable[Hits]) -> list[tuple[str, str, int, str, bool]]:
 
 def assert_same(texts: list[str]) -> None:
     column = pl.Series(texts + ["nothing"] * 16, dtype=pl.String)
-    assert flat(search.hits_in(column)) == flat(classify(Candidates.found(column, ALL)))
+    assert flat(search.hits_in(column)) == flat(phones.checked(classify(Candidates.found(column, ALL)), phones.REGIONS))
 
 
 @needs_kernel

@@ -299,10 +299,3 @@ def national_phone(digits: Digits) -> Mask:
     if not 9 <= width <= 13:
         return np.zeros(len(digits), bool)
     return (digits[:, 0] == 0) & (digits[:, 1] != 0) & (digits[:, 2:] != digits[:, 2:3]).any(axis=1)
-
-
-def indonesian_mobile(digits: Digits) -> Mask:
-    """Ten to thirteen digits 08xx..., with the operators' second digits 1, 2, 3, 5, 7, 8 or 9."""
-    if not 10 <= digits.shape[1] <= 13:
-        return np.zeros(len(digits), bool)
-    return (digits[:, 0] == 0) & (digits[:, 1] == 8) & np.isin(digits[:, 2], [1, 2, 3, 5, 7, 8, 9])

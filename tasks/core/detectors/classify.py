@@ -109,7 +109,7 @@ def _without_words(texts: pl.Series, compact: pl.Series) -> Mask:
     """Whether IBANs are right once the words behind them are left out, which the pattern may have taken along."""
     valid = np.zeros(len(texts), bool)
     for _ in range(7):
-        texts = texts.str.replace(r" [A-Za-z0-9]{1,4}$", "")
+        texts = texts.str.replace(r" [A-Za-z0-9]+$", "")
         shorter = texts.str.replace_all("[ -]", "").str.to_uppercase()
         changed = np.flatnonzero(((shorter != compact) & (shorter.str.len_bytes() >= LEAST_IBAN)).to_numpy())
         compact = shorter

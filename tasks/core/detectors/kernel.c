@@ -436,13 +436,7 @@ static int check_north_american_phone(const u8 *d, int w) {
 static int check_national_phone(const u8 *d, int w) {
     return w >= 9 && w <= 13 && d[0] == 0 && d[1] != 0 && !all_same(d, 2, w);
 }
-static int check_indonesian_mobile(const u8 *d, int w) {
-    return w >= 10 && w <= 13 && d[0] == 0 && d[1] == 8 && d[2] && d[2] != 4 && d[2] != 6;
-}
-static int check_plausible_phone(const u8 *d, int w) {
-    return check_north_american_phone(d, w) || check_national_phone(d, w) || check_indonesian_mobile(d, w) ||
-           check_international_phone(d, w);
-}
+static int check_dialled(const u8 *d, int w) { return !all_same(d, 0, w); }
 static int check_in_brackets(const u8 *d, int w) {
     if (w == 10) return check_north_american_phone(d, w) || check_national_phone(d, w);
     return w >= 9 && w <= 13;
@@ -557,7 +551,7 @@ static int numbers(Found *f, Cell t, const u8 *d, Counts k) {
         digit_strings(f, d, k.digits > 40 ? 40 : (int)k.digits, BARE);
         return 1;
     }
-    int w = k.digits > 40 ? 40 : (int)k.digits, taken = 0;
+    int w = k.digits > 40 ? 40 : (int)k.digits, taken = 0, phone = 0;
     i64 between = t.n - k.digits;
     for (int form = 0; form < FORM_COUNT && !plus; form++) {
         if (FORMS[form].width != w || FORMS[form].places != between) continue;
@@ -566,15 +560,16 @@ static int numbers(Found *f, Cell t, const u8 *d, Counts k) {
         if (!fitting) continue;
         int valid = FORMS[form].check(d, w);
         hit(f, FORMS[form].entity, SHAPED, valid);
-        taken |= valid;
+        taken |= valid, phone |= valid && FORMS[form].entity == PHONE_NUMBER;
     }
     if (!taken && !plus && w >= 13 && w <= 19 && card_network(d, w)) hit(f, CREDIT_CARD, BARE, check_luhn(d, w));
-    if (!taken && w >= 8 && w <= 16) {
+    if (!phone && w >= 8 && w <= 16) {
         int grouped = k.spaces + k.dashes + k.dots > 0, bracketed = k.parens == 2, valid = -1;
         if (plus) valid = check_international_phone(d, w);
-        else if (bracketed) valid = check_in_brackets(d, w);
-        else if (grouped && t.s[0] == '0') valid = check_after_zero(d, w);
+        else if (!taken && bracketed) valid = check_in_brackets(d, w);
+        else if (!taken && grouped && t.s[0] == '0') valid = check_after_zero(d, w);
         if (valid >= 0) hit(f, PHONE_NUMBER, SHAPED, valid), taken |= valid;
+        else if (grouped) hit(f, PHONE_NUMBER, BARE, check_dialled(d, w));
     }
     return taken || k.digits <= 9 || !may_hold_more(t.s, t.n);
 }

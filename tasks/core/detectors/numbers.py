@@ -16,9 +16,9 @@ def _any_but_zero(digits: checks.Digits) -> Mask:
     return digits.max(axis=1) > 0
 
 
-def _plausible_phone(digits: checks.Digits) -> Mask:
-    at_home = checks.north_american_phone(digits) | checks.national_phone(digits) | checks.indonesian_mobile(digits)
-    return at_home | checks.international_phone(digits)
+def _dialled(digits: checks.Digits) -> Mask:
+    """Digits that may be a telephone number's; which are is for `phones` to say."""
+    return (digits != digits[:, :1]).any(axis=1)
 
 
 BY_WIDTH: dict[str, tuple[tuple[int, ...], Check]] = {
@@ -42,7 +42,7 @@ BY_WIDTH: dict[str, tuple[tuple[int, ...], Check]] = {
     "FR_NIR": ((15,), checks.fr_nir),
     "ID_NPWP": ((15,), checks.npwp),
     "ID_NIK": ((16,), checks.nik),
-    "PHONE_NUMBER": ((9, 10, 11, 12, 13), _plausible_phone),
+    "PHONE_NUMBER": ((9, 10, 11, 12, 13), _dialled),
 }
 
 # Positions of separators and how many digits: the written form that speaks for an entity.
@@ -97,7 +97,7 @@ def phrases(found: Candidates, mask: Mask) -> Iterator[Hits]:
     spaced = mask & (separators > 0)
     if not spaced.any():
         return
-    taken = np.zeros(len(found), bool)
+    taken, phone = np.zeros(len(found), bool), np.zeros(len(found), bool)
     for entity, width, places, allowed, check in FORMS:
         which = np.flatnonzero(spaced & (digits == width) & (separators == len(places)) & ~plus)
         which = which[found.has_bytes_at(which, places, allowed)] if len(which) else which
@@ -105,30 +105,37 @@ def phrases(found: Candidates, mask: Mask) -> Iterator[Hits]:
             valid = check(found.digits(which, width))
             yield Hits(entity, Evidence.SHAPED, found, which, valid)
             taken[which[valid]] = True
+            phone[which[valid]] |= entity == "PHONE_NUMBER"
     long = spaced & ~taken & ~plus & (digits >= 13) & (digits <= 19)
     for each in digit_strings(found, long, Evidence.BARE):
         if each.entity == "CREDIT_CARD":
             yield each
-    yield from _phones(found, spaced & ~taken, plus)
+    yield from _phones(found, spaced & ~phone, taken, plus)
 
 
-def _phones(found: Candidates, mask: Mask, plus: Mask) -> Iterator[Hits]:
-    """Telephone numbers by a plus sign, by brackets, or by a leading zero and grouping."""
+def _phones(found: Candidates, mask: Mask, taken: Mask, plus: Mask) -> Iterator[Hits]:
+    """Telephone numbers by a plus sign, by brackets, by a leading zero and grouping, or by grouping alone.
+
+    What is something else by its written form (`taken`) may be one all the same, but its form does not speak for it.
+    """
     digits = found.count(DIGIT)
     bracketed = found.count(PAREN) == 2
     grouped = (found.count(SPACE) + found.count(DASH) + found.count(DOT)) > 0
     zero = found.first_byte == ord("0")
-    forms: tuple[tuple[Mask, Check], ...] = (
-        (plus, checks.international_phone),
-        (~plus & bracketed, _in_brackets),
-        (~plus & ~bracketed & grouped & zero, _after_zero),
+    bracketed &= ~plus & ~taken
+    shaped = grouped & zero & ~plus & ~bracketed & ~taken
+    forms: tuple[tuple[Mask, Check, Evidence], ...] = (
+        (plus, checks.international_phone, Evidence.SHAPED),
+        (bracketed, _in_brackets, Evidence.SHAPED),
+        (shaped, _after_zero, Evidence.SHAPED),
+        (grouped & ~plus & ~bracketed & ~shaped, _dialled, Evidence.BARE),
     )
-    for form, check in forms:
+    for form, check, evidence in forms:
         widths = np.where(mask & form, digits, 0)
         for width in range(8, 17):
             which = np.flatnonzero(widths == width)
             if len(which):
-                yield Hits("PHONE_NUMBER", Evidence.SHAPED, found, which, check(found.digits(which, width)))
+                yield Hits("PHONE_NUMBER", evidence, found, which, check(found.digits(which, width)))
 
 
 def _in_brackets(digits: checks.Digits) -> Mask:

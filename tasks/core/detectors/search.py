@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from tasks.core.arrow import pa
-from tasks.core.detectors import native
+from tasks.core.detectors import native, phones
 from tasks.core.detectors.candidates import Bytes, Candidates, Hits, Ints, buffers
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.patterns import ALL
@@ -18,8 +18,17 @@ _ROOM = 64 * 1024
 _LEAST_CELLS = 16
 
 
-def hits_in(cells: pl.Series) -> Iterator[Hits]:
-    """What the cells, none of which is null, may hold; the rows of hits are cells' numbers, in order."""
+def hits_in(cells: pl.Series, phone_regions: tuple[str, ...] = phones.REGIONS) -> Iterator[Hits]:
+    """What the cells, none of which is null, may hold; the rows of hits are cells' numbers, in order.
+
+    Args:
+        cells: The cells.
+        phone_regions: The countries whose telephone numbers may stand without a country's code.
+    """
+    return phones.checked(_candidates_in(cells), phone_regions)
+
+
+def _candidates_in(cells: pl.Series) -> Iterator[Hits]:
     kernel = native.kernel() if len(cells) >= _LEAST_CELLS else None
     if kernel is None:
         yield from classify(Candidates.found(cells, ALL))
