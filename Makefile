@@ -9,6 +9,8 @@ NPM_DIR := deployments/local/npm
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DO_NOT_TRACK := 1
 export GX_ANALYTICS_ENABLED := false
+# The environment is Lintas's own: what its many processes import is compiled once and kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults bench-mover bench-plan bench-gate bench-anonymity bench-placement bench-gateway browser lock docs clean

@@ -47,7 +47,8 @@ def score(model_dir: Path, files: Sequence[Path], spec: EvaluationSpec) -> Score
 
     if not files:
         raise Invalid("there are no held-out rows to score on", "write Parquet files below the spec's data.holdout")
-    model = mlflow.pyfunc.load_model(str(model_dir))
+    # What would be warned of is found out by scoring; looking through every installed package for it takes seconds.
+    model = mlflow.pyfunc.load_model(str(model_dir), suppress_warnings=True)
     inputs = model.metadata.get_input_schema()
     if inputs is None:
         raise Invalid(f"the model in '{model_dir.name}' has no signature", "save it with infer_signature(...)")
