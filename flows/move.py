@@ -212,7 +212,7 @@ def prepare(
     wanted = conversion or Conversion()
     cleared = recall_clearance(origin, manifest, rules, target, wanted.label)
     if cleared is None:
-        report = scan_dataset(origin, manifest)
+        report = scan_dataset(origin, manifest, rules)
         outgoing = convert_outgoing(treat(origin, manifest, report, rules, target), wanted)
         verdict = judge(outgoing, rules, target, origin)
         if isinstance(verdict, Refused):

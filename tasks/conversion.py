@@ -20,7 +20,7 @@ def convert_outgoing(outgoing: Outgoing, conversion: Conversion) -> Outgoing:
         outgoing: What would leave as it is; a refusal stays one.
         conversion: What to make of it; nothing leaves it alone.
     """
-    if not conversion.label or outgoing.refused is not None:
+    if not conversion.label or outgoing.report is None:
         return outgoing
     here = installation()
     staged = DatasetURI(STAGING, "converted", f"{conversion.label}/{outgoing.manifest.digest[:32]}")
@@ -30,4 +30,5 @@ def convert_outgoing(outgoing: Outgoing, conversion: Conversion) -> Outgoing:
     say(
         f"{outgoing.uri}: {outgoing.manifest.size_bytes:,} bytes became {made.size_bytes:,} bytes of {conversion.label}"
     )
-    return replace(outgoing, uri=staged, manifest=made, report=scan(store, staged, made))
+    report = scan(store, staged, made, detection=outgoing.report.detection)
+    return replace(outgoing, uri=staged, manifest=made, report=report)

@@ -124,9 +124,12 @@ def _clearance_file(
 
 
 @step(name="scan", retries=2, run_name="scan {uri}")
-def scan_dataset(uri: DatasetURI, manifest: Manifest) -> ScanReport:
-    """Look for personal data in every object; see `tasks.core.detectors.scan.scan`. Counts come back, never values."""
-    report = scan(installation().store_of(uri), uri, manifest)
+def scan_dataset(uri: DatasetURI, manifest: Manifest, policy: Policy) -> ScanReport:
+    """Look for personal data in every object, and for what the policy names; counts come back, never values.
+
+    See `tasks.core.detectors.scan.scan`.
+    """
+    report = scan(installation().store_of(uri), uri, manifest, detection=policy.detection)
     say(f"{uri}: {report.rows:,} rows, {len(report.findings)} findings")
     show_table(
         f"findings-{uri.cloud}",
@@ -166,7 +169,7 @@ def treat(uri: DatasetURI, manifest: Manifest, report: ScanReport, policy: Polic
         ],
         f"What is done to {uri} before it may go to {destination}",
     )
-    return Outgoing(staged, made, manifest.digest, scan(store, staged, made))
+    return Outgoing(staged, made, manifest.digest, scan(store, staged, made, detection=policy.detection))
 
 
 @step(name="judge", retries=2, run_name="judge {outgoing.uri} for {destination}")

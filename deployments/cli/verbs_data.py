@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -98,23 +98,24 @@ def scan(
 ) -> None:
     """Look for personal data and secrets; shows places and counts, never values. Exit 3 when the policy refuses."""
     from tasks.core.detectors.scan import scan as scan_objects
+    from tasks.core.detectors.words import LANGUAGES
     from tasks.core.listing import read_manifest
     from tasks.core.privacy import Refused, actions_for
     from tasks.registry import installation
 
     here = installation()
     dataset = here.parse(uri)
-    store, languages = here.store_of(dataset), tuple(language or ("en", "id"))
+    store, rules = here.store_of(dataset), here.policy(policy)
+    detection = replace(rules.detection, languages=tuple(language or LANGUAGES))
     listed = read_manifest(store, dataset, here.records.journal)
     if spans:
         from tasks.core.detectors.spans import spans as find_spans
 
-        for span in find_spans(store, dataset, listed, languages=languages):
+        for span in find_spans(store, dataset, listed, detection=detection):
             print_json(span)
         return
-    rules = here.policy(policy)
     target = here.parse(to) if to else dataset
-    report = scan_objects(store, dataset, listed, languages=languages)
+    report = scan_objects(store, dataset, listed, detection=detection)
     answer = actions_for(rules, report, destination=target, place=here.place(target.cloud, source=dataset))
     refused = isinstance(answer, Refused)
     if as_json:

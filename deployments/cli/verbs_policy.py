@@ -59,12 +59,12 @@ def explain(
     from tasks.registry import installation
 
     rules, here = _read(policy), installation()
-    if finding is not None and finding not in ENTITIES:
+    if finding is not None and not rules.knows(finding):
         raise Invalid(f"'{finding}' is not an entity", "use one of docs/policy.md, such as EMAIL_ADDRESS")
     if purpose not in PURPOSES:
         raise Invalid(f"'{purpose}' is not a purpose", f"use one of {', '.join(PURPOSES)}")
     clouds = [here.parse(to).cloud if "://" in to else to] if to else list(here.settings.clouds)
-    about = [finding] if finding else list(ENTITIES)
+    about = [finding] if finding else [*ENTITIES, *(own.name for own in rules.own)]
     rows: list[dict[str, Any]] = []
     for cloud in clouds:
         place = here.place(cloud, purpose, source)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tasks.core.dataset import DatasetURI
+from tasks.core.detectors.detection import Detection
 
 Number = int | float
 
@@ -115,6 +116,7 @@ class ScanReport:
         size_bytes: Bytes of those objects.
         findings: Sorted. Weak ones are listed too: a policy's thresholds decide what counts.
         profile: One line a column, sorted.
+        detection: What was looked for beyond the vocabulary.
         elapsed_s: Wall time.
     """
 
@@ -125,6 +127,7 @@ class ScanReport:
     size_bytes: int
     findings: tuple[Finding, ...]
     profile: tuple[ColumnProfile, ...] = ()
+    detection: Detection = field(default_factory=Detection)
     elapsed_s: float = field(default=0.0, compare=False)
 
     def as_dict(self) -> dict[str, Any]:

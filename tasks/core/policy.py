@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
+from tasks.core.detectors.detection import PHONE_REGIONS, Detection, OwnEntity
 from tasks.core.detectors.entities import ENTITIES, UNREADABLE, Group
 from tasks.core.findings import Finding
 from tasks.core.jurisdictions import lies_within
@@ -250,6 +251,8 @@ class Policy:
         unreadable: For what could not be read.
         keeps_labels: Whether user metadata, tags and names in dispositions, which nothing reads, may leave.
         rules, quality, anonymity: See there; the latter two have those of the policies it extends too.
+        own: Entities that it and those it extends bring along.
+        phone_regions: Countries whose telephone numbers are known without a country's code.
         digest: Identity of the policy's content, that of the policies it extends included: SHA-256 over its canonical
             JSON, 64 hexadecimal characters.
         bases: The policies it extends. It clears nothing that one of them refuses.
@@ -272,6 +275,18 @@ class Policy:
     origin: str = ""
     origins: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     keeps_labels: bool = False
+    own: tuple[OwnEntity, ...] = ()
+    phone_regions: tuple[str, ...] = PHONE_REGIONS
+
+    @property
+    def detection(self) -> Detection:
+        """What a scan must look for so that this policy and every one that it extends can judge."""
+        regions = (region for layer in self.layers for region in layer.phone_regions)
+        return Detection(phone_regions=tuple(dict.fromkeys(regions)), own=self.own)
+
+    def knows(self, entity: str) -> bool:
+        """Whether this policy by itself would have looked for an entity."""
+        return entity in ENTITIES or entity in {own.name for own in self.own}
 
     @property
     def layers(self) -> tuple[Policy, ...]:
@@ -303,7 +318,7 @@ class Policy:
         """Everything that speaks of a finding at a place, the strictest first: that one decides."""
         said = [
             replace(decision, rule=self._named(layer, decision.rule))
-            for layer in self.layers
+            for layer in [layer for layer in self.layers if layer.knows(finding.entity)] or [self]
             for decision in layer.decisions_alone(finding, place)
         ]
         return tuple(sorted(said, key=lambda decision: decision.strictness, reverse=True))
@@ -347,11 +362,17 @@ class Policy:
             if purpose == place.purpose and not lies_in(allowed):
                 reasons.append(f"{where}, and residency.by_purpose.{purpose} is {', '.join(allowed)}")
         for group, allowed in self.allowed_by_group:
-            found = sorted({f.entity for f in findings if ENTITIES[f.entity].group is group and self._counts(f)})
+            found = sorted({f.entity for f in findings if self._group(f.entity) is group and self._counts(f)})
             if found and not lies_in(allowed):
                 limit = f"only in {', '.join(allowed)} (residency.by_group.{group})"
                 reasons.append(f"{', '.join(found)} may be {limit}, and {where}")
         return reasons
+
+    def _group(self, entity: str) -> Group | None:
+        """An entity's class; None of an entity that this policy does not know."""
+        return {own.name: own.group for own in self.own}.get(entity) or (
+            ENTITIES[entity].group if entity in ENTITIES else None
+        )
 
     def _counts(self, finding: Finding) -> bool:
         return finding.confidence >= self.default_min_confidence

@@ -8,9 +8,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
+from tasks.core.detectors.detection import OWN_CHECKS, PHONE_REGIONS, OwnEntity
 from tasks.core.detectors.entities import ENTITIES, UNREADABLE, Group
 from tasks.core.errors import Invalid
 from tasks.core.jurisdictions import JURISDICTIONS
@@ -28,9 +30,11 @@ from tasks.core.policy import (
     Rule,
 )
 
+_OWN_NAME = re.compile("[A-Z][A-Z0-9_]{1,63}")
 _NOT_YET = ("quarantine",)
 _POLICY_KEYS = (
-    "version", "name", "extends", "classes", "residency", "defaults", "rules", "quality", "anonymity",
+    "version", "name", "extends", "classes", "residency", "detection", "entities", "defaults", "rules", "quality",
+    "anonymity",
 )  # fmt: skip
 _RULE_KEYS = (
     "name", "entities", "action", "columns", "except_columns", "paths", "destinations", "except_destinations",
@@ -76,6 +80,7 @@ class _Loader:
         self.origin = origin
         self.lines = lines
         self.classes: dict[str, tuple[str, ...]] = {}
+        self.own: dict[str, OwnEntity] = {}
 
     def at(self, key: str) -> str:
         """Where a key stands: the file, and the line if it is known."""
@@ -85,6 +90,9 @@ class _Loader:
         self.only(data, "", _POLICY_KEYS)
         if data.get("version") != 1 or isinstance(data.get("version"), bool):
             self.wrong("version", "is not 1", "write 'version: 1'")
+        self.own = self.own_entities(data, bases)
+        detection = self.mapping(data, "detection")
+        self.only(detection, "detection", ("phone_regions",))
         residency = self.mapping(data, "residency", required=True)
         self.only(residency, "residency", ("allowed", "by_group", "by_purpose"))
         by_purpose = self.mapping(residency, "by_purpose", "residency")
@@ -127,10 +135,59 @@ class _Loader:
             anonymity=(*anonymity, *(each for base in bases for each in base.anonymity)),
             digest=_digest(data, bases),
             keeps_labels=labels == "keep",
+            own=tuple(self.own.values()),
+            phone_regions=self.phone_regions(detection),
             bases=bases,
             origin=self.origin,
             origins={key: self.at(key) for key in self.lines if key.startswith(("defaults", "residency"))},
         )
+
+    def own_entities(self, data: Mapping[str, Any], bases: tuple[Policy, ...]) -> dict[str, OwnEntity]:
+        """The entities that the policy and those it extends bring along, by name."""
+        known: dict[str, OwnEntity] = {}
+        listed = [self.own_entity(item, f"entities[{at}]") for at, item in enumerate(self.listing(data, "entities"))]
+        for own in (*(own for base in bases for own in base.own), *listed):
+            if known.setdefault(own.name, own) != own:
+                self.wrong("entities", f"has '{own.name}' in two ways", "define it once, or give it another name")
+        if len({own.name for own in listed}) < len(listed):
+            self.wrong("entities", "has a name twice", "give every entity its own name")
+        return known
+
+    def own_entity(self, item: object, key: str) -> OwnEntity:
+        from tasks.core.detectors.own import pattern_problem
+
+        data = self.as_mapping(item, key)
+        self.only(data, key, ("name", "pattern", "check", "words", "group"))
+        name = self.text(data.get("name"), f"{key}.name")
+        if not _OWN_NAME.fullmatch(name) or name in ENTITIES:
+            what = "an entity that everybody has" if name in ENTITIES else "not a name in capitals such as BOOKING_CODE"
+            self.wrong(f"{key}.name", f"is '{name}', {what}", "give it a name of its own")
+        pattern = self.text(data.get("pattern"), f"{key}.pattern")
+        problem = pattern_problem(pattern)
+        if problem:
+            self.wrong(f"{key}.pattern", problem, "write it in RE2's syntax, for what is there at least once")
+        check = data.get("check", "")
+        if check:
+            self.one_of(self.text(check, f"{key}.check"), OWN_CHECKS, f"{key}.check", "a check")
+        words = self.texts(data.get("words", []), f"{key}.words")
+        return OwnEntity(
+            name=name,
+            pattern=pattern,
+            check=str(check),
+            words=tuple(word.casefold() for word in words),
+            group=self.group(data.get("group", "own"), f"{key}.group"),
+        )
+
+    def phone_regions(self, detection: Mapping[str, Any]) -> tuple[str, ...]:
+        if "phone_regions" not in detection:
+            return PHONE_REGIONS
+        from tasks.core.detectors.phones import known_regions
+
+        key = "detection.phone_regions"
+        words = self.texts(detection["phone_regions"], key)
+        for word in words:
+            self.one_of(word, known_regions(), key, "a country with a numbering plan")
+        return words
 
     def rule(self, item: object, key: str) -> Rule:
         data = self.as_mapping(item, key)
@@ -250,11 +307,11 @@ class _Loader:
         names: list[str] = []
         for word in self.texts(value, key):
             if word == "*":
-                names += [name for name in ENTITIES if name != UNREADABLE]
+                names += [name for name in (*ENTITIES, *self.own) if name != UNREADABLE]
             elif word in list(Group):
-                names += [entity.name for entity in ENTITIES.values() if entity.group == word]
+                names += [each.name for each in (*ENTITIES.values(), *self.own.values()) if each.group == word]
             else:
-                self.one_of(word, [*ENTITIES, *Group], key, "an entity or a group of entities")
+                self.one_of(word, [*ENTITIES, *self.own, *Group], key, "an entity or a group of entities")
                 names.append(word)
         if not names:
             self.wrong(key, "is empty", "name entities, groups, or '*' for all")

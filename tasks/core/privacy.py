@@ -17,7 +17,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from tasks.core.dataset import DatasetURI
-from tasks.core.detectors.entities import ENTITIES, Group
+from tasks.core.detectors.detection import Detection
+from tasks.core.detectors.entities import Group, entity_of
 from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.policy import Action, ActionOptions, Decision, Place, Policy
@@ -197,11 +198,15 @@ class ColumnTreatment:
 
 @dataclass(frozen=True, slots=True)
 class Treatment:
-    """Every column that must be treated before the dataset may go to `destination`; empty when none."""
+    """Every column that must be treated before the dataset may go to `destination`; empty when none.
+
+    Where hits stand inside longer text they are those that `detection` finds.
+    """
 
     destination: DatasetURI
     policy_digest: str
     columns: tuple[ColumnTreatment, ...]
+    detection: Detection = field(default_factory=Detection)
 
     @property
     def empty(self) -> bool:
@@ -248,7 +253,7 @@ def actions_for(policy: Policy, report: ScanReport, *, destination: DatasetURI, 
         if decision.action is not Action.ALLOW:
             by_column.setdefault((decision.finding.path, decision.finding.column), []).append(decision)
     columns = tuple(_column_treatment(path, column, of) for (path, column), of in sorted(by_column.items()))
-    return Treatment(destination, policy.digest, columns)
+    return Treatment(destination, policy.digest, columns, policy.detection)
 
 
 def decide(
@@ -282,6 +287,8 @@ def decide(
     reasons: list[str] = []
     if report.manifest_digest != manifest_digest:
         reasons.append("the scan is of another dataset than the one that would leave")
+    if not report.detection.covers(policy.detection):
+        reasons.append("the scan did not look for everything that the policy names")
     if objects is not None and report.objects != objects:
         reasons.append(f"the scan read {report.objects} of {objects} objects")
     if destination.cloud != place.cloud:
@@ -322,8 +329,8 @@ def _refused(
 
 def _in_words(decision: Decision) -> str:
     finding = decision.finding
-    found = f"{ENTITIES[finding.entity].what} in {finding.place} in {finding.count} rows ({finding.why})"
-    if ENTITIES[finding.entity].group is Group.UNREAD:
+    found = f"{entity_of(finding.entity).what} in {finding.place} in {finding.count} rows ({finding.why})"
+    if entity_of(finding.entity).group is Group.UNREAD:
         found = f"{finding.place} could not be read ({finding.why})"
     verb = "is refused" if decision.action is Action.REFUSE else f"needs '{decision.action}'"
     return f"{found} {verb} by {decision.rule}"

@@ -132,7 +132,7 @@ def _treated_leaf(array: Any, treatment: ColumnTreatment, needed: ObjectTreatmen
 
 def _treated(values: pl.Series, treatment: ColumnTreatment, needed: ObjectTreatment) -> pl.Series:
     if treatment.in_text and values.dtype == pl.String:
-        return treat_hits(values, treatment, needed.keys, needed.destination)
+        return treat_hits(values, treatment, needed)
     return treat_column(values, treatment, needed.keys, needed.destination)
 
 

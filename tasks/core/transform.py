@@ -69,7 +69,7 @@ def treatment_of(entry: Entry, treatment: Treatment, keys: PseudonymKey) -> Obje
     """The part of a treatment that is about one object."""
     shown = safe_path(entry.path)
     columns = {column.column: column for column in treatment.columns if column.applies_to(shown)}
-    return ObjectTreatment(columns, keys, treatment.destination.cloud)
+    return ObjectTreatment(columns, keys, treatment.destination.cloud, treatment.detection)
 
 
 def _copy_object(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from tasks.core.detectors.detection import Detection
 from tasks.core.errors import Invalid
 from tasks.core.policy import Action
 from tasks.core.privacy import ColumnTreatment
@@ -56,11 +57,13 @@ class ObjectTreatment:
         columns: Treatment by column, as the scan names columns.
         keys: For ciphertexts, tokens and hashes.
         destination: The cloud that ciphertexts and tokens are made for.
+        detection: What counts as a hit inside longer text.
     """
 
     columns: dict[str, ColumnTreatment]
     keys: PseudonymKey
     destination: str
+    detection: Detection = field(default_factory=Detection)
 
     def dropped(self, column: str) -> bool:
         """Whether the column is left out."""
@@ -95,12 +98,12 @@ def treat_column(values: pl.Series, treatment: ColumnTreatment, keys: PseudonymK
     return texts.replace_strict(different, changed, default=None, return_dtype=pl.String)
 
 
-def treat_hits(cells: pl.Series, treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> pl.Series:
+def treat_hits(cells: pl.Series, treatment: ColumnTreatment, needed: ObjectTreatment) -> pl.Series:
     """Texts with the hits of the treatment's entities changed wherever they stand, and the rest left as it is."""
-    hits = _hits(cells, set(treatment.entities))
+    hits = _hits(cells, set(treatment.entities), needed.detection)
     if not hits:
         return cells
-    change = text_change(treatment, keys, destination)
+    change = text_change(treatment, needed.keys, needed.destination)
     return cells.str.replace_many(hits, [change(hit) for hit in hits], leftmost=True)
 
 
@@ -135,14 +138,12 @@ def _as_text(values: pl.Series) -> pl.Series:
     return values.cast(pl.String)
 
 
-def _hits(cells: pl.Series, entities: set[str]) -> list[str]:
+def _hits(cells: pl.Series, entities: set[str], detection: Detection) -> list[str]:
     """The different pieces of the texts that are valid instances of one of the entities, longest first."""
-    from tasks.core.detectors.candidates import Candidates
-    from tasks.core.detectors.classify import classify
-    from tasks.core.detectors.patterns import ALL
+    from tasks.core.detectors.search import hits_in
 
     pieces: set[str] = set()
-    for each in classify(Candidates.found(cells.drop_nulls(), ALL)):
+    for each in hits_in(cells.drop_nulls(), detection):
         if each.entity in entities and each.valid.any():
             pieces.update(each.found.text.gather(each.which[each.valid]).to_list())
     return sorted(pieces, key=lambda piece: (-len(piece), piece))

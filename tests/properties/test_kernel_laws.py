@@ -14,6 +14,7 @@ from benchmarks.privacy import table
 from tasks.core.detectors import native, phones, search
 from tasks.core.detectors.candidates import Candidates, Hits
 from tasks.core.detectors.classify import classify
+from tasks.core.detectors.detection import PHONE_REGIONS
 from tasks.core.detectors.patterns import ALL
 from tests.unit.test_detectors import INVALID, VALID
 
@@ -51,7 +52,7 @@ def flat(found: Iterable[Hits]) -> list[tuple[str, str, int, str, bool]]:
 
 def assert_same(texts: list[str]) -> None:
     column = pl.Series(texts + ["nothing"] * 16, dtype=pl.String)
-    assert flat(search.hits_in(column)) == flat(phones.checked(classify(Candidates.found(column, ALL)), phones.REGIONS))
+    assert flat(search.hits_in(column)) == flat(phones.checked(classify(Candidates.found(column, ALL)), PHONE_REGIONS))
 
 
 @needs_kernel

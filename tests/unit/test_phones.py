@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
-from tasks.core.detectors import phones
 from tasks.core.detectors.candidates import Evidence
+from tasks.core.detectors.detection import PHONE_REGIONS, Detection
 from tasks.core.detectors.search import hits_in
 
 digits = st.text("0123456789", min_size=9, max_size=13)
 
 
 def evidence(text: str, *regions: str) -> set[Evidence]:
-    hits = hits_in(pl.Series([text]), regions or phones.REGIONS)
+    hits = hits_in(pl.Series([text]), Detection(phone_regions=regions or PHONE_REGIONS))
     return {each.evidence for each in hits if each.entity == "PHONE_NUMBER" and each.valid.any()}
 
 
@@ -25,7 +25,7 @@ def found(text: str, *regions: str) -> bool:
     return bool(evidence(text, *regions))
 
 
-@pytest.mark.parametrize("region", phones.REGIONS)
+@pytest.mark.parametrize("region", PHONE_REGIONS)
 @pytest.mark.parametrize("form", [PhoneNumberFormat.E164, PhoneNumberFormat.INTERNATIONAL, PhoneNumberFormat.NATIONAL])
 @pytest.mark.parametrize("kind", [PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE])
 def test_the_example_numbers_of_a_known_country_are_found_as_they_are_written(
@@ -37,7 +37,7 @@ def test_the_example_numbers_of_a_known_country_are_found_as_they_are_written(
 
 
 @settings(max_examples=150, deadline=None)
-@given(digits, st.sampled_from(phones.REGIONS))
+@given(digits, st.sampled_from(PHONE_REGIONS))
 def test_bare_digits_that_are_found_are_valid_for_libphonenumber(text: str, region: str) -> None:
     if found(text, region):
         bare = text.removeprefix("00").removeprefix("011")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.core.dataset import DatasetURI
+from tasks.core.detectors.detection import Detection
 from tasks.core.detectors.scan import scan
 from tasks.core.detectors.spans import spans
 from tasks.core.errors import Invalid, PreconditionFailed
@@ -244,7 +245,7 @@ def test_an_object_that_changes_while_it_is_scanned_stops_the_scan() -> None:
 def test_an_unknown_language_is_refused() -> None:
     store = MemoryStore()
     with pytest.raises(Invalid, match="'xx'"):
-        scan(store, URI, read_manifest(store, URI), languages=("xx",))
+        scan(store, URI, read_manifest(store, URI), detection=Detection(languages=("xx",)))
 
 
 def test_large_objects_are_read_in_ranges() -> None:

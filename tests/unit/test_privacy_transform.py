@@ -22,7 +22,7 @@ from tasks.core.policy import Action, ActionOptions, Place
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Cleared, ColumnTreatment, Policy, Refused, Treatment, VerdictKey, actions_for, decide
 from tasks.core.transform import apply_treatment
-from tasks.core.treatments import PseudonymKey, treat_column, treat_hits
+from tasks.core.treatments import ObjectTreatment, PseudonymKey, treat_column, treat_hits
 from tests.memory_store import MemoryStore
 
 SOURCE = DatasetURI("memory", "b", "raw")
@@ -109,7 +109,7 @@ def test_numbers_are_rounded_down_to_a_step() -> None:
 
 def test_in_free_text_only_the_hits_change() -> None:
     cells = pl.Series(["mail a@example.org now", "nothing", None, "a@example.org b@example.org"])
-    changed = treat_hits(cells, how("replace", in_text=True), KEYS, "google").to_list()
+    changed = treat_hits(cells, how("replace", in_text=True), ObjectTreatment({}, KEYS, "google")).to_list()
     assert changed == ["mail <EMAIL_ADDRESS> now", "nothing", None, "<EMAIL_ADDRESS> <EMAIL_ADDRESS>"]
 
 

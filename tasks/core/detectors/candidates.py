@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tasks.core.arrow import pa
+
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -50,6 +52,13 @@ def buffers(text: pl.Series) -> tuple[Ints, Bytes]:
     first = array.offset
     starts = np.frombuffer(offsets, np.int64)[first : first + len(array) + 1]
     return starts, np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
+
+
+def strings(ends: Ints, data: Bytes) -> pl.Series:
+    """The inverse of `buffers`: a string series by where each string ends in their joined bytes."""
+    offsets = np.concatenate([[0], ends]).astype(np.int64)
+    array = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
+    return pl.Series("", array)
 
 
 @dataclass(frozen=True)

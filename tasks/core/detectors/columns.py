@@ -18,11 +18,11 @@ import numpy.typing as npt
 import polars as pl
 
 from tasks.core.detectors.candidates import Evidence, Hits, Ints, Mask
-from tasks.core.detectors.entities import ENTITIES
+from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.patterns import PLAIN
 from tasks.core.detectors.search import hits_in
 from tasks.core.detectors.sketch import Sketch, smallest
-from tasks.core.detectors.words import LANGUAGES, context_pattern, headers_of, speaks_against, speaks_for
+from tasks.core.detectors.words import context_pattern, speaks_against
 from tasks.core.findings import ColumnKind, Finding, Number
 
 NAME, GIVEN, ADDRESS, DATE, COORDINATE, FULL_NAME, BANK, DOCUMENT = 1, 2, 4, 8, 16, 32, 64, 128
@@ -51,9 +51,9 @@ class Tally:
 class ColumnState:
     """Everything that is remembered of one column while a table is read: counts and hashes, never values."""
 
-    def __init__(self, name: str, languages: tuple[str, ...] = LANGUAGES) -> None:
+    def __init__(self, name: str, detection: Detection = EVERYTHING) -> None:
         self.name = name
-        self.languages = languages
+        self.detection = detection
         self.kinds: set[ColumnKind] = set()
         self.filled = 0
         self.cells = Sketch()
@@ -119,13 +119,14 @@ class ColumnState:
         if len(admitted):
             new = admitted[smallest(hashes[admitted], self.cells.size)]
             self.cells.add(hashes[new], text_marks(cells.gather(new)))
-        if cells.head(_SAMPLE).str.contains(PLAIN).all() and cells.str.contains(PLAIN).all():
+        plain = cells.head(_SAMPLE).str.contains(PLAIN).all() and cells.str.contains(PLAIN).all()
+        if plain and not self.detection.own:
             return
         weights = None
         if parents is None and len(cells) >= _UNIQUE_FROM and cells.head(_UNIQUE_FROM).n_unique() < _UNIQUE_FROM // 2:
             counted = cells.value_counts(name="count")
             cells, weights = counted[cells.name], counted["count"].cast(pl.Int64).to_numpy()
-        self._tally(cells, parents, weights)
+        self._tally(cells, parents, weights, plain=plain)
 
     def _add_numbers(self, values: pl.Series, parents: Ints | None) -> None:
         self.kinds.add("number")
@@ -150,12 +151,14 @@ class ColumnState:
             id_like &= numbers == np.floor(numbers)
         if id_like.any():
             long = values.filter(pl.Series(id_like))
-            texts = (long.cast(pl.UInt64) if long.dtype.is_float() else long).cast(pl.String)
-            self._tally(texts, None if parents is None else parents[id_like], None)
+            self._tally(_spelt(long), None if parents is None else parents[id_like], None)
+        if self.detection.own and not id_like.all():
+            short = values.filter(pl.Series(~id_like))
+            self._tally(_spelt(short), None if parents is None else parents[~id_like], None, plain=True)
 
-    def _tally(self, cells: pl.Series, parents: Ints | None, weights: Ints | None) -> None:
+    def _tally(self, cells: pl.Series, parents: Ints | None, weights: Ints | None, *, plain: bool = False) -> None:
         lengths = cells.str.len_bytes().cast(pl.Int64).to_numpy()
-        for each in with_context(hits_in(cells), cells, lengths, self.languages):
+        for each in with_context(hits_in(cells, self.detection, plain=plain), cells, lengths, self.detection):
             hashes = each.found.hashes[each.which]
             tally = self.tallies.setdefault((each.entity, each.evidence), Tally())
             tally.candidates.add(hashes, each.valid.astype(np.uint8))
@@ -163,6 +166,13 @@ class ColumnState:
             whole = hit[each.found.lengths[each.which][each.valid] >= _WHOLE * lengths[hit]]
             tally.cells += _rows(hit, parents, weights)
             tally.whole += _rows(whole, parents, weights)
+
+
+def _spelt(numbers: pl.Series) -> pl.Series:
+    """Numbers as people write them: whole floats, which hold ids where a table has gaps, without a fraction."""
+    if numbers.dtype.is_float() and ((numbers == numbers.floor()) & (numbers.abs() < 2**63)).all():
+        return numbers.cast(pl.UInt64 if (numbers >= 0).all() else pl.Int64).cast(pl.String)
+    return numbers.cast(pl.String)
 
 
 def _filtered(parents: Ints | None, keep: pl.Series) -> Ints | None:
@@ -178,27 +188,27 @@ def _rows(cells: Ints, parents: Ints | None, weights: Ints | None) -> int:
     return len(changes) + 1 if weights is None else int(weights[in_order[np.append(changes, -1)]].sum())
 
 
-def with_context(found: Iterator[Hits], cells: pl.Series, lengths: Ints, languages: tuple[str, ...]) -> Iterator[Hits]:
+def with_context(found: Iterator[Hits], cells: pl.Series, lengths: Ints, detection: Detection) -> Iterator[Hits]:
     """Hits with those set apart that have a word of their entity in the same cell or as their prefix.
 
     Args:
         found: The hits.
         cells: The cells they were found in.
         lengths: The cells' lengths in bytes.
-        languages: Whose words count.
+        detection: Whose words count.
     """
     for each in found:
-        if each.evidence is Evidence.SHAPED or not headers_of(each.entity, languages):
+        words = detection.words(each.entity)
+        if each.evidence is Evidence.SHAPED or not words:
             yield each
             continue
         rows = each.found.rows[each.which]
         beside: Mask = np.zeros(len(rows), bool)
         longer = np.flatnonzero(lengths[rows] > each.found.lengths[each.which] + 1)
         if len(longer):
-            beside[longer] = cells.gather(rows[longer]).str.contains(context_pattern(each.entity, languages)).to_numpy()
+            beside[longer] = cells.gather(rows[longer]).str.contains(context_pattern(words)).to_numpy()
         if each.evidence is Evidence.CODED:
-            words = pl.Series(headers_of(each.entity, languages)).implode()
-            beside |= each.found.prefixes.gather(each.which).is_in(words).to_numpy()
+            beside |= each.found.prefixes.gather(each.which).is_in(pl.Series(words).implode()).to_numpy()
         if beside.any():
             yield Hits(each.entity, Evidence.CONTEXT, each.found, each.which[beside], each.valid[beside])
         if not beside.all():
@@ -318,8 +328,8 @@ def confidences(state: ColumnState, path: str) -> dict[tuple[str, Evidence], flo
 
 
 def _confidence(state: ColumnState, path: str, entity: str, evidence: Evidence, tally: Tally) -> float:
-    known = ENTITIES[entity]
-    header = bool(speaks_for(entity, state.name, state.languages))
+    known = state.detection.entity(entity)
+    header = bool(state.detection.speaks_for(entity, state.name))
     chance = known.chance
     if evidence is Evidence.SHAPED:
         chance = min(chance, _SHAPED_CHANCE)
@@ -337,7 +347,7 @@ def _confidence(state: ColumnState, path: str, entity: str, evidence: Evidence, 
     }[evidence]
     if entity == "DATE_OF_BIRTH" and evidence is Evidence.BARE:
         return 0.0  # Any date is a date; `_by_header` judges those that are of birth.
-    in_path = bool(speaks_for(entity, path, state.languages))
+    in_path = bool(state.detection.speaks_for(entity, path))
     odds *= ratio * (_HEADER_FACTOR if header else _PATH_FACTOR if in_path else 1.0)
     if not header and known.chance > 0 and speaks_against(state.name):
         odds *= _AGAINST_FACTOR
@@ -345,7 +355,7 @@ def _confidence(state: ColumnState, path: str, entity: str, evidence: Evidence, 
 
 
 def _why(state: ColumnState, entity: str, evidence: Evidence, tally: Tally) -> str:
-    known = ENTITIES[entity]
+    known = state.detection.entity(entity)
     parts = [str(evidence)]
     if known.chance:
         n = len(tally.candidates)
@@ -353,7 +363,7 @@ def _why(state: ColumnState, entity: str, evidence: Evidence, tally: Tally) -> s
             f"{round(tally.pass_rate * n)} of {n} different candidates pass the checks "
             f"(by chance at most {known.chance:.0%})"
         )
-    header = speaks_for(entity, state.name, state.languages)
+    header = state.detection.speaks_for(entity, state.name)
     if header:
         parts.append(f"the column's name says '{header}'")
     return ", ".join(parts)
@@ -364,7 +374,7 @@ def _by_header(state: ColumnState, path: str, rows: int, found: set[str]) -> Ite
     cells = state.cells
     if not len(cells):
         return
-    person = speaks_for("PERSON", state.name, state.languages)
+    person = state.detection.speaks_for("PERSON", state.name)
     names, given, full = cells.share(NAME), cells.share(GIVEN), cells.share(FULL_NAME)
     if person and names >= 0.5:
         confidence = 0.95 if person not in ("name", "nama") or given >= 0.05 else 0.4
@@ -382,7 +392,7 @@ def _by_header(state: ColumnState, path: str, rows: int, found: set[str]) -> Ite
         ("DRIVER_LICENSE", DOCUMENT, 0.5, "numbers of documents"),
         ("ORGANIZATION", NAME, 0.5, "names"),
     ):
-        header, share = speaks_for(entity, state.name, state.languages), cells.share(mark)
+        header, share = state.detection.speaks_for(entity, state.name), cells.share(mark)
         if header and share >= least and entity not in found:
             why = f"the column's name says '{header}', and {share:.0%} of the values look like {looks}"
             yield _finding(state, entity, path, round(share * state.filled), rows, 0.9, why)

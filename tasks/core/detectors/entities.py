@@ -20,6 +20,7 @@ class Group(enum.StrEnum):
     LOCATION = "location"
     NETWORK = "network"
     SECRET = "secret"
+    OWN = "own"
     UNREAD = "unread"
 
 
@@ -320,3 +321,8 @@ _ALL = (
 
 ENTITIES: dict[str, Entity] = {entity.name: entity for entity in _ALL}
 """Every entity by name."""
+
+
+def entity_of(name: str) -> Entity:
+    """The entity of a finding; one that a policy brings along is known by its name alone."""
+    return ENTITIES.get(name) or Entity(name, Group.OWN, f"{name} of the policy")

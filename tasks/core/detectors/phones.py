@@ -16,10 +16,6 @@ import numpy as np
 
 from tasks.core.detectors.candidates import Evidence, Hits, Mask
 
-REGIONS = ("US", "CA", "ID", "GB", "IE", "AU", "NZ", "SG", "MY")
-"""The countries (ISO 3166) whose numbers are known without a country's code, unless a policy says others: those of the
-languages whose words count. India is not among them: most numbers of ten digits fit its plan."""
-
 _KINDS = (
     "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan",
     "voicemail",

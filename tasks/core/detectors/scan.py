@@ -22,12 +22,11 @@ from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.candidates import Candidates, Evidence
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.columns import FULL_NAME, GIVEN, ColumnState, judge, text_marks
+from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.entities import UNREADABLE
 from tasks.core.detectors.patterns import ALL
 from tasks.core.detectors.readers import read
 from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, Batch, Source, Unread, format_of
-from tasks.core.detectors.words import LANGUAGES
-from tasks.core.errors import Invalid
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.manifest import Manifest
 
@@ -85,7 +84,7 @@ class Table:
 
 
 def scan(
-    store: Store, uri: DatasetURI, manifest: Manifest, *, languages: tuple[str, ...] = LANGUAGES, in_flight: int = 2
+    store: Store, uri: DatasetURI, manifest: Manifest, *, detection: Detection = EVERYTHING, in_flight: int = 2
 ) -> ScanReport:
     """Search a whole dataset for personal data and secrets, and count its columns.
 
@@ -93,17 +92,15 @@ def scan(
         store: The store that holds the bucket of `uri`.
         uri: The dataset.
         manifest: Its objects; each is read at the version given there.
-        languages: Languages whose words may speak for an entity, of `LANGUAGES`.
+        detection: What is looked for beyond the vocabulary.
         in_flight: How many objects are read at the same time; memory is bounded by that many batches.
 
     Raises:
-        Invalid: A language is not known.
         PreconditionFailed: An object changed since the manifest was made; read the manifest again.
         Retryable: The store is throttled or away; scan again later.
     """
     started = time.monotonic()
-    require_languages(languages)
-    tables, unread = read_tables(store, uri, manifest, languages=languages, in_flight=in_flight)
+    tables, unread = read_tables(store, uri, manifest, detection=detection, in_flight=in_flight)
     findings = [*_shortened(unread), *_name_findings(manifest)]
     profile: list[ColumnProfile] = []
     for table in tables.values():
@@ -113,6 +110,7 @@ def scan(
     return ScanReport(
         uri=uri,
         manifest_digest=manifest.digest,
+        detection=detection,
         rows=sum(table.rows for table in tables.values()),
         objects=len(manifest),
         size_bytes=manifest.size_bytes,
@@ -122,27 +120,20 @@ def scan(
     )
 
 
-def require_languages(languages: tuple[str, ...]) -> None:
-    """Insist that the detectors know the languages. Raises `Invalid` naming one that they do not."""
-    for language in languages:
-        if language not in LANGUAGES:
-            raise Invalid(f"'{language}' is not a language of the detectors", f"use {' or '.join(LANGUAGES)}")
-
-
 def read_tables(
-    store: Store, uri: DatasetURI, manifest: Manifest, *, languages: tuple[str, ...], in_flight: int
+    store: Store, uri: DatasetURI, manifest: Manifest, *, detection: Detection, in_flight: int
 ) -> tuple[dict[TableKey, Table], list[Finding]]:
     """Read every object once. Answers what was counted, by table, and what could not be read."""
     tables: dict[TableKey, Table] = {}
     unread: list[Finding] = []
     with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="scan") as pool:
-        for seen in pool.map(partial(scan_object, store, uri, languages), manifest):
+        for seen in pool.map(partial(scan_object, store, uri, detection), manifest):
             _merge(tables.setdefault(seen.key, Table()), seen)
             unread += [_unread_finding(safe_path(seen.path), each, seen.rows) for each in seen.unread]
     return tables, unread
 
 
-def scan_object(store: Store, uri: DatasetURI, languages: tuple[str, ...], entry: Entry) -> ObjectScan:
+def scan_object(store: Store, uri: DatasetURI, detection: Detection, entry: Entry) -> ObjectScan:
     """Read one object of a manifest and count what is in it."""
     source = Source.open(store, uri, entry)
     kind, _ = format_of(source)
@@ -150,7 +141,7 @@ def scan_object(store: Store, uri: DatasetURI, languages: tuple[str, ...], entry
     for part in read(source):
         if isinstance(part, Unread):
             seen.unread.append(part)
-        elif not _add(seen, part, languages):
+        elif not _add(seen, part, detection):
             seen.unread.append(Unread(f"values in more than {MAX_COLUMNS} columns", count=part.rows))
             break
     if kind in ("parquet", "csv"):
@@ -158,14 +149,14 @@ def scan_object(store: Store, uri: DatasetURI, languages: tuple[str, ...], entry
     return seen
 
 
-def _add(seen: ObjectScan, batch: Batch, languages: tuple[str, ...]) -> bool:
+def _add(seen: ObjectScan, batch: Batch, detection: Detection) -> bool:
     """Count a batch. Answers whether the object still has a bearable number of columns."""
     seen.rows += batch.rows
     new = [leaf.name for leaf in batch.leaves if leaf.name not in seen.columns]
     if len(seen.columns) + len(new) > MAX_COLUMNS:
         return False
     seen.personal_names |= personal_names(new)
-    seen.columns |= {name: ColumnState(name, languages) for name in new}
+    seen.columns |= {name: ColumnState(name, detection) for name in new}
     for leaf in batch.leaves:
         try:
             seen.columns[leaf.name].add(leaf.values, leaf.rows)

@@ -8,24 +8,29 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
-from tasks.core.arrow import pa
 from tasks.core.detectors import native, phones
-from tasks.core.detectors.candidates import Bytes, Candidates, Hits, Ints, buffers
+from tasks.core.detectors.candidates import Candidates, Hits, Ints, buffers, strings
 from tasks.core.detectors.classify import classify
+from tasks.core.detectors.detection import EVERYTHING, Detection
+from tasks.core.detectors.own import own_hits
 from tasks.core.detectors.patterns import ALL
 
 _ROOM = 64 * 1024
 _LEAST_CELLS = 16
 
 
-def hits_in(cells: pl.Series, phone_regions: tuple[str, ...] = phones.REGIONS) -> Iterator[Hits]:
+def hits_in(cells: pl.Series, detection: Detection = EVERYTHING, *, plain: bool = False) -> Iterator[Hits]:
     """What the cells, none of which is null, may hold; the rows of hits are cells' numbers, in order.
 
     Args:
         cells: The cells.
-        phone_regions: The countries whose telephone numbers may stand without a country's code.
+        detection: What is looked for beyond the vocabulary.
+        plain: Whether the cells are known to hold nothing of the vocabulary.
     """
-    return phones.checked(_candidates_in(cells), phone_regions)
+    if not plain:
+        yield from phones.checked(_candidates_in(cells), detection.phone_regions)
+    for own in detection.own:
+        yield from own_hits(cells, own)
 
 
 def _candidates_in(cells: pl.Series) -> Iterator[Hits]:
@@ -50,16 +55,10 @@ def _candidates_in(cells: pl.Series) -> Iterator[Hits]:
 def _hits(part: native.Part) -> Iterator[Hits]:
     if not len(part.keys):
         return
-    found = Candidates(part.rows, _strings(part.ends, part.text))
+    found = Candidates(part.rows, strings(part.ends, part.text))
     order = np.argsort(part.keys, kind="stable")
     keys, which, valid = part.keys[order], part.candidates[order], part.valid[order].view(bool)
     starts: list[int] = np.flatnonzero(np.diff(keys, prepend=-1)).tolist()
     for start, end in pairwise([*starts, len(keys)]):
         entity, evidence = divmod(int(keys[start]), 4)
         yield Hits(native.ENTITIES[entity], native.EVIDENCE[evidence], found, which[start:end], valid[start:end])
-
-
-def _strings(ends: Ints, text: Bytes) -> pl.Series:
-    offsets = np.concatenate([[0], ends]).astype(np.int64)
-    array = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(text))
-    return pl.Series("", array)

@@ -25,11 +25,11 @@ from tasks.core.detectors.columns import (
     text_marks,
     with_context,
 )
+from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.readers import read
-from tasks.core.detectors.scan import read_tables, require_languages, safe_path
+from tasks.core.detectors.scan import read_tables, safe_path
 from tasks.core.detectors.search import hits_in
 from tasks.core.detectors.tables import METADATA, Batch, Leaf, Source
-from tasks.core.detectors.words import LANGUAGES
 from tasks.core.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -51,18 +51,17 @@ def spans(
     uri: DatasetURI,
     manifest: Manifest,
     *,
-    languages: tuple[str, ...] = LANGUAGES,
+    detection: Detection = EVERYTHING,
     min_confidence: float = 0.5,
     in_flight: int = 2,
 ) -> Iterator[dict[str, Any]]:
     """The places of all hits: `path`, `row` (from 0), `column`, `entity`, `start`, `end` (characters), `score`.
 
     Args:
-        store, uri, manifest, languages, in_flight: As for `scan`, with the same errors.
+        store, uri, manifest, detection, in_flight: As for `scan`, with the same errors.
         min_confidence: Hits whose column makes them less sure are left out.
     """
-    require_languages(languages)
-    tables, _ = read_tables(store, uri, manifest, languages=languages, in_flight=in_flight)
+    tables, _ = read_tables(store, uri, manifest, detection=detection, in_flight=in_flight)
     table_of = {path: table for table in tables.values() for path in table.paths}
     for entry in manifest:
         table = table_of[entry.path]
@@ -102,7 +101,7 @@ def _of_leaf(
     cells = leaf.values.filter(filled)
     if cells.dtype != pl.String:
         cells = cells.cast(pl.String)
-    for cell, entity, start, end, score in _hits(cells, scores, state.languages):
+    for cell, entity, start, end, score in _hits(cells, scores, state.detection):
         yield int(row_of[cell]), entity, start, end, score
     if looks:
         marks = text_marks(cells)
@@ -112,11 +111,11 @@ def _of_leaf(
 
 
 def _hits(
-    cells: pl.Series, scores: Mapping[tuple[str, Evidence], float], languages: tuple[str, ...]
+    cells: pl.Series, scores: Mapping[tuple[str, Evidence], float], detection: Detection
 ) -> Iterator[tuple[int, str, int, int, float]]:
     lengths = cells.str.len_bytes().cast(pl.Int64).to_numpy()
     after: dict[tuple[int, str], int] = {}
-    for each in with_context(hits_in(cells), cells, lengths, languages):
+    for each in with_context(hits_in(cells, detection), cells, lengths, detection):
         score = scores.get((each.entity, each.evidence))
         if score is None:
             continue

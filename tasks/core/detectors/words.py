@@ -76,8 +76,13 @@ def speaks_for(entity: str, name: str, languages: tuple[str, ...] = LANGUAGES) -
         return ""
     if entity == "LOCATION" and _NO_ADDRESS.intersection(words):
         return ""
-    joined = f" {' '.join(words)} "
-    headers = headers_of(entity, languages)
+    return spoken(headers_of(entity, languages), name)
+
+
+@functools.cache
+def spoken(headers: tuple[str, ...], name: str) -> str:
+    """The longest of some words that a column's name or path holds, or nothing."""
+    joined = f" {' '.join(words_of(name))} "
     whole = [header for header in headers if f" {header} " in joined or f" {header}s " in joined]
     inside = [header for header in headers if len(header) >= _MIN_INSIDE and header in joined]
     return max(whole or inside, key=len, default="")
@@ -90,7 +95,7 @@ def speaks_against(name: str) -> str:
 
 
 @functools.cache
-def context_pattern(entity: str, languages: tuple[str, ...]) -> str:
-    """A regular expression for the entity's words anywhere in a text, as whole words."""
-    headers = "|".join(header.replace(" ", "[ _-]?") for header in headers_of(entity, languages))
+def context_pattern(words: tuple[str, ...]) -> str:
+    """A regular expression for an entity's words anywhere in a text, as whole words."""
+    headers = "|".join(re.escape(word).replace(r"\ ", "[ _-]?") for word in words)
     return rf"(?i)(?:^|[^a-z])(?:{headers})(?:[^a-z]|$)"
