@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
+from deployments.local.object_stores import console_script
 from tasks.core.cloud import CloudConfig
 from tasks.core.ports import Store
 from tests.conformance.stores import open_store
@@ -41,7 +40,7 @@ def rclone(config: CloudConfig, store: Store) -> Callable[..., bytes]:
 
     def run(verb: str, path: str) -> bytes:
         target = f"{config.name}:{store.bucket}/{path}"
-        command = [Path(sys.executable).with_name("rclone"), verb, target]
+        command = [console_script("rclone"), verb, target]
         return subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60).stdout
 
     return run

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
+from deployments.local.object_stores import console_script
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import LintasError
@@ -95,7 +94,7 @@ class Trial:
         """SHA-256 of every object below the prefix, as an independent client reads them."""
         name = cloud.name
         environment = {**rclone_environment(cloud), f"RCLONE_CONFIG_{name.upper()}_ENCODING": "None"}
-        command = [Path(sys.executable).with_name("rclone"), "hashsum", "sha256", "--download"]
+        command = [console_script("rclone"), "hashsum", "sha256", "--download"]
         command += ["--exclude", ".lintas/**", f"{name}:{self.bucket}/{prefix}"]
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=120)
         return {path: digest for digest, path in (line.split("  ", 1) for line in done.stdout.splitlines())}

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deployments.local.object_stores import console_script
 from deployments.local.ports import free_ports
 from tests.flows.conftest import Landed
 from tests.servers import rclone_environment
@@ -19,7 +20,7 @@ from tests.whole_stack import WholeStack
 
 def lintas(stack: WholeStack, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["lintas", *arguments],
+        [console_script("lintas"), *arguments],
         env=stack.environment | environment,
         capture_output=True,
         text=True,
@@ -110,7 +111,7 @@ def test_a_refused_move_leaves_nothing_and_shows_no_value(landed: Landed, tmp_pa
     assert any("contact_email" in reason for reason in error["details"])
     assert "@" not in done.stdout + done.stderr.replace("lintas@", "")
     listed = subprocess.run(
-        ["rclone", "lsf", "-R", "coreweave:"],
+        [console_script("rclone"), "lsf", "-R", "coreweave:"],
         env=dict(rclone_environment(landed.stack.installation.cloud("coreweave"))),
         capture_output=True,
         text=True,
@@ -130,7 +131,7 @@ def test_a_destination_outside_the_residency_is_refused(landed: Landed, tmp_path
 def test_a_killed_move_goes_on_where_it_was(landed: Landed) -> None:
     """Killed at growing delays until a run gets through; the far side is whole, and nothing is sent twice."""
     stack = landed.stack
-    move = ["lintas", "move", "aws://raw/flights", "azure://lake/killed", "--json"]
+    move = [console_script("lintas"), "move", "aws://raw/flights", "azure://lake/killed", "--json"]
     delay_s, kills = 3.0, 0
     while True:
         process = subprocess.Popen(

@@ -6,13 +6,14 @@ import json
 import os
 import secrets
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+
+from deployments.local.object_stores import console_script
 
 
 def lintas(directory: Path, *arguments: str) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def lintas(directory: Path, *arguments: str) -> dict[str, Any]:
     config = {"clouds": clouds, "gate": gate, "state_dir": str(directory / "state"), "policies_dir": str(directory)}
     (directory / "lintas.yaml").write_text(yaml.safe_dump(config))
     done = subprocess.run(
-        [Path(sys.executable).with_name("lintas"), *arguments, "--policy", "policy", "--json"],
+        [console_script("lintas"), *arguments, "--policy", "policy", "--json"],
         env={**os.environ, "LINTAS_CONFIG": str(directory / "lintas.yaml")},
         capture_output=True,
         text=True,

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from deployments.demo import REPOSITORY, example_row
+from deployments.local.object_stores import console_script
 from tests.flows.conftest import Landed
 
 CLOUDS = ("aws", "google", "azure", "coreweave")
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]
 
 def lintas(landed: Landed, *arguments: str) -> dict[str, Any]:
     done = subprocess.run(
-        ["lintas", *arguments, "--json"],
+        [console_script("lintas"), *arguments, "--json"],
         env=landed.stack.environment,
         capture_output=True,
         text=True,

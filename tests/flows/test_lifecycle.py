@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
 
+from deployments.local.object_stores import console_script
 from tests.flows.conftest import Landed
 from tests.servers import rclone_environment
 
@@ -22,7 +23,12 @@ PERSONAL = ("contact_email", "contact_phone", "payment_card", "national_id", "le
 def copied_by_rclone(landed: Landed, cloud: str, remote: str, into: Path) -> Path:
     config = landed.stack.installation.cloud(cloud)
     environment = rclone_environment(config)
-    subprocess.run(["rclone", "copy", f"{cloud}:{remote}", str(into)], env=dict(environment), check=True, timeout=120)
+    subprocess.run(
+        [console_script("rclone"), "copy", f"{cloud}:{remote}", str(into)],
+        env=dict(environment),
+        check=True,
+        timeout=120,
+    )
     return into
 
 
@@ -151,7 +157,11 @@ def test_every_endpoint_answers_as_the_registered_model_does(landed: Landed, tmp
 
 def test_the_audit_log_tells_the_story_and_is_sound(landed: Landed) -> None:
     shown = subprocess.run(
-        ["lintas", "audit", "--json"], env=landed.stack.environment, capture_output=True, text=True, check=True
+        [console_script("lintas"), "audit", "--json"],
+        env=landed.stack.environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     kinds = [record["kind"] for record in json.loads(shown.stdout)["records"]]
     assert kinds[:2] == ["verdict", "receipt"]
@@ -168,7 +178,9 @@ def test_an_altered_audit_record_is_found(landed: Landed, tmp_path: Path) -> Non
             forged.execute(f"DROP TRIGGER {trigger}")
         forged.execute("UPDATE audit SET subject = 'elsewhere' WHERE sequence = 2")
     environment = landed.stack.environment | {"LINTAS_STATE_DIR": str(tmp_path)}
-    done = subprocess.run(["lintas", "audit", "--json"], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [console_script("lintas"), "audit", "--json"], env=environment, capture_output=True, text=True, check=False
+    )
     assert (done.returncode, "audit record 2" in done.stderr) == (4, True), done.stderr
 
 
@@ -190,7 +202,7 @@ def test_schedules_create_runs(landed: Landed) -> None:
 
 def test_a_second_landing_of_the_same_moves_nothing(landed: Landed) -> None:
     done = subprocess.run(
-        ["lintas", "move", "aws://raw/flights", "google://lake/flights", "--json"],
+        [console_script("lintas"), "move", "aws://raw/flights", "google://lake/flights", "--json"],
         env=landed.stack.environment,
         capture_output=True,
         text=True,

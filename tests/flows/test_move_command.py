@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+from deployments.local.object_stores import console_script
 
 POLICY = {"version": 1, "name": "open", "residency": {"allowed": ["EU"]}} | {
     "rules": [{"name": "unread", "entities": ["UNREADABLE"], "action": "allow"}]
@@ -51,7 +52,7 @@ class Site:
         environment = os.environ | {
             "LINTAS_CONFIG": str(self.root / "lintas.yaml"), "SIGNING": "s" * 32, "PSEUDONYM": "p" * 32
         }  # fmt: skip
-        command = [Path(sys.executable).with_name("lintas"), *arguments, "--json"]
+        command = [console_script("lintas"), *arguments, "--json"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr

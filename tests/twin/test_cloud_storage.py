@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import subprocess
-import sysconfig
 import uuid
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from google.oauth2.credentials import Credentials
 
 from deployments.local import credentials
 from deployments.local.credentials import SecretFiles
-from deployments.local.object_stores import cloud_storage
+from deployments.local.object_stores import cloud_storage, console_script
 from deployments.local.ports import free_ports
 from deployments.local.processes import Process
 from tasks.core.cloud import CloudConfig
@@ -495,7 +494,7 @@ def test_rclone_copies_there_and_back(google: CloudConfig, bucket: Any, tmp_path
     for name, size in {"empty": 0, "small": 1000, "dir/large": 20 * MIB}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(os.urandom(size))
-    rclone = [str(Path(sysconfig.get_path("scripts")) / "rclone"), "--retries", "1"]
+    rclone = [console_script("rclone"), "--retries", "1"]
     environment = rclone_environment(google)
     remote = f"google:{bucket.name}/copied"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,6 +15,7 @@ import pytest
 import yaml
 
 from deployments.local.faults import put_faults
+from deployments.local.object_stores import console_script
 from tasks.core.cloud import CloudConfig, Probe, Unseen
 from tasks.core.errors import Denied, LintasError, NotFound
 from tasks.registry import providers
@@ -36,7 +36,6 @@ FIRST = {
     "google": "aiplatform.locations.get",
 }
 ML = "Microsoft.MachineLearningServices/workspaces"
-BINARIES = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +109,7 @@ def outcomes(config: CloudConfig) -> dict[str, set[str]]:
 
 def everything_in(cloud: ComputeCloud) -> tuple[bytes, dict[str, tuple[int, int]]]:
     """What an independent client lists in the object store, and every file behind the training service."""
-    command = [BINARIES / "rclone", "lsf", "-R", "--format", "pst", f"{cloud.config.name}:"]
+    command = [console_script("rclone"), "lsf", "-R", "--format", "pst", f"{cloud.config.name}:"]
     environment = dict(rclone_environment(cloud.config))
     listed = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=60).stdout
     files = {
@@ -134,7 +133,7 @@ def doctor(config: CloudConfig, folder: Path) -> tuple[int, dict[str, dict[str, 
     keys = {"signing_key": "env:UNUSED", "pseudonym_key": "env:UNUSED"}
     path.write_text(yaml.safe_dump({"clouds": {config.name: described}, "gate": keys, "state_dir": str(folder)}))
     done = subprocess.run(
-        [BINARIES / "lintas", "doctor", "--cloud", config.name, "--json"],
+        [console_script("lintas"), "doctor", "--cloud", config.name, "--json"],
         env={**os.environ, **secrets, "LINTAS_CONFIG": str(path)},
         capture_output=True,
         text=True,
