@@ -10,6 +10,9 @@ Dataset = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[^/]+(/.*)?$")]
 Clouds = Annotated[list[str], Field(min_length=1)]
 """Names of clouds of lintas.yaml; at least one."""
 
+Words = Annotated[str, Field(min_length=1, pattern=r"\S")]
+"""A text that says something."""
+
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 """A duration in seconds, at most a day."""
 

@@ -15,22 +15,25 @@ from tasks.core.dataset import DatasetURI
 from tasks.core.errors import LintasError
 from tasks.core.estimates import Estimate
 from tasks.core.findings import Finding
+from tasks.core.held import Held
 from tasks.core.plane.limits import Limits
 from tasks.core.planning import DeleteLimit, TransferPlan, require_apart
 from tasks.core.privacy import Cleared, Refused
 from tasks.core.selection import Selection
 from tasks.core.transfer import Receipt
 from tasks.privacy import Clearance, Outgoing, judge, keep_clearance, recall_clearance, scan_dataset, treat
+from tasks.quarantine import set_apart
 from tasks.registry import installation
 from tasks.storage import MoveOptions, copy_cleared, copy_to_all, manifest_of, plan_move
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A move before any byte moves: what was found, what would leave under which clearance, and the plan."""
+    """A move before any byte moves: what was found, what stays, what would leave, its clearance, and the plan."""
 
     source: DatasetURI
     findings: tuple[Finding, ...]
+    held: tuple[Held, ...]
     outgoing: Outgoing
     verdict: Cleared
     plan: TransferPlan
@@ -45,6 +48,7 @@ class Moved:
         source: Where the dataset was.
         source_digest: Its digest there.
         findings: What the gate found in it before treatment.
+        held: The objects that stay at the source, in quarantine.
         receipt: What was sent; its digest is that of the destination, equal to the source's unless the policy
             made a treated copy.
         verdict: The clearance it travelled under.
@@ -57,6 +61,7 @@ class Moved:
     source: DatasetURI
     source_digest: str
     findings: tuple[Finding, ...]
+    held: tuple[Held, ...]
     receipt: Receipt
     verdict: Cleared
     policy: str
@@ -86,11 +91,12 @@ class Moved:
             "bytes_sent": self.receipt.bytes_sent,
             "objects_removed": len(self.receipt.removed),
             "objects_assumed": self.receipt.assumed,
+            "objects_held": len(self.held),
             "route": self.receipt.route,
             "verdict": "cleared",
             "policy": self.policy,
             "conversion": self.conversion,
-            "treated": self.receipt.digest != self.source_digest,
+            "treated": self.receipt.source != self.source and self.receipt.digest != self.source_digest,
             "cost_usd": self.cost_usd,
             "elapsed_s": self.elapsed_s,
         }
@@ -180,6 +186,7 @@ def _moved(ready: Prepared, receipt: Receipt, policy: str, conversion: Conversio
         source=ready.source,
         source_digest=ready.outgoing.source_digest,
         findings=ready.findings,
+        held=ready.held,
         receipt=receipt,
         verdict=ready.verdict,
         policy=policy,
@@ -213,12 +220,13 @@ def prepare(
     cleared = recall_clearance(origin, manifest, rules, target, wanted.label)
     if cleared is None:
         report = scan_dataset(origin, manifest, rules)
-        outgoing = convert_outgoing(treat(origin, manifest, report, rules, target), wanted)
+        sifted = set_apart(origin, manifest, report, rules, target)
+        outgoing = convert_outgoing(treat(origin, manifest.digest, sifted, rules, target), wanted)
         verdict = judge(outgoing, rules, target, origin)
         if isinstance(verdict, Refused):
             raise verdict.violation()
-        cleared = Clearance(outgoing, verdict, report.findings)
+        cleared = Clearance(outgoing, verdict, report.findings, sifted.held)
         keep_clearance(cleared, origin, manifest, rules, target, wanted.label)
     leaving = cleared.outgoing
     plan, expected = plan_move(leaving.uri, leaving.manifest, target, charged_as=origin.cloud, options=options)
-    return Prepared(origin, cleared.findings, leaving, cleared.verdict, plan, expected)
+    return Prepared(origin, cleared.findings, cleared.held, leaving, cleared.verdict, plan, expected)

@@ -11,13 +11,15 @@ from pathlib import Path
 
 from tasks.artifacts import show_table
 from tasks.core.dataset import DatasetURI
-from tasks.core.detectors.scan import scan
+from tasks.core.detectors.scan import safe_path, scan
 from tasks.core.errors import LintasError, Terminal
 from tasks.core.findings import Finding, ScanReport
+from tasks.core.held import Held
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.policy import Policy
-from tasks.core.privacy import Cleared, Refused, Verdict, actions_for, decide
+from tasks.core.privacy import NO_RELEASES, Cleared, Refused, Releases, Verdict, actions_for, decide
+from tasks.core.quarantine import Sifted, without
 from tasks.core.structure import check_anonymity
 from tasks.core.transform import apply_treatment
 from tasks.registry import STAGING, installation
@@ -34,6 +36,7 @@ class Outgoing:
         source_digest: Digest of the dataset that it was made from.
         report: A scan of exactly these bytes; None when it is refused already, or was cleared before.
         refused: The refusal, when a rule refuses whatever is done to the data.
+        releases: What goes along because a person released it from quarantine.
     """
 
     uri: DatasetURI
@@ -41,15 +44,24 @@ class Outgoing:
     source_digest: str
     report: ScanReport | None
     refused: Refused | None = None
+    releases: Releases = NO_RELEASES
 
 
 @dataclass(frozen=True)
 class Clearance:
-    """What was cleared once and may go again: what would leave, its verdict, and what was found at the source."""
+    """What was cleared once and may go again.
+
+    Args:
+        outgoing: What would leave.
+        verdict: Its clearance.
+        findings: What was found at the source.
+        held: What stays there in quarantine.
+    """
 
     outgoing: Outgoing
     verdict: Cleared
     findings: tuple[Finding, ...]
+    held: tuple[Held, ...] = ()
 
 
 @step(name="recall", run_name="recall the clearance of {uri} for {destination}")
@@ -76,8 +88,13 @@ def recall_clearance(
         kept = json.loads(path.read_text(encoding="utf-8"))
         verdict = Cleared.from_dict(kept["verdict"])
         findings = tuple(Finding.from_dict(item) for item in kept["findings"])
+        held = tuple(Held.from_dict(item) for item in kept["held"])
         leaving = DatasetURI.parse(kept["uri"])
-        present = manifest if leaving == uri else read_manifest(here.store_of(leaving), leaving, here.records.journal)
+        present = (
+            _without(manifest, held)
+            if leaving == uri
+            else read_manifest(here.store_of(leaving), leaving, here.records.journal)
+        )
         here.verdict_key.require(verdict, manifest_digest=present.digest, destination=destination)
     except (LintasError, ValueError, KeyError, TypeError) as error:
         say(f"the clearance kept for {destination} does not hold ({type(error).__name__}); the gate looks again")
@@ -85,7 +102,14 @@ def recall_clearance(
     if (verdict.source_digest, verdict.policy_digest) != (manifest.digest, policy.digest):
         return None
     say(f"{destination}: cleared before, at {verdict.issued:%Y-%m-%d %H:%M}, unchanged since")
-    return Clearance(Outgoing(leaving, present, manifest.digest, None), verdict, findings)
+    return Clearance(Outgoing(leaving, present, manifest.digest, None), verdict, findings, held)
+
+
+def _without(manifest: Manifest, held: tuple[Held, ...]) -> Manifest:
+    if not held:
+        return manifest
+    stays = {(item.path, item.digest) for item in held}
+    return without(manifest, lambda entry: (safe_path(entry.path), entry.digest) in stays)
 
 
 def keep_clearance(
@@ -103,6 +127,7 @@ def keep_clearance(
         "uri": str(clearance.outgoing.uri),
         "verdict": clearance.verdict.as_dict(),
         "findings": [finding.as_dict() for finding in clearance.findings],
+        "held": [item.as_dict() for item in clearance.held],
     }
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(kept), encoding="utf-8")
@@ -118,7 +143,8 @@ def _clearance_file(
     tokens = here.pseudonym_key.derive("clearances").hex()
     # Rules for some datasets go by the URI: the same bytes elsewhere may be under others.
     place = [str(uri), str(destination), jurisdiction]
-    about = [version("lintas"), *place, manifest.digest, policy.digest, tokens, conversion]
+    released = sorted(here.records.quarantine.released(str(uri), policy.digest, str(destination)))
+    about = [version("lintas"), *place, manifest.digest, policy.digest, tokens, conversion, released]
     name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:40]
     return here.settings.state_dir / "clearances" / f"{name}.json"
 
@@ -140,20 +166,30 @@ def scan_dataset(uri: DatasetURI, manifest: Manifest, policy: Policy) -> ScanRep
 
 
 @step(name="treat", retries=1, run_name="treat {uri} for {destination}")
-def treat(uri: DatasetURI, manifest: Manifest, report: ScanReport, policy: Policy, destination: DatasetURI) -> Outgoing:
+def treat(uri: DatasetURI, source_digest: str, sifted: Sifted, policy: Policy, destination: DatasetURI) -> Outgoing:
     """Make the copy that the policy wants for this destination, on this side, and scan it again.
 
     Pseudonyms are the same for the same value and destination, and the bytes are the same for the same source, so
     that a second move finds everything in its place.
+
+    Args:
+        uri, source_digest: The dataset.
+        sifted: What of it may leave, from `set_apart`.
+        policy, destination: What would have to be done to it, and for where.
     """
     here = installation()
+    manifest, report, releases = sifted.leaving, sifted.report, sifted.releases
     target = here.cloud(destination.cloud)
     place = here.place(destination.cloud, source=uri)
-    treatment = actions_for(policy, report, destination=destination, place=place)
+    if sifted.held and not len(manifest):
+        reason = f"all {len(sifted.held)} objects stay in quarantine ('lintas quarantine list')"
+        nothing = Refused(manifest.digest, policy.digest, destination, report.findings, report.rows, (reason,))
+        return Outgoing(uri, manifest, source_digest, None, nothing)
+    treatment = actions_for(policy, report, destination=destination, place=place, releases=releases)
     if isinstance(treatment, Refused):
-        return Outgoing(uri, manifest, manifest.digest, None, treatment)
+        return Outgoing(uri, manifest, source_digest, None, treatment)
     if treatment.empty:
-        return Outgoing(uri, manifest, manifest.digest, report)
+        return Outgoing(uri, manifest, source_digest, report, releases=releases)
     staged = DatasetURI(STAGING, target.name, f"{policy.digest[:16]}/{manifest.digest[:32]}")
     store = here.store_of(staged)
     store.create_bucket()
@@ -169,7 +205,9 @@ def treat(uri: DatasetURI, manifest: Manifest, report: ScanReport, policy: Polic
         ],
         f"What is done to {uri} before it may go to {destination}",
     )
-    return Outgoing(staged, made, manifest.digest, scan(store, staged, made, detection=policy.detection))
+    return Outgoing(
+        staged, made, source_digest, scan(store, staged, made, detection=policy.detection), releases=releases
+    )
 
 
 @step(name="judge", retries=2, run_name="judge {outgoing.uri} for {destination}")
@@ -207,8 +245,10 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI, source: D
                 outgoing.report,
                 place=place,
                 docs=here.settings.state_dir / "data-docs" / place.cloud,
+                releases=outgoing.releases,
             ),
             anonymity=check_anonymity(policy, here.store_of(outgoing.uri), outgoing.uri, outgoing.manifest),
+            releases=outgoing.releases,
         )
     cleared = isinstance(verdict, Cleared)
     here.records.audit.append(
@@ -221,6 +261,7 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI, source: D
             "policy": verdict.policy_digest,
             "rows": verdict.rows,
             "findings": len(verdict.findings),
+            "releases": list(outgoing.releases.entries),
             "reasons": list(verdict.reasons) if isinstance(verdict, Refused) else [],
         },
     )

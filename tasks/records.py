@@ -22,6 +22,7 @@ from typing import Any
 from tasks.core.audit import AuditRecord, ChainHead, next_record
 from tasks.core.errors import Invalid, LintasError, NotFound, PreconditionFailed, Retryable, Terminal
 from tasks.core.release import Endpoint, Release, ReleaseState
+from tasks.quarantine_list import SqliteQuarantine
 from tasks.uploads import SqliteUploads
 
 _SCHEMA_VERSION = 1
@@ -62,7 +63,7 @@ def _moment(time: datetime) -> str:
 
 
 class Records:
-    """Opens (and on first use creates) the file; `journal`, `uploads`, `releases` and `audit` are views
+    """Opens (and on first use creates) the file; `journal`, `uploads`, `releases`, `quarantine` and `audit` are views
     of it.
 
     Args:
@@ -79,6 +80,7 @@ class Records:
         self.journal = SqliteJournal(self._database)
         self.uploads = SqliteUploads(self._database)
         self.releases = SqliteReleaseBook(self._database, now)
+        self.quarantine = SqliteQuarantine(self._database, now)
         self.audit = SqliteAuditLog(self._database, now)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from deployments.cli import (  # noqa: F401  (they add their verbs to `app`)
     verbs_local,
     verbs_models,
     verbs_policy,
+    verbs_quarantine,
     verbs_reidentify,
     verbs_twin,
 )

@@ -126,6 +126,11 @@ def scan(
             verdict["treatment"] = [
                 {"path": item.path, "column": item.column, "action": item.action.value} for item in answer.columns
             ]
+            verdict["quarantine"] = [
+                {"path": found.path, "column": found.column, "entity": found.entity, "rule": decision.rule}
+                for decision in answer.quarantined
+                for found in [decision.finding]
+            ]
         print_json(report.as_dict() | {"verdict": verdict})
     else:
         from deployments.cli import show
@@ -138,6 +143,10 @@ def scan(
         if not isinstance(answer, Refused):
             for item in answer.columns:
                 show.out.print(f"  {item.column}: {item.action.value} before it goes to {target} ({item.rule})")
+            for decision in answer.quarantined:
+                show.out.print(
+                    f"  objects with it stay: {decision.finding.entity} in {decision.finding.place} ({decision.rule})"
+                )
     if isinstance(answer, Refused):
         raise PolicyViolation(
             f"the policy '{policy}' refuses {dataset} for {target}",
@@ -179,6 +188,7 @@ def plan(
         "replace": len(planned.replace),
         "remove": len(planned.remove),
         "keep": len(planned.keep),
+        "held": len(prepared.held),
         "assumed": planned.assumed,
         "compare": compare,
         "only": options.selection.as_dict(),

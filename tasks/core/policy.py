@@ -33,6 +33,7 @@ class Action(enum.StrEnum):
     MASK = "mask"
     REPLACE = "replace"
     DROP = "drop"
+    QUARANTINE = "quarantine"
     REFUSE = "refuse"
 
     @property
@@ -310,9 +311,19 @@ class Policy:
             for rule in (*(rule.name for rule in layer.rules), "defaults.finding", "defaults.unreadable")
         )
 
-    def decide(self, finding: Finding, place: Place) -> Decision:
-        """The strictest of what this policy and those it extends say about a finding at a place."""
-        return self.explain(finding, place)[0]
+    def decide(self, finding: Finding, place: Place, *, released: bool = False) -> Decision:
+        """The strictest of what this policy and those it extends say about a finding at a place.
+
+        Args:
+            finding, place: What would be where.
+            released: Whether a person released every object that holds it. Then `quarantine` asks for nothing more,
+                and the strictest of what else is said decides; nothing else said, it is allowed.
+        """
+        said = self.explain(finding, place)
+        if not released:
+            return said[0]
+        others = [decision for decision in said if decision.action is not Action.QUARANTINE]
+        return others[0] if others else replace(said[0], action=Action.ALLOW)
 
     def explain(self, finding: Finding, place: Place) -> tuple[Decision, ...]:
         """Everything that speaks of a finding at a place, the strictest first: that one decides."""

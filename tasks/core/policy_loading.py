@@ -31,7 +31,6 @@ from tasks.core.policy import (
 )
 
 _OWN_NAME = re.compile("[A-Z][A-Z0-9_]{1,63}")
-_NOT_YET = ("quarantine",)
 _POLICY_KEYS = (
     "version", "name", "extends", "classes", "residency", "detection", "entities", "defaults", "rules", "quality",
     "anonymity",
@@ -49,7 +48,8 @@ _OPTIONS = {
     Action.HASH: ("domain",),
 }
 _ANONYMITY_LIMITS = ("k", "l", "entropy_l", "t")
-_CANNOT_TREAT = "what cannot be read cannot be treated: use refuse or allow"
+_FOR_UNREAD = (Action.REFUSE, Action.QUARANTINE, Action.ALLOW)
+_CANNOT_TREAT = "what cannot be read cannot be treated: use refuse, quarantine or allow"
 
 
 def load_policy(
@@ -102,7 +102,7 @@ class _Loader:
         self.only(defaults, "defaults", ("finding", "unreadable", "min_confidence", "labels"))
         by_group = self.mapping(residency, "by_group", "residency")
         unreadable = self.action(defaults.get("unreadable", "refuse"), "defaults.unreadable")
-        if unreadable not in (Action.REFUSE, Action.ALLOW):
+        if unreadable not in _FOR_UNREAD:
             self.wrong("defaults.unreadable", f"is '{unreadable}'", _CANNOT_TREAT)
         labels = self.text(defaults.get("labels", "drop"), "defaults.labels")
         if labels not in ("drop", "keep"):
@@ -194,7 +194,7 @@ class _Loader:
         self.only(data, key, _RULE_KEYS)
         entities = self.entities(data.get("entities"), f"{key}.entities")
         action = self.action(data.get("action"), f"{key}.action")
-        if UNREADABLE in entities and action not in (Action.REFUSE, Action.ALLOW):
+        if UNREADABLE in entities and action not in _FOR_UNREAD:
             self.wrong(f"{key}.action", f"is '{action}' for {UNREADABLE}", _CANNOT_TREAT)
         return Rule(
             name=self.text(data.get("name"), f"{key}.name"),
@@ -319,8 +319,6 @@ class _Loader:
 
     def action(self, value: object, key: str) -> Action:
         word = self.text(value, key)
-        if word in _NOT_YET:
-            self.wrong(key, f"is '{word}', which is not available yet", f"use one of {', '.join(Action)}")
         self.one_of(word, list(Action), key, "an action")
         return Action(word)
 

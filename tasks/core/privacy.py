@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -32,6 +32,7 @@ __all__ = [
     "Finding",
     "Policy",
     "Refused",
+    "Releases",
     "ScanReport",
     "Treatment",
     "Verdict",
@@ -41,6 +42,8 @@ __all__ = [
 ]
 
 _MIN_SECRET_BYTES = 16
+_LEAVE_ALONE = (Action.ALLOW, Action.QUARANTINE, Action.REFUSE)
+"""Actions that change no column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Cleared:
         rows, objects: How much was scanned.
         issued: When, timezone-aware.
         keeps_labels: Whether what the gate does not read (user metadata, tags, names in dispositions) may go along.
+        releases: The entries of the quarantine list that a person released, and that go along; see `Releases`.
         key_id: Which key signed.
         signature: HMAC-SHA256 over all other fields, hexadecimal.
     """
@@ -71,6 +75,7 @@ class Cleared:
     objects: int
     issued: datetime
     keeps_labels: bool = False
+    releases: tuple[str, ...] = ()
     key_id: str = ""
     signature: str = ""
 
@@ -86,6 +91,7 @@ class Cleared:
             values["destination"] = DatasetURI.parse(values["destination"])
             values["findings"] = tuple(Finding.from_dict(item) for item in values["findings"])
             values["issued"] = datetime.fromisoformat(values["issued"])
+            values["releases"] = tuple(values["releases"])
             if data["decision"] != "cleared":
                 raise ValueError("another decision")
         except (KeyError, TypeError, ValueError) as error:
@@ -201,17 +207,44 @@ class Treatment:
     """Every column that must be treated before the dataset may go to `destination`; empty when none.
 
     Where hits stand inside longer text they are those that `detection` finds.
+    `quarantined` is what keeps objects back before anything is treated: see `tasks.core.quarantine`.
     """
 
     destination: DatasetURI
     policy_digest: str
     columns: tuple[ColumnTreatment, ...]
     detection: Detection = field(default_factory=Detection)
+    quarantined: tuple[Decision, ...] = ()
 
     @property
     def empty(self) -> bool:
         """Whether the dataset may be judged as it is."""
         return not self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class Releases:
+    """What people released from quarantine for one move.
+
+    Args:
+        entries: The entries of the quarantine list whose objects go along.
+        counts: Entity, column and the most rows that these objects hold of it. Anything beyond was not released.
+    """
+
+    entries: tuple[str, ...] = ()
+    counts: Collection[tuple[str, str, int]] = ()
+
+    def decide(self, policy: Policy, finding: Finding, place: Place) -> Decision:
+        """What a policy says about a finding, with `quarantine` lifted where all of it was released."""
+        released = any(
+            (entity, column) == (finding.entity, finding.column) and finding.count <= count
+            for entity, column, count in self.counts
+        )
+        return policy.decide(finding, place, released=released)
+
+
+NO_RELEASES = Releases()
+"""Nothing was released."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,33 +260,37 @@ class ExpectationOutcome:
         return not self.failed
 
 
-def actions_for(policy: Policy, report: ScanReport, *, destination: DatasetURI, place: Place) -> Treatment | Refused:
+def actions_for(
+    policy: Policy, report: ScanReport, *, destination: DatasetURI, place: Place, releases: Releases = NO_RELEASES
+) -> Treatment | Refused:
     """What the policy wants done to a dataset before it may go to a destination.
 
     Args:
         policy, report: The policy, and the scan of the dataset as it is.
         destination, place: Where it would go.
+        releases: What people released from quarantine.
 
     Returns:
         The columns to treat (none: judge it as it is), or the refusal when a rule refuses or residency forbids.
     """
-    decisions = [policy.decide(finding, place) for finding in report.findings]
+    decisions = [releases.decide(policy, finding, place) for finding in report.findings]
     leaving = [decision.finding for decision in decisions if decision.action.leaves_the_value]
     reasons = [_in_words(decision) for decision in decisions if decision.action is Action.REFUSE]
     reasons += [
         f"{_in_words(decision)}, and {decision.finding.place} cannot be treated: rename it"
         for decision in decisions
-        if decision.action not in (Action.ALLOW, Action.REFUSE) and decision.finding.column.startswith(("#", "(name)"))
+        if decision.action not in _LEAVE_ALONE and decision.finding.column.startswith(("#", "(name)"))
     ]
     reasons += policy.residency_refusals(leaving, place)
     if reasons:
         return _refused(policy, report, report.manifest_digest, destination, tuple(reasons))
     by_column: dict[tuple[str, str], list[Decision]] = {}
     for decision in decisions:
-        if decision.action is not Action.ALLOW:
+        if decision.action not in _LEAVE_ALONE:
             by_column.setdefault((decision.finding.path, decision.finding.column), []).append(decision)
     columns = tuple(_column_treatment(path, column, of) for (path, column), of in sorted(by_column.items()))
-    return Treatment(destination, policy.digest, columns, policy.detection)
+    quarantined = tuple(decision for decision in decisions if decision.action is Action.QUARANTINE)
+    return Treatment(destination, policy.digest, columns, policy.detection, quarantined)
 
 
 def decide(
@@ -269,6 +306,7 @@ def decide(
     objects: int | None = None,
     expectations: ExpectationOutcome | None = None,
     anonymity: tuple[str, ...] | None = None,
+    releases: Releases = NO_RELEASES,
 ) -> Verdict:
     """Judge exactly what was scanned: cleared when every finding is allowed as it stands, refused otherwise.
 
@@ -283,6 +321,7 @@ def decide(
         objects: How many objects the manifest has, to be compared with how many were scanned; None to skip.
         expectations: What Great Expectations said; required when the policy has `quality`.
         anonymity: What `tasks.core.structure.check_anonymity` said; required when the policy has `anonymity`.
+        releases: What people released from quarantine; the clearance names the entries.
     """
     reasons: list[str] = []
     if report.manifest_digest != manifest_digest:
@@ -293,7 +332,7 @@ def decide(
         reasons.append(f"the scan read {report.objects} of {objects} objects")
     if destination.cloud != place.cloud:
         reasons.append(f"the destination is on {destination.cloud}, and the jurisdiction given is of {place.cloud}")
-    decisions = [policy.decide(finding, place) for finding in report.findings]
+    decisions = [releases.decide(policy, finding, place) for finding in report.findings]
     reasons += [_in_words(decision) for decision in decisions if decision.action is not Action.ALLOW]
     reasons += policy.residency_refusals(report.findings, place)
     if policy.quality and expectations is None:
@@ -317,6 +356,7 @@ def decide(
             objects=report.objects,
             issued=now.astimezone(UTC),
             keeps_labels=policy.keeps_labels_everywhere,
+            releases=releases.entries,
         )
     )
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import yaml
 from playwright.sync_api import Page, sync_playwright
 
 from tests.whole_stack import WholeStack
@@ -57,3 +63,40 @@ def test_the_lifecycle_form_explains_itself_and_refuses_what_is_no_uri(whole_sta
     source.fill("no uri at all")
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("does not match", exact=False).first.wait_for(timeout=30_000)
+
+
+def lintas(stack: WholeStack, *arguments: str) -> dict[str, Any]:
+    command = [str(Path(sys.executable).parent / "lintas"), *arguments, "--json"]
+    return json.loads(subprocess.run(command, env=stack.environment, check=True, capture_output=True).stdout)
+
+
+def test_a_person_releases_what_is_held_with_a_typed_reason(
+    whole_stack: WholeStack, page: Page, tmp_path: Path
+) -> None:
+    rule = {"name": "mail waits", "entities": ["EMAIL_ADDRESS"], "action": "quarantine"}
+    residency = {"allowed": [whole_stack.installation.cloud("edge").jurisdiction]}
+    policy = tmp_path / "p.yaml"
+    policy.write_text(yaml.safe_dump({"version": 1, "name": "p", "residency": residency, "rules": [rule]}))
+    source = whole_stack.installation.parse("onprem://held/d")
+    store = whole_stack.installation.store_of(source)
+    store.create_bucket()
+    for name, note in (("a.csv", b"jane@example.org"), ("b.csv", b"fine")):
+        content = b"id,note\n1,%b\n" % note
+        store.put(source.key(name), [content], size_bytes=len(content))
+    way = (str(source), "edge://held/d", "--policy", str(policy))
+    assert lintas(whole_stack, "move", *way)["objects_held"] == 1
+
+    identity = deployment_id(whole_stack, "release-quarantined")
+    page.goto(f"{whole_stack.prefect_ui_url}/deployments/deployment/{identity}/run", wait_until="domcontentloaded")
+    page.get_by_text("The audit log keeps it, so name nobody in it").wait_for(timeout=60_000)
+    for field, words in zip(page.locator("textarea").all(), (*way[:2], "the customer agreed", "Ana"), strict=False):
+        field.fill(words)
+    page.get_by_role("button", name="Submit").click()
+    try:
+        page.get_by_text("Completed", exact=False).first.wait_for(timeout=60_000)
+    finally:
+        page.screenshot(path="/tmp/gate-b-form.png", full_page=True)
+
+    (entry,) = lintas(whole_stack, "quarantine", "list", "--all")["objects"]
+    assert (entry["state"], entry["reason"], entry["by"]) == ("released", "the customer agreed", "Ana")
+    assert lintas(whole_stack, "move", *way)["objects_held"] == 0

@@ -215,7 +215,7 @@ def test_quality_expectations_that_were_not_checked_are_refused() -> None:
     [
         ({"rules": [rule("allow", "EMAIL")]}, ["rules[0].entities", "'EMAIL'", "EMAIL_ADDRESS"]),
         ({"rules": [rule("tokenize", "EMAIL_ADDRESS")]}, ["rules[0].action", "did you mean 'tokenise'"]),
-        ({"rules": [rule("quarantine", "EMAIL_ADDRESS")]}, ["quarantine", "not available yet"]),
+        ({"rules": [rule("quarantin", "EMAIL_ADDRESS")]}, ["rules[0].action", "did you mean 'quarantine'"]),
         ({"rules": [rule("allow", "EMAIL_ADDRESS", column=["a"])]}, ["rules[0].column", "did you mean 'columns'"]),
         ({"rules": [rule("allow", "EMAIL_ADDRESS", columns="a")]}, ["rules[0].columns", "not a list"]),
         ({"rules": [rule("allow")]}, ["rules[0].entities", "empty"]),
@@ -283,6 +283,7 @@ def cleared() -> Cleared:
         {"objects": 2},
         {"issued": NOW.replace(minute=1)},
         {"keeps_labels": True},
+        {"releases": ("0" * 24,)},
         {"key_id": "k2"},
         {"signature": ""},
         {"signature": "0" * 64},
@@ -300,6 +301,7 @@ def test_every_field_of_a_verdict_is_among_those_that_were_altered() -> None:
         "objects",
         "issued",
         "keeps_labels",
+        "releases",
         "key_id",
         "signature",
     }
