@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.attributes import Attributes
@@ -88,6 +88,7 @@ def test_csv_becomes_parquet_with_types_only_where_every_cell_is_spelt_by_them()
     assert found.column("id").to_pylist() == [1, -20, None]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(
