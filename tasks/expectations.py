@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from tasks.core.findings import ScanReport
 from tasks.core.policy import PROFILE_COLUMNS, Action, Place, Policy, Quality
-from tasks.core.privacy import NO_RELEASES, ExpectationOutcome, Releases
+from tasks.core.privacy import NO_EXEMPTIONS, Exemptions, ExpectationOutcome
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ def check_expectations(
     *,
     place: Place,
     docs: Path | None = None,
-    releases: Releases = NO_RELEASES,
+    exemptions: Exemptions = NO_EXEMPTIONS,
 ) -> ExpectationOutcome:
     """Check the policy's expectations on the counts of a scan.
 
@@ -68,12 +68,12 @@ def check_expectations(
         report: The scan of what would leave.
         place: Where it would go; rules depend on it.
         docs: A directory for Data Docs, made new; None for none.
-        releases: What people released from quarantine.
+        exemptions: What is not judged by what the scan saw of it.
 
     Returns:
         How many expectations were checked and, in words, those that failed. `decide` refuses on any of them.
     """
-    suites = [_findings_suite(policy, report, place, releases), *_quality_suites(policy, report)]
+    suites = [_findings_suite(policy, report, place, exemptions), *_quality_suites(policy, report)]
     missing = [f"quality: no column matches {_selection(q)}" for q in policy.quality if not _selected(q, report)]
     # Read at import: nothing is told to anybody about who checks what.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
@@ -83,10 +83,10 @@ def check_expectations(
     return ExpectationOutcome(checked, (*missing, *failed))
 
 
-def _findings_suite(policy: Policy, report: ScanReport, place: Place, releases: Releases) -> _Suite:
+def _findings_suite(policy: Policy, report: ScanReport, place: Place, exemptions: Exemptions) -> _Suite:
     import pandas as pd
 
-    decisions = [releases.decide(policy, finding, place) for finding in report.findings]
+    decisions = [exemptions.decide(policy, finding, place) for finding in exemptions.of_values(report.findings)]
     lines = [
         (f.entity, f.path, f.column, f.count, f.share, f.confidence, decision.rule, decision.action.value)
         for decision in decisions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from tasks.core.held import Held
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.policy import Policy
-from tasks.core.privacy import NO_RELEASES, Cleared, Refused, Releases, Verdict, actions_for, decide
+from tasks.core.privacy import NO_EXEMPTIONS, Cleared, Exemptions, Refused, Verdict, actions_for, decide
 from tasks.core.quarantine import Sifted, without
 from tasks.core.structure import check_anonymity
 from tasks.core.transform import apply_treatment
@@ -36,7 +36,7 @@ class Outgoing:
         source_digest: Digest of the dataset that it was made from.
         report: A scan of exactly these bytes; None when it is refused already, or was cleared before.
         refused: The refusal, when a rule refuses whatever is done to the data.
-        releases: What goes along because a person released it from quarantine.
+        exemptions: What is not judged by what the scan saw of it.
     """
 
     uri: DatasetURI
@@ -44,7 +44,7 @@ class Outgoing:
     source_digest: str
     report: ScanReport | None
     refused: Refused | None = None
-    releases: Releases = NO_RELEASES
+    exemptions: Exemptions = NO_EXEMPTIONS
 
 
 @dataclass(frozen=True)
@@ -178,24 +178,25 @@ def treat(uri: DatasetURI, source_digest: str, sifted: Sifted, policy: Policy, d
         policy, destination: What would have to be done to it, and for where.
     """
     here = installation()
-    manifest, report, releases = sifted.leaving, sifted.report, sifted.releases
+    manifest, report, exemptions = sifted.leaving, sifted.report, sifted.exemptions
     target = here.cloud(destination.cloud)
     place = here.place(destination.cloud, source=uri)
     if sifted.held and not len(manifest):
         reason = f"all {len(sifted.held)} objects stay in quarantine ('lintas quarantine list')"
         nothing = Refused(manifest.digest, policy.digest, destination, report.findings, report.rows, (reason,))
         return Outgoing(uri, manifest, source_digest, None, nothing)
-    treatment = actions_for(policy, report, destination=destination, place=place, releases=releases)
+    treatment = actions_for(policy, report, destination=destination, place=place, exemptions=exemptions)
     if isinstance(treatment, Refused):
         return Outgoing(uri, manifest, source_digest, None, treatment)
     if treatment.empty:
-        return Outgoing(uri, manifest, source_digest, report, releases=releases)
+        return Outgoing(uri, manifest, source_digest, report, exemptions=exemptions)
     staged = DatasetURI(STAGING, target.name, f"{policy.digest[:16]}/{manifest.digest[:32]}")
     store = here.store_of(staged)
     store.create_bucket()
     made = apply_treatment(
         here.store_of(uri), uri, manifest, treatment, here.pseudonym_key, into=store, into_uri=staged
     )
+    lookalikes = tuple(column for column in treatment.columns if column.makes_lookalikes)
     say(f"treated {len(treatment.columns)} columns for {destination}")
     show_table(
         f"treatment-{destination.cloud}",
@@ -205,9 +206,8 @@ def treat(uri: DatasetURI, source_digest: str, sifted: Sifted, policy: Policy, d
         ],
         f"What is done to {uri} before it may go to {destination}",
     )
-    return Outgoing(
-        staged, made, source_digest, scan(store, staged, made, detection=policy.detection), releases=releases
-    )
+    again = scan(store, staged, made, detection=policy.detection)
+    return Outgoing(staged, made, source_digest, again, exemptions=replace(exemptions, pseudonyms=lookalikes))
 
 
 @step(name="judge", retries=2, run_name="judge {outgoing.uri} for {destination}")
@@ -245,10 +245,10 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI, source: D
                 outgoing.report,
                 place=place,
                 docs=here.settings.state_dir / "data-docs" / place.cloud,
-                releases=outgoing.releases,
+                exemptions=outgoing.exemptions,
             ),
             anonymity=check_anonymity(policy, here.store_of(outgoing.uri), outgoing.uri, outgoing.manifest),
-            releases=outgoing.releases,
+            exemptions=outgoing.exemptions,
         )
     cleared = isinstance(verdict, Cleared)
     here.records.audit.append(
@@ -261,7 +261,7 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI, source: D
             "policy": verdict.policy_digest,
             "rows": verdict.rows,
             "findings": len(verdict.findings),
-            "releases": list(outgoing.releases.entries),
+            "releases": list(outgoing.exemptions.releases),
             "reasons": list(verdict.reasons) if isinstance(verdict, Refused) else [],
         },
     )

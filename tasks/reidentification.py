@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tasks.core.audit import AuditKind
 from tasks.core.errors import Invalid, LintasError
+from tasks.core.preserving import Preserving
 from tasks.core.sealed_values import Seal
 from tasks.registry import installation
 
@@ -17,7 +18,9 @@ _TELLING = 4
 """Characters from which on a value is looked for in the reason: shorter ones stand in any sentence."""
 
 
-def reidentify(texts: Sequence[str], *, domain: str, destination: str, reason: str) -> list[str]:
+def reidentify(
+    texts: Sequence[str], *, domain: str, destination: str, reason: str, preserved: bool = False
+) -> list[str]:
     """The values that ciphertexts stand for: all of them, or none and an error.
 
     Every attempt enters the audit log with how many were asked for and how it ended, with domain and reason
@@ -25,6 +28,8 @@ def reidentify(texts: Sequence[str], *, domain: str, destination: str, reason: s
 
     Args:
         texts: What the action `encrypt` wrote, one line each; empty lines stay empty, as nulls do.
+        preserved: They are what `format_preserve` wrote. Nothing in them tells whether that is so: every text of the
+            right form opens to something, under the present key alone.
         domain: As in the policy: the entity's name unless the rule says another.
         destination: The cloud that the dataset went to.
         reason: Why, in the words of the person who asks.
@@ -44,10 +49,13 @@ def reidentify(texts: Sequence[str], *, domain: str, destination: str, reason: s
     if not asked:
         raise Invalid("there is nothing to open", "give what 'encrypt' wrote, one a line")
     # A refusal keeps no words: while nothing is open, nobody can tell whether a value stands in them.
-    facts = {"count": asked, "uid": os.getuid()}
+    facts = {"count": asked, "uid": os.getuid()} | ({"made_by": "format_preserve"} if preserved else {})
     try:
-        seals = [Seal(key, domain, destination) for key in here.pseudonym_keys()]
-        values = [_opened(seals, text, f"line {number}") for number, text in enumerate(texts, 1)]
+        if preserved:
+            values = Preserving(here.pseudonym_key, domain, destination).decrypt(texts)
+        else:
+            seals = [Seal(key, domain, destination) for key in here.pseudonym_keys()]
+            values = [_opened(seals, text, f"line {number}") for number, text in enumerate(texts, 1)]
         if any(len(value) >= _TELLING and value in reason for value in values):
             raise Invalid("the reason holds one of the values", "say why without naming whom")
     except LintasError as error:

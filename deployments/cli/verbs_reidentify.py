@@ -19,6 +19,10 @@ def reidentify(
     file: Annotated[
         Path | None, typer.Argument(help="A file of them, one a line; standard input unless given.")
     ] = None,
+    preserved: Annotated[
+        bool,
+        typer.Option("--preserved", help="They are what 'format_preserve' wrote."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """The values that a policy's 'encrypt' wrote, on standard output, one a line; the audit log keeps count and reason.
@@ -28,7 +32,7 @@ def reidentify(
     from tasks.core.errors import Invalid
     from tasks.reidentification import reidentify as opened
 
-    values = opened(_lines(file), domain=domain, destination=to, reason=reason)
+    values = opened(_lines(file), domain=domain, destination=to, reason=reason, preserved=preserved)
     if as_json:
         print_json({"count": sum(1 for value in values if value), "values": values})
         return

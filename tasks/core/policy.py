@@ -27,6 +27,8 @@ class Action(enum.StrEnum):
 
     ALLOW = "allow"
     GENERALISE = "generalise"
+    SHIFT_DATES = "shift_dates"
+    FORMAT_PRESERVE = "format_preserve"
     ENCRYPT = "encrypt"
     HASH = "hash"
     TOKENISE = "tokenise"
@@ -78,6 +80,9 @@ class ActionOptions:
         date_to: Precision that `generalise` leaves of a date: `month` or `year`.
         number_step: Step that `generalise` rounds numbers down to.
         domain: Names whose pseudonyms must be equal across datasets; the entity's name unless given.
+        by: Column that names the subject whose dates `shift_dates` moves together.
+        max_days: The most days that it moves them, either way.
+        also: Other columns of dates that move along.
     """
 
     keep_last: int = 4
@@ -85,11 +90,14 @@ class ActionOptions:
     date_to: str = "month"
     number_step: float = 10.0
     domain: str = ""
+    by: str = ""
+    max_days: int = 365
+    also: tuple[str, ...] = ()
 
     @property
     def severity(self) -> tuple[float, ...]:
         """Of two ways to do the same action the greater leaves less of the value."""
-        return -self.keep_last, self.date_to == "year", self.number_step
+        return -self.keep_last, self.date_to == "year", self.number_step, self.max_days
 
 
 @dataclass(frozen=True, slots=True)

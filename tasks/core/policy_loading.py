@@ -43,6 +43,8 @@ _OPTIONS = {
     Action.MASK: ("keep_last",),
     Action.REPLACE: ("replacement",),
     Action.GENERALISE: ("date_to", "number_step"),
+    Action.SHIFT_DATES: ("by", "max_days", "also", "domain"),
+    Action.FORMAT_PRESERVE: ("domain",),
     Action.ENCRYPT: ("domain",),
     Action.TOKENISE: ("domain",),
     Action.HASH: ("domain",),
@@ -108,6 +110,8 @@ class _Loader:
         if labels not in ("drop", "keep"):
             self.wrong("defaults.labels", f"is '{labels}'", "write drop or keep")
         default_action = self.action(defaults.get("finding", "refuse"), "defaults.finding")
+        if default_action is Action.SHIFT_DATES:
+            self.wrong("defaults.finding", "is 'shift_dates', which needs options", "write a rule for it")
         allowed = self.jurisdictions(residency.get("allowed"), "residency.allowed")
         rules = tuple(self.rule(item, f"rules[{at}]") for at, item in enumerate(self.listing(data, "rules")))
         quality = [self.quality(item, f"quality[{at}]") for at, item in enumerate(self.listing(data, "quality"))]
@@ -232,7 +236,15 @@ class _Loader:
         step = data.get("number_step", 10.0)
         if not isinstance(step, (int, float)) or isinstance(step, bool) or not step > 0:
             self.wrong(f"{key}.options.number_step", "is not a number above 0", "write the step to round down to")
+        max_days = data.get("max_days", 365)
+        if not isinstance(max_days, int) or isinstance(max_days, bool) or not 1 <= max_days <= 36_500:
+            self.wrong(f"{key}.options.max_days", "is not a whole number from 1 to 36500", "write the most days")
+        if action is Action.SHIFT_DATES and "by" not in data:
+            self.wrong(f"{key}.options.by", "is missing", "name the column of the subject whose dates move together")
         return ActionOptions(
+            by=self.text(data["by"], f"{key}.options.by") if "by" in data else "",
+            max_days=max_days,
+            also=self.texts(data.get("also", []), f"{key}.options.also"),
             keep_last=keep_last,
             replacement=self.text(data["replacement"], f"{key}.options.replacement") if "replacement" in data else "",
             date_to=str(date_to),

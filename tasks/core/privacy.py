@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -28,11 +28,11 @@ __all__ = [
     "Cleared",
     "ColumnProfile",
     "ColumnTreatment",
+    "Exemptions",
     "ExpectationOutcome",
     "Finding",
     "Policy",
     "Refused",
-    "Releases",
     "ScanReport",
     "Treatment",
     "Verdict",
@@ -60,7 +60,7 @@ class Cleared:
         rows, objects: How much was scanned.
         issued: When, timezone-aware.
         keeps_labels: Whether what the gate does not read (user metadata, tags, names in dispositions) may go along.
-        releases: The entries of the quarantine list that a person released, and that go along; see `Releases`.
+        releases: The entries of the quarantine list that a person released, and that go along; see `Exemptions`.
         key_id: Which key signed.
         signature: HMAC-SHA256 over all other fields, hexadecimal.
     """
@@ -201,6 +201,17 @@ class ColumnTreatment:
         """Whether an object is part of the table; it may say yes once too often, which treats more."""
         return path == self.path or fnmatchcase(path, self.path.replace("[", "[[]"))
 
+    @property
+    def makes_lookalikes(self) -> bool:
+        """Whether every value of the column becomes one that a scan may take for a value again."""
+        return self.action in (Action.SHIFT_DATES, Action.FORMAT_PRESERVE) and not self.in_text
+
+    def made(self, finding: Finding) -> bool:
+        """Whether a finding in the treated copy is in the column that this made, also where the copy was converted."""
+        return finding.column == self.column and (
+            self.applies_to(finding.path) or replace(self, path=_stem(self.path)).applies_to(_stem(finding.path))
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Treatment:
@@ -223,16 +234,22 @@ class Treatment:
 
 
 @dataclass(frozen=True, slots=True)
-class Releases:
-    """What people released from quarantine for one move.
+class Exemptions:
+    """What of a copy is not judged by its looks alone.
 
     Args:
-        entries: The entries of the quarantine list whose objects go along.
+        releases: The entries of the quarantine list that people released and whose objects go along.
         counts: Entity, column and the most rows that these objects hold of it. Anything beyond was not released.
+        pseudonyms: Columns whose every value was exchanged for one that looks like it.
     """
 
-    entries: tuple[str, ...] = ()
+    releases: tuple[str, ...] = ()
     counts: Collection[tuple[str, str, int]] = ()
+    pseudonyms: tuple[ColumnTreatment, ...] = ()
+
+    def of_values(self, findings: Iterable[Finding]) -> tuple[Finding, ...]:
+        """The findings without those in columns of pseudonyms, which are nobody's values."""
+        return tuple(each for each in findings if not any(column.made(each) for column in self.pseudonyms))
 
     def decide(self, policy: Policy, finding: Finding, place: Place) -> Decision:
         """What a policy says about a finding, with `quarantine` lifted where all of it was released."""
@@ -243,8 +260,8 @@ class Releases:
         return policy.decide(finding, place, released=released)
 
 
-NO_RELEASES = Releases()
-"""Nothing was released."""
+NO_EXEMPTIONS = Exemptions()
+"""Everything is judged by what the scan saw."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,19 +278,19 @@ class ExpectationOutcome:
 
 
 def actions_for(
-    policy: Policy, report: ScanReport, *, destination: DatasetURI, place: Place, releases: Releases = NO_RELEASES
+    policy: Policy, report: ScanReport, *, destination: DatasetURI, place: Place, exemptions: Exemptions = NO_EXEMPTIONS
 ) -> Treatment | Refused:
     """What the policy wants done to a dataset before it may go to a destination.
 
     Args:
         policy, report: The policy, and the scan of the dataset as it is.
         destination, place: Where it would go.
-        releases: What people released from quarantine.
+        exemptions: What is not judged by what the scan saw of it.
 
     Returns:
         The columns to treat (none: judge it as it is), or the refusal when a rule refuses or residency forbids.
     """
-    decisions = [releases.decide(policy, finding, place) for finding in report.findings]
+    decisions = [exemptions.decide(policy, finding, place) for finding in report.findings]
     leaving = [decision.finding for decision in decisions if decision.action.leaves_the_value]
     reasons = [_in_words(decision) for decision in decisions if decision.action is Action.REFUSE]
     reasons += [
@@ -288,7 +305,9 @@ def actions_for(
     for decision in decisions:
         if decision.action not in _LEAVE_ALONE:
             by_column.setdefault((decision.finding.path, decision.finding.column), []).append(decision)
-    columns = tuple(_column_treatment(path, column, of) for (path, column), of in sorted(by_column.items()))
+    columns = _with_dates_beside(
+        [_column_treatment(path, column, of) for (path, column), of in sorted(by_column.items())]
+    )
     quarantined = tuple(decision for decision in decisions if decision.action is Action.QUARANTINE)
     return Treatment(destination, policy.digest, columns, policy.detection, quarantined)
 
@@ -306,7 +325,7 @@ def decide(
     objects: int | None = None,
     expectations: ExpectationOutcome | None = None,
     anonymity: tuple[str, ...] | None = None,
-    releases: Releases = NO_RELEASES,
+    exemptions: Exemptions = NO_EXEMPTIONS,
 ) -> Verdict:
     """Judge exactly what was scanned: cleared when every finding is allowed as it stands, refused otherwise.
 
@@ -321,7 +340,7 @@ def decide(
         objects: How many objects the manifest has, to be compared with how many were scanned; None to skip.
         expectations: What Great Expectations said; required when the policy has `quality`.
         anonymity: What `tasks.core.structure.check_anonymity` said; required when the policy has `anonymity`.
-        releases: What people released from quarantine; the clearance names the entries.
+        exemptions: What is not judged by what the scan saw of it; the clearance names the entries.
     """
     reasons: list[str] = []
     if report.manifest_digest != manifest_digest:
@@ -332,9 +351,10 @@ def decide(
         reasons.append(f"the scan read {report.objects} of {objects} objects")
     if destination.cloud != place.cloud:
         reasons.append(f"the destination is on {destination.cloud}, and the jurisdiction given is of {place.cloud}")
-    decisions = [releases.decide(policy, finding, place) for finding in report.findings]
+    findings = exemptions.of_values(report.findings)
+    decisions = [exemptions.decide(policy, finding, place) for finding in findings]
     reasons += [_in_words(decision) for decision in decisions if decision.action is not Action.ALLOW]
-    reasons += policy.residency_refusals(report.findings, place)
+    reasons += policy.residency_refusals(findings, place)
     if policy.quality and expectations is None:
         reasons.append("the policy has quality expectations that were not checked")
     if expectations is not None:
@@ -351,12 +371,12 @@ def decide(
             policy_digest=policy.digest,
             destination=destination,
             jurisdiction=place.jurisdiction,
-            findings=report.findings,
+            findings=findings,
             rows=report.rows,
             objects=report.objects,
             issued=now.astimezone(UTC),
             keeps_labels=policy.keeps_labels_everywhere,
-            releases=releases.entries,
+            releases=exemptions.releases,
         )
     )
 
@@ -386,8 +406,27 @@ def _column_treatment(path: str, column: str, decisions: list[Decision]) -> Colu
         rule=strictest.rule,
         options=strictest.options,
         domain=strictest.options.domain or strictest.finding.entity,
-        in_text=all(decision.finding.whole < 0.5 for decision in decisions),
+        in_text=strictest.action is not Action.SHIFT_DATES and all(each.finding.whole < 0.5 for each in decisions),
     )
+
+
+def _with_dates_beside(columns: list[ColumnTreatment]) -> tuple[ColumnTreatment, ...]:
+    """The treatments, with those of the columns that must move along with shifted dates."""
+    treated = {(each.path, each.column) for each in columns}
+    beside = {
+        (each.path, name): replace(each, column=name)
+        for each in columns
+        if each.action is Action.SHIFT_DATES
+        for name in each.options.also
+        if (each.path, name) not in treated
+    }
+    return tuple(sorted([*columns, *beside.values()], key=lambda each: (each.path, each.column)))
+
+
+def _stem(path: str) -> str:
+    """A path without the endings of its name, which a conversion changes."""
+    directory, slash, name = path.rpartition("/")
+    return directory + slash + name.partition(".")[0]
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from tasks.core.findings import ScanReport
 from tasks.core.held import Held, Reason
 from tasks.core.manifest import Manifest
 from tasks.core.policy import Decision, Place, Policy
-from tasks.core.privacy import NO_RELEASES, Refused, Releases, actions_for
+from tasks.core.privacy import NO_EXEMPTIONS, Exemptions, Refused, actions_for
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -37,13 +37,13 @@ class Sifted:
         leaving: What may be treated and judged.
         report: A scan of exactly that.
         held: What stays.
-        releases: What goes along because a person released it.
+        exemptions: What goes along because a person released it from quarantine.
     """
 
     leaving: Manifest
     report: ScanReport
     held: tuple[Held, ...] = ()
-    releases: Releases = NO_RELEASES
+    exemptions: Exemptions = NO_EXEMPTIONS
 
 
 def sift(
@@ -95,7 +95,7 @@ def sift(
             lifted = [d.finding for d in wanted if (d.finding.entity, d.finding.column) in seen]
             counts = tuple(sorted((finding.entity, finding.column, finding.count) for finding in lifted))
             entries = tuple(sorted(item.entry for item in released.values()))
-            return Sifted(leaving, report, tuple(held.values()), Releases(entries, counts))
+            return Sifted(leaving, report, tuple(held.values()), Exemptions(entries, counts))
         leaving = without(leaving, lambda entry, left=staying: entry.path in left)
         report = scan(store, uri, leaving, detection=policy.detection)
 

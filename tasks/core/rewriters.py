@@ -20,7 +20,7 @@ from tasks.core.detectors.row_groups import BoundedParquet
 from tasks.core.detectors.scan import safe_path
 from tasks.core.detectors.tables import TEXT, Source, Unread, format_of
 from tasks.core.detectors.unpacking import UnpackError
-from tasks.core.errors import PolicyViolation
+from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.policy import Action
 from tasks.core.privacy import ColumnTreatment
 from tasks.core.treatments import ObjectTreatment, treat_column, treat_hits
@@ -57,6 +57,9 @@ def _treated_batch(batch: Any, needed: ObjectTreatment) -> Any:
     fields: list[Any] = []
     arrays: list[Any] = []
     names = unique_names(batch.schema.names)
+    needed = needed.with_subjects(
+        {name: _values(batch.column(at)) for at, name in enumerate(names) if name in needed.subject_columns}
+    )
     for name, field, array in zip(names, batch.schema, batch.columns, strict=True):
         treated = _treated_array(name, array, needed)
         if treated is not None:
@@ -121,19 +124,28 @@ def _treated_leaf(array: Any, treatment: ColumnTreatment, needed: ObjectTreatmen
         return None
     if pa.types.is_null(array.type):
         return array.cast(pa.string())
-    if is_binary(array.type):
-        array, _ = decode(array)
-    if pa.types.is_decimal(array.type):
-        array = array.cast(pa.string())
-    treated: Any = _treated(pl.Series(array), treatment, needed)
+    treated: Any = _treated(_values(array), treatment, needed)
     result = treated.to_arrow(compat_level=pl.CompatLevel.oldest())
     return result.cast(pa.string()) if pa.types.is_large_string(result.type) else result
+
+
+def _values(array: Any) -> pl.Series:
+    """Leaf values as they are treated."""
+    if isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
+    if is_binary(array.type):
+        array, _ = decode(array)
+    return pl.Series(array.cast(pa.string()) if pa.types.is_decimal(array.type) else array)
 
 
 def _treated(values: pl.Series, treatment: ColumnTreatment, needed: ObjectTreatment) -> pl.Series:
     if treatment.in_text and values.dtype == pl.String:
         return treat_hits(values, treatment, needed)
-    return treat_column(values, treatment, needed.keys, needed.destination)
+    try:
+        subjects = needed.subjects.get(treatment.options.by)
+        return treat_column(values, treatment, needed.keys, needed.destination, subjects)
+    except Invalid as error:
+        raise cannot_be_treated(treatment.path, f"in column '{treatment.column}' {error.what}") from None
 
 
 def csv(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
@@ -151,6 +163,9 @@ def csv(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
             if not kept:
                 return False
             sink.write(_csv_line([header[at] for at in kept], readers.delimiter_of(source)))
+        needed = needed.with_subjects(
+            {name: _values(batch.column(at)) for at, name in enumerate(names) if name in needed.subject_columns}
+        )
         columns: list[Any] = []
         for at in kept:
             array, broken = decode(batch.column(at))
@@ -219,6 +234,7 @@ Place = tuple[Any, Any]
 
 def _treat_json(values: list[Any], needed: ObjectTreatment) -> None:
     """Treat the leaves of the values in place, a whole path at a time."""
+    subjects = _subjects(values, needed.subject_columns)
     places: dict[str, list[Place]] = {}
     for at, value in enumerate(values):
         for path, place in _places(value, (values, at), ""):
@@ -234,8 +250,18 @@ def _treat_json(values: list[Any], needed: ObjectTreatment) -> None:
                     container[key] = None
             continue
         texts = pl.Series([_json_text(container[key]) for container, key in found], dtype=pl.String)
+        subject = treatment.options.by
+        if subject:
+            owners = [subjects.get(id(container), {}).get(subject) for container, _ in found]
+            needed = needed.with_subjects({subject: pl.Series(owners, dtype=pl.String)})
         for (container, key), changed in zip(found, _treated(texts, treatment, needed).to_list(), strict=True):
             container[key] = changed
+
+
+def _subjects(values: list[Any], names: frozenset[str]) -> dict[int, dict[str, str]]:
+    """Of the objects that are rows, the fields that name a subject, by the identity of the object."""
+    rows = [cast("dict[str, Any]", value) for value in values if isinstance(value, dict)] if names else []
+    return {id(row): {name: _json_text(row[name]) for name in names if row.get(name) is not None} for row in rows}
 
 
 def _places(value: Any, place: Place, path: str) -> Iterator[tuple[str, Place]]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
 from tasks.core.detectors.detection import Detection
 from tasks.core.errors import Invalid
 from tasks.core.policy import Action
+from tasks.core.preserving import Preserving
 from tasks.core.privacy import ColumnTreatment
 from tasks.core.sealed_values import Seal
+from tasks.core.shifting import days_of, shifted
 
 _MIN_SECRET_BYTES = 16
 _TOKEN_BYTES = 16
@@ -58,12 +60,23 @@ class ObjectTreatment:
         keys: For ciphertexts, tokens and hashes.
         destination: The cloud that ciphertexts and tokens are made for.
         detection: What counts as a hit inside longer text.
+        subjects: Of the rows at hand, the columns that name a subject.
     """
 
     columns: dict[str, ColumnTreatment]
     keys: PseudonymKey
     destination: str
     detection: Detection = field(default_factory=Detection)
+    subjects: Mapping[str, pl.Series] = field(default_factory=dict[str, pl.Series])
+
+    @property
+    def subject_columns(self) -> frozenset[str]:
+        """The columns that must be known besides those that are treated."""
+        return frozenset(each.options.by for each in self.columns.values() if each.action is Action.SHIFT_DATES)
+
+    def with_subjects(self, subjects: Mapping[str, pl.Series]) -> ObjectTreatment:
+        """The same for some rows."""
+        return replace(self, subjects={name: as_text(values) for name, values in subjects.items()})
 
     def dropped(self, column: str) -> bool:
         """Whether the column is left out."""
@@ -80,7 +93,13 @@ def token(key: bytes, value: str) -> str:
     return "tok_" + base64.b32encode(digest).decode().rstrip("=").lower()
 
 
-def treat_column(values: pl.Series, treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> pl.Series:
+def treat_column(
+    values: pl.Series,
+    treatment: ColumnTreatment,
+    keys: PseudonymKey,
+    destination: str,
+    subjects: pl.Series | None = None,
+) -> pl.Series:
     """The column with every value treated; nulls stay null.
 
     Args:
@@ -88,14 +107,36 @@ def treat_column(values: pl.Series, treatment: ColumnTreatment, keys: PseudonymK
         treatment: What to do; not `drop`, which leaves no column.
         keys: For ciphertexts, tokens and hashes.
         destination: The cloud that ciphertexts and tokens are made for.
+        subjects: Whose dates they are, as text; for `shift_dates`.
+
+    Raises:
+        Invalid: Values have no form that can be kept, or are no dates; it says how many and shows none.
     """
     if treatment.action is Action.GENERALISE:
         return _generalised(values, treatment)
-    texts = values if values.dtype == pl.String else _as_text(values)
-    change = text_change(treatment, keys, destination)
+    if treatment.action is Action.SHIFT_DATES:
+        return _shifted(values, treatment, keys, destination, subjects)
+    texts = values if values.dtype == pl.String else as_text(values)
     different = texts.drop_nulls().unique()
-    changed = pl.Series([change(value) for value in different.to_list()], dtype=pl.String)
+    changed = pl.Series(_all_changed(different.to_list(), treatment, keys, destination), dtype=pl.String)
     return texts.replace_strict(different, changed, default=None, return_dtype=pl.String)
+
+
+def _all_changed(values: list[str], treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> list[str]:
+    if treatment.action is Action.FORMAT_PRESERVE:
+        return Preserving(keys, treatment.domain, destination).encrypt(values)
+    change = text_change(treatment, keys, destination)
+    return [change(value) for value in values]
+
+
+def _shifted(
+    values: pl.Series, treatment: ColumnTreatment, keys: PseudonymKey, destination: str, subjects: pl.Series | None
+) -> pl.Series:
+    options = treatment.options
+    if subjects is None or len(subjects) != len(values):
+        raise Invalid(f"there is no column '{options.by}' with one subject a row", "correct the rule's option 'by'")
+    key = keys.derive("shift", treatment.domain, destination)
+    return shifted(values, days_of(subjects, key, options.max_days))
 
 
 def treat_hits(cells: pl.Series, treatment: ColumnTreatment, needed: ObjectTreatment) -> pl.Series:
@@ -108,12 +149,15 @@ def treat_hits(cells: pl.Series, treatment: ColumnTreatment, needed: ObjectTreat
 
 
 def text_change(treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> Callable[[str], str]:
-    """The function that changes one text as the treatment wants."""
+    """The function that changes one text as the treatment wants.
+
+    `format_preserve` encrypts: inside a sentence nothing would tell a pseudonym that looks like a value from one.
+    """
     options = treatment.options
     if treatment.action is Action.TOKENISE:
         token_key = keys.derive("token", treatment.domain, destination)
         return lambda value: token(token_key, value)
-    if treatment.action is Action.ENCRYPT:
+    if treatment.action in (Action.ENCRYPT, Action.FORMAT_PRESERVE):
         return Seal(keys, treatment.domain, destination).seal
     if treatment.action is Action.HASH:
         hash_key = keys.derive("hash", treatment.domain)
@@ -129,7 +173,7 @@ def _masked(value: str, keep_last: int) -> str:
     return "*" * (len(value) - shown) + value[len(value) - shown :]
 
 
-def _as_text(values: pl.Series) -> pl.Series:
+def as_text(values: pl.Series) -> pl.Series:
     """Numbers as people write them: whole floats, which hold ids where a table has gaps, without a fraction."""
     if values.dtype.is_float():
         whole = values.is_finite() & (values == values.floor()) & (values.abs() < 2**63)
