@@ -155,12 +155,15 @@ def scan_dataset(uri: DatasetURI, manifest: Manifest, policy: Policy) -> ScanRep
 
     See `tasks.core.detectors.scan.scan`.
     """
-    report = scan(installation().store_of(uri), uri, manifest, detection=policy.detection)
-    say(f"{uri}: {report.rows:,} rows, {len(report.findings)} findings")
+    report = scan(
+        installation().store_of(uri), uri, manifest, detection=policy.detection, thoroughness=policy.thoroughness
+    )
+    say(f"{uri}: {report.rows:,} rows, {len(report.findings)} findings; {report.coverage.in_words}")
     show_table(
         f"findings-{uri.cloud}",
         [finding.as_dict() for finding in report.findings],
-        f"Findings in {uri}: {report.rows:,} rows, {report.objects} objects. Places and counts, never values.",
+        f"Findings in {uri}: {report.rows:,} rows, {report.objects} objects. {report.coverage.in_words}. "
+        "Places and counts, never values.",
     )
     return report
 
@@ -206,7 +209,7 @@ def treat(uri: DatasetURI, source_digest: str, sifted: Sifted, policy: Policy, d
         ],
         f"What is done to {uri} before it may go to {destination}",
     )
-    again = scan(store, staged, made, detection=policy.detection)
+    again = scan(store, staged, made, detection=policy.detection, thoroughness=policy.thoroughness)
     return Outgoing(staged, made, source_digest, again, exemptions=replace(exemptions, pseudonyms=lookalikes))
 
 

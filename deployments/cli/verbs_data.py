@@ -94,9 +94,15 @@ def scan(
         bool, typer.Option("--spans", help="JSON lines of places: path, row, column, start, end.")
     ] = False,
     language: Annotated[list[str] | None, typer.Option("--language", help="Languages of context words.")] = None,
+    mode: Annotated[
+        str, typer.Option("--mode", help="full, sample or schema; what the policy asks for unless given.")
+    ] = "",
+    parts: Annotated[int, typer.Option("--parts", min=1, help="How many parts a sample has.")] = 300,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draw of a sample.")] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Look for personal data and secrets; shows places and counts, never values. Exit 3 when the policy refuses."""
+    from tasks.core.detectors.coverage import Mode, Thoroughness
     from tasks.core.detectors.scan import scan as scan_objects
     from tasks.core.detectors.words import LANGUAGES
     from tasks.core.listing import read_manifest
@@ -115,7 +121,10 @@ def scan(
             print_json(span)
         return
     target = here.parse(to) if to else dataset
-    report = scan_objects(store, dataset, listed, detection=detection)
+    if mode and mode not in list(Mode):
+        raise Invalid(f"'{mode}' is not a mode", f"use one of {', '.join(Mode)}")
+    wanted = Thoroughness(Mode(mode), parts, seed) if mode else rules.thoroughness
+    report = scan_objects(store, dataset, listed, detection=detection, thoroughness=wanted)
     answer = actions_for(rules, report, destination=target, place=here.place(target.cloud, source=dataset))
     refused = isinstance(answer, Refused)
     if as_json:
@@ -140,6 +149,7 @@ def scan(
             ["entity", "path", "column", "count", "share", "confidence", "why"],
             [(f.entity, f.path, f.column, f.count, f.share, f.confidence, f.why) for f in report.findings],
         )
+        show.out.print(f"  {report.coverage.in_words}")
         if not isinstance(answer, Refused):
             for item in answer.columns:
                 show.out.print(f"  {item.column}: {item.action.value} before it goes to {target} ({item.rule})")

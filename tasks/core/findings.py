@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tasks.core.dataset import DatasetURI
+from tasks.core.detectors.coverage import Coverage
 from tasks.core.detectors.detection import Detection
 
 Number = int | float
@@ -117,6 +118,7 @@ class ScanReport:
         findings: Sorted. Weak ones are listed too: a policy's thresholds decide what counts.
         profile: One line a column, sorted.
         detection: What was looked for beyond the vocabulary.
+        coverage: How much of it was read, and what may have been missed.
         elapsed_s: Wall time.
     """
 
@@ -128,6 +130,7 @@ class ScanReport:
     findings: tuple[Finding, ...]
     profile: tuple[ColumnProfile, ...] = ()
     detection: Detection = field(default_factory=Detection)
+    coverage: Coverage = field(default_factory=Coverage)
     elapsed_s: float = field(default=0.0, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -138,6 +141,7 @@ class ScanReport:
             "rows": self.rows,
             "objects": self.objects,
             "size_bytes": self.size_bytes,
+            "coverage": self.coverage.as_dict(),
             "findings": [finding.as_dict() for finding in self.findings],
             "profile": [column.as_dict() for column in self.profile],
         }

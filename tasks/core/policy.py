@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, get_args
 
+from tasks.core.detectors.coverage import Thoroughness
 from tasks.core.detectors.detection import PHONE_REGIONS, Detection, OwnEntity
 from tasks.core.detectors.entities import ENTITIES, UNREADABLE, Group
 from tasks.core.findings import Finding
@@ -261,6 +262,7 @@ class Policy:
         keeps_labels: Whether user metadata, tags and names in dispositions, which nothing reads, may leave.
         rules, quality, anonymity: See there; the latter two have those of the policies it extends too.
         own: Entities that it and those it extends bring along.
+        scanning: How thorough a scan this policy by itself asks for.
         phone_regions: Countries whose telephone numbers are known without a country's code.
         digest: Identity of the policy's content, that of the policies it extends included: SHA-256 over its canonical
             JSON, 64 hexadecimal characters.
@@ -286,6 +288,12 @@ class Policy:
     keeps_labels: bool = False
     own: tuple[OwnEntity, ...] = ()
     phone_regions: tuple[str, ...] = PHONE_REGIONS
+    scanning: Thoroughness = field(default_factory=Thoroughness)
+
+    @property
+    def thoroughness(self) -> Thoroughness:
+        """How thorough a scan must be for this policy and every one that it extends: the most thorough of them."""
+        return max((layer.scanning for layer in self.layers), key=lambda each: each.strictness)
 
     @property
     def detection(self) -> Detection:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn, cast
 
+from tasks.core.detectors.coverage import Mode, Thoroughness
 from tasks.core.detectors.detection import OWN_CHECKS, PHONE_REGIONS, OwnEntity
 from tasks.core.detectors.entities import ENTITIES, UNREADABLE, Group
 from tasks.core.errors import Invalid
@@ -94,7 +95,7 @@ class _Loader:
             self.wrong("version", "is not 1", "write 'version: 1'")
         self.own = self.own_entities(data, bases)
         detection = self.mapping(data, "detection")
-        self.only(detection, "detection", ("phone_regions",))
+        self.only(detection, "detection", ("phone_regions", "mode", "parts", "seed"))
         residency = self.mapping(data, "residency", required=True)
         self.only(residency, "residency", ("allowed", "by_group", "by_purpose"))
         by_purpose = self.mapping(residency, "by_purpose", "residency")
@@ -141,6 +142,7 @@ class _Loader:
             keeps_labels=labels == "keep",
             own=tuple(self.own.values()),
             phone_regions=self.phone_regions(detection),
+            scanning=self.thoroughness(detection),
             bases=bases,
             origin=self.origin,
             origins={key: self.at(key) for key in self.lines if key.startswith(("defaults", "residency"))},
@@ -181,6 +183,16 @@ class _Loader:
             words=tuple(word.casefold() for word in words),
             group=self.group(data.get("group", "own"), f"{key}.group"),
         )
+
+    def thoroughness(self, detection: Mapping[str, Any]) -> Thoroughness:
+        mode = self.text(detection.get("mode", "full"), "detection.mode")
+        self.one_of(mode, list(Mode), "detection.mode", "full, sample or schema")
+        for name in ("parts", "seed"):
+            if name in detection and mode != Mode.SAMPLE:
+                self.wrong(f"detection.{name}", "does not go with the mode", "leave it out, or write 'mode: sample'")
+        parts = self.at_least(detection, "parts", "detection", 1, whole=True) if "parts" in detection else 300
+        seed = self.at_least(detection, "seed", "detection", 0, whole=True) if "seed" in detection else 0
+        return Thoroughness(Mode(mode), int(parts), int(seed))
 
     def phone_regions(self, detection: Mapping[str, Any]) -> tuple[str, ...]:
         if "phone_regions" not in detection:

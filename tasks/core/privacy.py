@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Any
 
 from tasks.core.dataset import DatasetURI
+from tasks.core.detectors.coverage import Coverage
 from tasks.core.detectors.detection import Detection
 from tasks.core.detectors.entities import Group, entity_of
 from tasks.core.errors import Invalid, PolicyViolation
@@ -61,6 +62,7 @@ class Cleared:
         issued: When, timezone-aware.
         keeps_labels: Whether what the gate does not read (user metadata, tags, names in dispositions) may go along.
         releases: The entries of the quarantine list that a person released, and that go along; see `Exemptions`.
+        coverage: How much of it was read; a sample's bound is part of what is signed.
         key_id: Which key signed.
         signature: HMAC-SHA256 over all other fields, hexadecimal.
     """
@@ -76,6 +78,7 @@ class Cleared:
     issued: datetime
     keeps_labels: bool = False
     releases: tuple[str, ...] = ()
+    coverage: Coverage = field(default_factory=Coverage)
     key_id: str = ""
     signature: str = ""
 
@@ -90,6 +93,7 @@ class Cleared:
             values = {name: data[name] for name in cls.__dataclass_fields__}
             values["destination"] = DatasetURI.parse(values["destination"])
             values["findings"] = tuple(Finding.from_dict(item) for item in values["findings"])
+            values["coverage"] = Coverage.from_dict(values["coverage"])
             values["issued"] = datetime.fromisoformat(values["issued"])
             values["releases"] = tuple(values["releases"])
             if data["decision"] != "cleared":
@@ -299,6 +303,7 @@ def actions_for(
         if decision.action not in _LEAVE_ALONE and decision.finding.column.startswith(("#", "(name)"))
     ]
     reasons += policy.residency_refusals(leaving, place)
+    reasons += _not_thorough(policy, report)
     if reasons:
         return _refused(policy, report, report.manifest_digest, destination, tuple(reasons))
     by_column: dict[tuple[str, str], list[Decision]] = {}
@@ -345,8 +350,7 @@ def decide(
     reasons: list[str] = []
     if report.manifest_digest != manifest_digest:
         reasons.append("the scan is of another dataset than the one that would leave")
-    if not report.detection.covers(policy.detection):
-        reasons.append("the scan did not look for everything that the policy names")
+    reasons += _not_thorough(policy, report)
     if objects is not None and report.objects != objects:
         reasons.append(f"the scan read {report.objects} of {objects} objects")
     if destination.cloud != place.cloud:
@@ -377,8 +381,17 @@ def decide(
             issued=now.astimezone(UTC),
             keeps_labels=policy.keeps_labels_everywhere,
             releases=exemptions.releases,
+            coverage=report.coverage,
         )
     )
+
+
+def _not_thorough(policy: Policy, report: ScanReport) -> Iterator[str]:
+    """Why a scan saw less than the policy asks for; nothing when it saw enough."""
+    if not report.detection.covers(policy.detection):
+        yield "the scan did not look for everything that the policy names"
+    if not report.coverage.satisfies(policy.thoroughness):
+        yield f"{report.coverage.in_words}, and the policy asks for more (detection.mode)"
 
 
 def _refused(
@@ -436,6 +449,7 @@ def _plain(verdict: Verdict) -> dict[str, Any]:
     values["findings"] = [finding.as_dict() for finding in verdict.findings]
     if isinstance(verdict, Cleared):
         values["issued"] = verdict.issued.isoformat()
+        values["coverage"] = verdict.coverage.as_dict()
     else:
         values["reasons"] = list(verdict.reasons)
     return values

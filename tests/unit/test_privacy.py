@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tasks.core.dataset import DatasetURI
+from tasks.core.detectors.coverage import Coverage, Mode
 from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.findings import Finding, ScanReport
 from tasks.core.policy import Place
@@ -284,6 +285,7 @@ def cleared() -> Cleared:
         {"issued": NOW.replace(minute=1)},
         {"keeps_labels": True},
         {"releases": ("0" * 24,)},
+        {"coverage": Coverage(Mode.SAMPLE, 1, 9)},
         {"key_id": "k2"},
         {"signature": ""},
         {"signature": "0" * 64},
@@ -302,6 +304,7 @@ def test_every_field_of_a_verdict_is_among_those_that_were_altered() -> None:
         "issued",
         "keeps_labels",
         "releases",
+        "coverage",
         "key_id",
         "signature",
     }

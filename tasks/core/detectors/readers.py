@@ -345,6 +345,25 @@ _READERS: dict[str, Callable[[Source], Iterator[Batch | Unread]]] = {
 }
 
 
+def names_of(source: Source) -> Iterator[Batch | Unread]:
+    """The columns of an object, without its values: Parquet's by the footer, others' by their first rows."""
+    if format_of(source)[0] == "parquet":
+        try:
+            schema = BoundedParquet(source).schema
+        except ARROW_ERRORS as error:
+            yield Unread(f"Parquet whose footer cannot be read ({_kind(error)})")
+            return
+        found = leaves(pa.RecordBatch.from_pylist([], schema=schema))
+        yield Batch(0, 0, tuple(each for each in found if isinstance(each, Leaf)))
+        return
+    for part in read(source):
+        if isinstance(part, Unread):
+            yield part
+        else:
+            yield Batch(0, 0, tuple(Leaf(leaf.name, leaf.values.clear()) for leaf in part.leaves))
+            return
+
+
 def read(source: Source) -> Iterator[Batch | Unread]:
     """All of an object, batch by batch. Raises what `Store.get` raises, and nothing for what the bytes hold."""
     if source.entry.size_bytes == 0:

@@ -79,6 +79,7 @@ class BoundedParquet:
     def __init__(self, source: Source) -> None:
         self._ranged: RangedFile = source.ranged()
         self._expansion = Expansion(source.entry.size_bytes)
+        self._wanted = source.groups
         self._file = self._open(None)
         self.metadata: Any = self._file.metadata
         self.schema: Any = self._file.schema_arrow
@@ -124,6 +125,8 @@ class BoundedParquet:
         window: list[int] = []
         rows = 0
         for group in range(self.metadata.num_row_groups):
+            if self._wanted is not None and group not in self._wanted:
+                continue
             here = self.metadata.row_group(group).num_rows
             if window and rows + here > most_rows:
                 yield window

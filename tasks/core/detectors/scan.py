@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,10 +22,12 @@ from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.candidates import Candidates, Evidence
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.columns import FULL_NAME, GIVEN, ColumnState, judge, text_marks
+from tasks.core.detectors.coverage import Mode, Thoroughness
 from tasks.core.detectors.detection import EVERYTHING, Detection
-from tasks.core.detectors.entities import UNREADABLE
+from tasks.core.detectors.entities import ENTITIES, UNREADABLE
 from tasks.core.detectors.patterns import ALL
-from tasks.core.detectors.readers import read
+from tasks.core.detectors.readers import names_of, read
+from tasks.core.detectors.sampling import Groups, draw
 from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, Batch, Source, Unread, format_of
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.manifest import Manifest
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 NAME_COLUMN = "(name)"
 """The column of findings in the names of objects."""
 
+WHOLE = Thoroughness()
+
+_BY_NAME = 0.6
 _LISTED_UNREAD = 50
 _LONGEST_NAME = 80
 _SEARCH_ERRORS = (pl.exceptions.PolarsError, ArithmeticError, ValueError, TypeError, LookupError)
@@ -84,7 +89,13 @@ class Table:
 
 
 def scan(
-    store: Store, uri: DatasetURI, manifest: Manifest, *, detection: Detection = EVERYTHING, in_flight: int = 2
+    store: Store,
+    uri: DatasetURI,
+    manifest: Manifest,
+    *,
+    detection: Detection = EVERYTHING,
+    thoroughness: Thoroughness = WHOLE,
+    in_flight: int = 2,
 ) -> ScanReport:
     """Search a whole dataset for personal data and secrets, and count its columns.
 
@@ -93,6 +104,7 @@ def scan(
         uri: The dataset.
         manifest: Its objects; each is read at the version given there.
         detection: What is looked for beyond the vocabulary.
+        thoroughness: Whether everything is read, a sample, or names alone.
         in_flight: How many objects are read at the same time; memory is bounded by that many batches.
 
     Raises:
@@ -100,17 +112,21 @@ def scan(
         Retryable: The store is throttled or away; scan again later.
     """
     started = time.monotonic()
-    tables, unread = read_tables(store, uri, manifest, detection=detection, in_flight=in_flight)
+    drawn = draw(store, uri, manifest, thoroughness)
+    by_name = thoroughness.mode is Mode.SCHEMA
+    tables, unread = read_tables(store, uri, drawn.entries, detection=detection, in_flight=in_flight, by_name=by_name)
+    _join_unseen(tables.values(), manifest, {entry.path for entry, _ in drawn.entries})
     findings = [*_shortened(unread), *_name_findings(manifest)]
     profile: list[ColumnProfile] = []
     for table in tables.values():
-        found = _table_findings(table)
+        found = [*_named(table, detection)] if by_name else _table_findings(table)
         findings += found
         profile += _profile(table, {each.column for each in found})
     return ScanReport(
         uri=uri,
         manifest_digest=manifest.digest,
         detection=detection,
+        coverage=drawn.coverage,
         rows=sum(table.rows for table in tables.values()),
         objects=len(manifest),
         size_bytes=manifest.size_bytes,
@@ -120,29 +136,55 @@ def scan(
     )
 
 
+def _join_unseen(tables: Iterable[Table], manifest: Manifest, seen: set[str]) -> None:
+    """Count objects that a sample left out to the tables that lie beside them, so that treatments reach them too."""
+    unseen: dict[tuple[str, str], list[str]] = {}
+    for entry in manifest:
+        if entry.path not in seen:
+            unseen.setdefault(_kind_of_place(entry.path), []).append(entry.path)
+    for table in tables:
+        table.paths += unseen.get(_kind_of_place(table.paths[0]), [])
+
+
+def _kind_of_place(path: str) -> tuple[str, str]:
+    return directory_of(path), PurePosixPath(path).suffix
+
+
 def read_tables(
-    store: Store, uri: DatasetURI, manifest: Manifest, *, detection: Detection, in_flight: int
+    store: Store,
+    uri: DatasetURI,
+    entries: Iterable[tuple[Entry, Groups]],
+    *,
+    detection: Detection,
+    in_flight: int,
+    by_name: bool = False,
 ) -> tuple[dict[TableKey, Table], list[Finding]]:
-    """Read every object once. Answers what was counted, by table, and what could not be read."""
+    """Read every object once, or those row groups of it. Answers what was counted, by table, and what was unreadable.
+
+    With `by_name` the columns alone are told, and no value is counted.
+    """
     tables: dict[TableKey, Table] = {}
     unread: list[Finding] = []
     with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="scan") as pool:
-        for seen in pool.map(partial(scan_object, store, uri, detection), manifest):
+        for seen in pool.map(partial(scan_object, store, uri, detection, by_name), entries):
             _merge(tables.setdefault(seen.key, Table()), seen)
             unread += [_unread_finding(safe_path(seen.path), each, seen.rows) for each in seen.unread]
     return tables, unread
 
 
-def scan_object(store: Store, uri: DatasetURI, detection: Detection, entry: Entry) -> ObjectScan:
-    """Read one object of a manifest and count what is in it."""
-    source = Source.open(store, uri, entry)
+def scan_object(
+    store: Store, uri: DatasetURI, detection: Detection, by_name: bool, part: tuple[Entry, Groups]
+) -> ObjectScan:
+    """Read one object of a manifest, or some row groups of it, and count what is in it."""
+    entry, groups = part
+    source = replace(Source.open(store, uri, entry), groups=groups)
     kind, _ = format_of(source)
     seen = ObjectScan(entry.path, TableKey(directory_of(entry.path), kind, ()))
-    for part in read(source):
-        if isinstance(part, Unread):
-            seen.unread.append(part)
-        elif not _add(seen, part, detection):
-            seen.unread.append(Unread(f"values in more than {MAX_COLUMNS} columns", count=part.rows))
+    for batch in names_of(source) if by_name else read(source):
+        if isinstance(batch, Unread):
+            seen.unread.append(batch)
+        elif not _add(seen, batch, detection):
+            seen.unread.append(Unread(f"values in more than {MAX_COLUMNS} columns", count=batch.rows))
             break
     if kind in ("parquet", "csv"):
         seen.key = replace(seen.key, columns=tuple(name for name in seen.columns if name != METADATA))
@@ -184,9 +226,25 @@ def _table_findings(table: Table) -> list[Finding]:
     for shown, state in _shown(table):
         found += [replace(each, column=shown) for each in judge(state, label, table.rows)]
         if state.name in table.personal_names:
-            entity = table.personal_names[state.name]
-            found.append(Finding(entity, label, shown, 1, 1.0, 0.9, "the column's name itself; is a header missing?"))
+            found.append(_header_finding(table, state.name, shown))
     return found
+
+
+def _named(table: Table, detection: Detection) -> Iterator[Finding]:
+    """What the names of columns say that nobody has looked into: taken to hold it in every row."""
+    for shown, state in _shown(table):
+        for name in (*ENTITIES, *(own.name for own in detection.own)):
+            word = detection.speaks_for(name, state.name)
+            if word:
+                why = f"the column's name says '{word}'; its values were not read"
+                yield Finding(name, table.label(), shown, 0, 1.0, _BY_NAME, why)
+        if state.name in table.personal_names:
+            yield _header_finding(table, state.name, shown)
+
+
+def _header_finding(table: Table, name: str, shown: str) -> Finding:
+    why = "the column's name itself; is a header missing?"
+    return Finding(table.personal_names[name], table.label(), shown, 1, 1.0, 0.9, why)
 
 
 def _profile(table: Table, personal: set[str]) -> Iterator[ColumnProfile]:

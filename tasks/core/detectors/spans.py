@@ -61,7 +61,7 @@ def spans(
         store, uri, manifest, detection, in_flight: As for `scan`, with the same errors.
         min_confidence: Hits whose column makes them less sure are left out.
     """
-    tables, _ = read_tables(store, uri, manifest, detection=detection, in_flight=in_flight)
+    tables, _ = read_tables(store, uri, ((entry, None) for entry in manifest), detection=detection, in_flight=in_flight)
     table_of = {path: table for table in tables.values() for path in table.paths}
     for entry in manifest:
         table = table_of[entry.path]

@@ -83,6 +83,7 @@ class Source:
         head: Its first bytes, or those of its content when it is compressed as a whole.
         packing: How it is compressed; nothing when it is not.
         broken: Why it cannot be unpacked.
+        groups: The row groups that are read of a Parquet file; None for all.
     """
 
     store: Store
@@ -91,6 +92,7 @@ class Source:
     head: bytes = field(default=b"", repr=False)
     packing: str = ""
     broken: str = ""
+    groups: frozenset[int] | None = None
 
     @classmethod
     def open(cls, store: Store, uri: DatasetURI, entry: Entry) -> Source:
