@@ -306,6 +306,8 @@ def rewrite(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
     kind, why = format_of(source)
     if kind == "unknown":
         raise cannot_be_treated(source.entry.path, why)
+    if kind not in _REWRITERS:
+        raise cannot_be_treated(source.entry.path, f"{kind} files are read and not written; make it Parquet or CSV")
     try:
         if not source.packing:
             return _REWRITERS[kind](source, needed, sink)

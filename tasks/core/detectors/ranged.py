@@ -125,6 +125,11 @@ class StreamedFile(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
+        piece = self.read(len(buffer))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
     def read(self, size: int = -1) -> bytes:
         parts = [self._left]
         missing = size - len(self._left)

@@ -14,11 +14,15 @@ from tasks.core.arrow import csv as arrow_csv
 from tasks.core.arrow import json as arrow_json
 from tasks.core.arrow import pa
 from tasks.core.dataset import rechunk
+from tasks.core.detectors.archives import members
+from tasks.core.detectors.avro import avro
 from tasks.core.detectors.leaves import leaves
+from tasks.core.detectors.models import npy, onnx
+from tasks.core.detectors.orc import orc
+from tasks.core.detectors.pickles import pickled
 from tasks.core.detectors.row_groups import BoundedParquet
 from tasks.core.detectors.tables import (
     BATCH_ROWS,
-    MAX_COLUMNS,
     METADATA,
     SNIFF_BYTES,
     TEXT,
@@ -29,6 +33,7 @@ from tasks.core.detectors.tables import (
     format_of,
 )
 from tasks.core.detectors.unpacking import UnpackError
+from tasks.core.detectors.values import flattened
 
 BLOCK_BYTES = 8 * 1024 * 1024
 """How much text is parsed at a time; a line that is longer is not read."""
@@ -198,7 +203,7 @@ def json_lines(source: Source) -> Iterator[Batch | Unread]:
                     values.append(value)
                     if why:
                         unread[why] = unread.get(why, 0) + 1
-            yield from _flattened(values, row)
+            yield from flattened(values, row)
             row += len(values)
     for why, count in unread.items():
         yield Unread(why, count=count)
@@ -214,7 +219,7 @@ def json_document(source: Source) -> Iterator[Batch | Unread]:
     else:
         rows = cast("list[Any]", value) if isinstance(value, list) else [value]
         for start in range(0, len(rows), BATCH_ROWS):
-            yield from _flattened(rows[start : start + BATCH_ROWS], start)
+            yield from flattened(rows[start : start + BATCH_ROWS], start)
 
 
 NOT_JSON = "text that is not JSON"
@@ -303,31 +308,6 @@ class _RepeatedKeyError(Exception):
     """An object names a key twice, so that a reader would see only one of the values."""
 
 
-def _flattened(values: list[Any], first_row: int) -> Iterator[Batch | Unread]:
-    texts: dict[str, list[str]] = {}
-    rows: dict[str, list[int]] = {}
-    left_out = 0
-    for row, value in enumerate(values):
-        waiting: list[tuple[str, Any]] = [("", value)]
-        while waiting:
-            path, item = waiting.pop()
-            if isinstance(item, dict):
-                fields = cast("dict[str, Any]", item).items()
-                waiting += [(f"{path}.{key}" if path else key, child) for key, child in fields]
-            elif isinstance(item, list):
-                waiting += [(f"{path}[]", child) for child in cast("list[Any]", item)]
-            elif item is not None and not isinstance(item, bool):
-                if len(texts) >= MAX_COLUMNS and (path or TEXT) not in texts:
-                    left_out += 1
-                    continue
-                texts.setdefault(path or TEXT, []).append(item if isinstance(item, str) else json.dumps(item))
-                rows.setdefault(path or TEXT, []).append(row)
-    found = tuple(Leaf(path, pl.Series(path, of), np.array(rows[path], np.int64)) for path, of in texts.items())
-    yield Batch(len(values), first_row, found)
-    if left_out:
-        yield Unread(f"values in more than {MAX_COLUMNS} columns", count=left_out)
-
-
 def _text(value: Any) -> str:
     return "" if value is None else bytes(value).decode(errors="replace").strip()
 
@@ -336,12 +316,39 @@ def _kind(error: BaseException) -> str:
     return type(error).__name__
 
 
+def zip_archive(source: Source) -> Iterator[Batch | Unread]:
+    """The members of a zip archive one after the other, and their names as text."""
+    for member in members(source):
+        if not isinstance(member, Source):
+            yield member
+            continue
+        for part in _READERS[format_of(member)[0]](member):
+            if source.suffix == ".skops" and isinstance(part, Batch):
+                yield Batch(part.rows, part.first_row, tuple(map(_without_addresses, part.leaves)))
+            else:
+                yield part
+
+
+def _without_addresses(leaf: Leaf) -> Leaf:
+    """A leaf of a skops file, which names objects and arrays by where they lay in memory: nobody's numbers."""
+    if not leaf.name.endswith(("__id__", ".file")):
+        return leaf
+    other = ~leaf.values.str.contains(r"^[0-9]+(?:\.npy)?$")
+    return Leaf(leaf.name, leaf.values.filter(other), None if leaf.rows is None else leaf.rows[other.to_numpy()])
+
+
 _READERS: dict[str, Callable[[Source], Iterator[Batch | Unread]]] = {
     "parquet": parquet,
     "csv": csv,
     "jsonl": json_lines,
     "json": json_document,
     "text": text,
+    "avro": avro,
+    "orc": orc,
+    "zip": zip_archive,
+    "pickle": pickled,
+    "npy": npy,
+    "onnx": onnx,
 }
 
 

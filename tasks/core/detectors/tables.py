@@ -6,10 +6,11 @@ of a parser's message, which may quote the data.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import polars as pl
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
     from tasks.core.ports import Store
 
-Format = Literal["parquet", "csv", "jsonl", "json", "text", "unknown"]
+Format = Literal["parquet", "csv", "jsonl", "json", "text", "avro", "orc", "zip", "pickle", "npy", "onnx", "unknown"]
+_BUFFER_BYTES = 1024 * 1024
 TEXT = "(text)"
 """The column of plain text: one line a row."""
 
@@ -131,6 +133,10 @@ class Source:
         """The object as a file that is read once."""
         return StreamedFile(self.pieces())
 
+    def buffered(self) -> io.BufferedReader:
+        """The same for readers of few bytes at a time."""
+        return io.BufferedReader(cast("Any", self.streamed()), _BUFFER_BYTES)
+
 
 _FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
@@ -142,15 +148,25 @@ _FORMATS: dict[str, Format] = {
     ".json": "json",
 }
 
+_BINARY_FORMATS: tuple[tuple[bytes, Format], ...] = (
+    (b"PAR1", "parquet"),
+    (b"Obj\x01", "avro"),
+    (b"ORC", "orc"),
+    (b"PK\x03\x04", "zip"),
+    (b"PK\x05\x06", "zip"),
+    (b"\x93NUMPY", "npy"),
+    *((bytes((0x80, protocol)), "pickle") for protocol in range(2, 6)),
+)
+_SEEKING = ("parquet", "orc", "zip")
+"""Formats that are read back and forth, so that what is compressed as a whole is not looked into."""
+
+_PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
 _PACKED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2")
 
 _KNOWN_BINARY = (
     (b"\x1f\x8b", "gzip inside another archive, which is not looked into"),
-    (b"PK\x03\x04", "a zip archive, which is not looked into"),
     (b"\x28\xb5\x2f\xfd", "zstd inside another archive, which is not looked into"),
     (b"BZh", "bzip2 inside another archive, which is not looked into"),
-    (b"Obj\x01", "an Avro file, which is not looked into"),
-    (b"ORC", "an ORC file, which is not looked into"),
     (b"\xff\xfe", "UTF-16 text; re-encode it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text; re-encode it as UTF-8"),
 )
@@ -160,12 +176,17 @@ def format_of(source: Source) -> tuple[Format, str]:
     """What an object holds by its first bytes and its name; for `unknown` also the reason."""
     if source.broken:
         return "unknown", source.broken
-    if source.head.startswith(b"PAR1"):
-        inside = f"Parquet inside {source.packing}, which is not looked into"
-        return ("unknown", inside) if source.packing else ("parquet", "")
+    if source.suffix == ".onnx":
+        return "onnx", ""
+    for magic, kind in _BINARY_FORMATS:
+        if source.head.startswith(magic):
+            inside = f"{kind} inside {source.packing}, which is not looked into"
+            return ("unknown", inside) if source.packing and kind in _SEEKING else (kind, "")
     for magic, why in _KNOWN_BINARY:
         if source.head.startswith(magic):
             return "unknown", why
+    if source.suffix in _PICKLE_SUFFIXES:
+        return "pickle", ""  # Its first protocols have no mark.
     if b"\0" in source.head:
         return "unknown", "an unknown binary format"
     return _FORMATS.get(source.suffix, "text"), ""
