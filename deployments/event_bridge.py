@@ -1,30 +1,34 @@
-"""The event bridge: carries events from the clouds to Prefect. Start: `python -m deployments.event_bridge`.
+"""The event bridge: carries events from the clouds and the model registry to Prefect.
 
-One thread a cloud. An event is acknowledged only after Prefect took it, and its id follows from the source's, so that a
-crash between the two delivers it twice and still starts one run. While Prefect is away the bridge holds the events
+Start: `python -m deployments.event_bridge`.
+
+One thread a source. An event is acknowledged only after Prefect took it, and its id follows from the source's, so that
+a crash between the two delivers it twice and still starts one run. While Prefect is away the bridge holds the events
 that it has and takes no more: a queue that counts deliveries must not give them up. An event that nobody can do
 anything with is written into `STATE_DIR/events/set-aside.jsonl` for a person, and the others go on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid, LintasError
-from tasks.core.events import landed_dataset
 from tasks.core.ports import CloudEvent, EventSource
 from tasks.events import emit, prefect_event
-from tasks.registry import installation
+from tasks.registry import Installation, installation
+from tasks.settings import resolve_secret
 
 _LOG = logging.getLogger("lintas.event_bridge")
 _WAIT_S = 5.0
@@ -50,25 +54,25 @@ class Destination:
     set_aside: Path
     auth: str | None = field(default=None, repr=False)
 
-    def hand_over(self, landed: Sequence[tuple[CloudEvent, DatasetURI]]) -> None:
-        """Give landings to Prefect; those that it refuses for what they are are set aside.
+    def hand_over(self, told: Sequence[tuple[CloudEvent, dict[str, Any]]]) -> None:
+        """Give events to Prefect in its own form; those that it refuses for what they are are set aside.
 
         Raises:
             LintasError: Prefect is away, or refuses the bridge: hand them over again.
         """
-        if not landed:
+        if not told:
             return
         try:
-            emit([prefect_event(*each) for each in landed], prefect_api_url=self.prefect_api_url, auth=self.auth)
+            emit([form for _, form in told], prefect_api_url=self.prefect_api_url, auth=self.auth)
         except Invalid as error:
-            if len(landed) == 1:
-                self.put_aside(landed[0][0], error)
+            if len(told) == 1:
+                self.put_aside(told[0][0], error)
                 return
-            for each in landed:
+            for each in told:
                 self.hand_over([each])
         else:
-            for _, dataset in landed:
-                _LOG.info("landed: %s", dataset)
+            for _, form in told:
+                _LOG.info("%s: %s", form["event"], form["resource"]["prefect.resource.name"])
 
     def put_aside(self, event: CloudEvent, why: LintasError) -> None:
         """Keep an event for a person."""
@@ -89,16 +93,16 @@ def carry(source: EventSource, batch: Batch, to: Destination) -> None:
     Raises:
         LintasError: The source or Prefect is away; what is not acknowledged is to be carried again.
     """
-    landed: list[tuple[CloudEvent, DatasetURI]] = []
+    told: list[tuple[CloudEvent, dict[str, Any]]] = []
     for event, _ in batch:
         try:
-            dataset = landed_dataset(event)
+            form = prefect_event(event)
         except Invalid as error:
             to.put_aside(event, error)
             continue
-        if dataset is not None:
-            landed.append((event, dataset))
-    to.hand_over(landed)
+        if form is not None:
+            told.append((event, form))
+    to.hand_over(told)
     for _, receipt in batch:
         source.acknowledge(receipt)
 
@@ -113,7 +117,7 @@ def watch(
     """Carry until told to stop, whatever goes wrong: pauses grow, and each failure is logged.
 
     Args:
-        name: The cloud.
+        name: The source.
         open_source: Opens its events.
         to: Where they go.
         stop: Ends it.
@@ -141,41 +145,80 @@ def watch(
         pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
 
+def registry(here: Installation, running: contextlib.ExitStack) -> Callable[[], EventSource] | None:
+    """What opens the model registry's events, with its webhook listening; None where no webhook is configured.
+
+    Raises:
+        Invalid: It cannot listen.
+        Denied: The secret cannot be read.
+    """
+    webhook = here.settings.services.registry_webhook
+    if webhook is None:
+        return None
+    # Only now: most of what it needs is a web server.
+    from deployments.registry_events import Inbox, application, listen, subscribe
+
+    secret, inbox = resolve_secret(webhook.secret), Inbox(here.settings.state_dir / "events" / "registry")
+    running.callback(listen(webhook.listen, application(inbox, secret)))
+
+    def open_source() -> EventSource:
+        subscribe(here.settings.services.mlflow_url, webhook.url or f"http://{webhook.listen}", secret)
+        return inbox
+
+    return open_source
+
+
 def main() -> int:
-    """Watch all clouds that are set up for it until SIGTERM or SIGINT; the exit code."""
+    """Watch all sources that are set up for it until SIGTERM or SIGINT; the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    # It logs the URL of every request.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        here = installation()
-        url = here.settings.services.prefect_api_url
-        if not url:
-            raise Invalid("services.prefect_api_url is missing", "set it in lintas.yaml")
-        clouds = here.event_clouds()
-    except LintasError as error:
-        print(f"event bridge: {error}", file=sys.stderr)
-        return error.exit_code
+    # They log every request.
+    for talkative in ("httpx", "azure"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    with contextlib.ExitStack() as running:
+        try:
+            here = installation()
+            url = here.settings.services.prefect_api_url
+            if not url:
+                raise Invalid("services.prefect_api_url is missing", "set it in lintas.yaml")
+            sources: dict[str, Callable[[], EventSource]] = {
+                cloud: functools.partial(here.event_source, cloud) for cloud in here.event_clouds()
+            }
+            if (of_registry := registry(here, running)) is not None:
+                sources["the model registry"] = of_registry
+        except LintasError as error:
+            print(f"event bridge: {error}", file=sys.stderr)
+            return error.exit_code
+        set_aside = here.settings.state_dir / "events" / "set-aside.jsonl"
+        watch_all(sources, Destination(url, set_aside, os.environ.get("PREFECT_API_AUTH_STRING")))
+    return 0
+
+
+def watch_all(sources: Mapping[str, Callable[[], EventSource]], to: Destination) -> None:
+    """Watch until SIGTERM or SIGINT, a thread a source.
+
+    Args:
+        sources: What opens each, by its name in the log.
+        to: Where events go.
+    """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    set_aside = here.settings.state_dir / "events" / "set-aside.jsonl"
-    to = Destination(url, set_aside, os.environ.get("PREFECT_API_AUTH_STRING"))
     threads: list[threading.Thread] = []
     all_tried: list[threading.Event] = []
-    for cloud in clouds:
+    for name, open_source in sources.items():
         tried = threading.Event()
-        arguments = (cloud, lambda cloud=cloud: here.event_source(cloud), to, stop, tried)
         # What is not done when the process ends is done by the next one.
-        threads.append(threading.Thread(target=watch, args=arguments, name=cloud, daemon=True))
+        threads.append(
+            threading.Thread(target=watch, args=(name, open_source, to, stop, tried), name=name, daemon=True)
+        )
         all_tried.append(tried)
         threads[-1].start()
     while not all(tried.wait(0.1) for tried in all_tried) and not stop.is_set():
         pass
-    _LOG.info("watching %s", ", ".join(clouds) or "no cloud")
+    _LOG.info("watching %s", ", ".join(sources) or "nothing")
     stop.wait()
     for thread in threads:
         thread.join(_FAREWELL_S)
-    return 0
 
 
 if __name__ == "__main__":

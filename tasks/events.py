@@ -5,9 +5,10 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Denied, Invalid, LintasError, Retryable, Terminal
+from tasks.core.events import landed_dataset
 from tasks.core.ports import CloudEvent
+from tasks.core.webhooks import MODEL_ALIAS, MODEL_VERSION
 
 LANDED = "lintas.dataset.landed"
 """Name of the Prefect event that says a dataset is complete."""
@@ -15,20 +16,28 @@ LANDED = "lintas.dataset.landed"
 _NAMESPACE = uuid.UUID("6f0f2d4e-4f6b-5f0e-9c39-0c9b6a1f7d11")
 
 
-def prefect_event(event: CloudEvent, dataset: DatasetURI) -> dict[str, Any]:
-    """The event in the form of Prefect's `POST /api/events`.
+def prefect_event(event: CloudEvent) -> dict[str, Any] | None:
+    """What Prefect is told of an event, in the form of its `POST /api/events`; None when there is nothing to tell.
 
     Triggers filter on the resource's labels, not on the payload, so what people filter by stands in both. The id
     follows from the source's own: a delivery that comes twice starts one run.
+
+    Raises:
+        Invalid: The event means something that cannot be; set it aside.
     """
-    facts = {"uri": str(dataset), "cloud": dataset.cloud, "bucket": dataset.bucket, "prefix": dataset.prefix}
-    labels = {f"lintas.{name}": value for name, value in facts.items()}
-    name = {"prefect.resource.id": f"lintas.dataset.{dataset}", "prefect.resource.name": str(dataset)}
+    if event.type in (MODEL_VERSION, MODEL_ALIAS):
+        told, kind, name, facts = event.type, "model", event.subject, dict(event.data)
+    elif (dataset := landed_dataset(event)) is not None:
+        told, kind, name = LANDED, "dataset", str(dataset)
+        facts = {"uri": name, "cloud": dataset.cloud, "bucket": dataset.bucket, "prefix": dataset.prefix}
+    else:
+        return None
+    resource = {"prefect.resource.id": f"lintas.{kind}.{name}", "prefect.resource.name": name}
     return {
         "id": str(uuid.uuid5(_NAMESPACE, f"{event.source} {event.id}")),
         "occurred": event.time.isoformat(),
-        "event": LANDED,
-        "resource": name | labels,
+        "event": told,
+        "resource": resource | {f"lintas.{fact}": value for fact, value in facts.items()},
         "payload": facts,
     }
 

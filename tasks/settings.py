@@ -64,12 +64,21 @@ class CloudSettings(_Section):
     buckets: dict[str, BucketSettings] = {}
 
 
+class WebhookSettings(_Section):
+    """Where the event bridge listens for the model registry: on `listen`, reached from MLflow at `url`."""
+
+    listen: str
+    url: str = ""
+    secret: SecretReference
+
+
 class ServiceSettings(_Section):
     """Where Prefect and MLflow are."""
 
     prefect_api_url: str = ""
     prefect_ui_url: str = ""
     mlflow_url: str = ""
+    registry_webhook: WebhookSettings | None = None
 
 
 class MoverSettings(_Section):

@@ -45,13 +45,17 @@ def write_config(state: Path, ports: Mapping[str, int], secrets: SecretFiles, cl
     Returns:
         Its path.
     """
-    services: dict[str, str] = {}
+    services: dict[str, Any] = {}
     if "prefect" in ports:
         prefect = f"http://{HOST}:{ports['prefect']}"
         services = {
             "prefect_api_url": f"{prefect}/api",
             "prefect_ui_url": prefect,
             "mlflow_url": f"http://{HOST}:{ports['mlflow']}",
+            "registry_webhook": {
+                "listen": f"{HOST}:{ports['registry-webhook']}",
+                "secret": _reference(secrets, "registry-webhook-secret", credentials.token),
+            },
         }
     described = _clouds(state, ports, secrets)
     whole: dict[str, Any] = {

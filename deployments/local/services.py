@@ -102,6 +102,8 @@ def mlflow_server(port: int, data: Path, log: Path, webhook_key: str) -> Process
             # The registry's webhooks lead to this machine.
             "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+            # Seconds for which it does not notice a new webhook; a minute unless told.
+            "MLFLOW_WEBHOOK_CACHE_TTL": "1",
             "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": webhook_key,
         },
         without=_OTHERS,
@@ -116,7 +118,7 @@ def event_bridge(log: Path, *, configuration: Path, prefect: Mapping[str, str], 
         log: File that takes its output.
         configuration: The `lintas.yaml` that names the queues.
         prefect: `prefect_environment`'s variables.
-        needs: The queues' processes.
+        needs: The queues' processes, and MLflow.
     """
     return Process(
         name="event-bridge",

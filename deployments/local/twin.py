@@ -123,7 +123,7 @@ def _port_names(wanted: Wanted) -> list[str]:
     }
     names = [name for cloud in wanted.clouds for name in of_cloud.get(cloud, [])]
     if wanted.level == "all":
-        names += ["prefect", "mlflow"]
+        names += ["prefect", "mlflow", "registry-webhook"]
         names += [f"{site}-serving" for site in _SITES if site in wanted.clouds]
     return names
 
@@ -307,7 +307,7 @@ def _upper_floor(
             logs / "event-bridge.log",
             configuration=config,
             prefect=services.prefect_environment(home, ports["prefect"]),
-            needs=tuple(process for cloud, process in told_by.items() if cloud in wanted.clouds),
+            needs=("mlflow", *(process for cloud, process in told_by.items() if cloud in wanted.clouds)),
         ),
         *(
             services.scoring_host(

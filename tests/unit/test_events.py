@@ -38,10 +38,15 @@ def test_other_kinds_of_events_complete_nothing() -> None:
 
 def test_the_same_source_id_gives_the_same_event_and_labels_carry_what_triggers_match() -> None:
     event = created("flights/_SUCCESS")
-    dataset = landed_dataset(event)
-    assert dataset is not None
-    first, second = prefect_event(event, dataset), prefect_event(event, dataset)
+    first, second = prefect_event(event), prefect_event(event)
+    assert first is not None
     assert first == second
     assert uuid.UUID(first["id"])
     assert first["resource"]["lintas.bucket"] == first["payload"]["bucket"] == "raw"
-    assert prefect_event(created("flights/_SUCCESS", "2"), dataset)["id"] != first["id"]
+    other = prefect_event(created("flights/_SUCCESS", "2"))
+    assert other is not None
+    assert other["id"] != first["id"]
+
+
+def test_of_an_object_that_completes_nothing_prefect_is_told_nothing() -> None:
+    assert prefect_event(created("flights/part-0.parquet")) is None
