@@ -54,8 +54,9 @@ lint: setup-dev ## Style, types and import rules
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 
-conformance: setup-dev ## One suite a port, every provider
-	LINTAS_CONFORMANCE_TABLE=docs/conformance.md $(BIN)/python -m pytest tests/conformance
+conformance: setup-dev ## One suite a port, every provider (ACCOUNTS=lintas.yaml: against accounts of your own; ARGS=-k ...)
+	$(if $(ACCOUNTS),LINTAS_ACCOUNTS=$(ACCOUNTS),LINTAS_CONFORMANCE_TABLE=docs/conformance.md) \
+		$(BIN)/python -m pytest tests/conformance $(if $(ACCOUNTS),--timeout 0) $(ARGS)
 
 # The official client cannot share an environment with Great Expectations (requirements/azure-ml.overrides).
 $(AZURE_ML)/.installed: $(UV) requirements/azure-ml.txt pyproject.toml

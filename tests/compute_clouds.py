@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,6 +23,7 @@ from deployments.local.processes import HOST
 from deployments.local.sagemaker.process import sagemaker
 from deployments.local.vertex_ai.process import vertex_ai
 from tasks.core.cloud import CloudConfig
+from tests.accounts import ACCOUNTS, ComputeAccount, account
 from tests.servers import ObjectClouds, Vault
 
 WORK_BUCKET = "lintas-work"
@@ -56,7 +58,10 @@ class ComputeClouds(dict[str, ComputeCloud]):
         self._directory, self._object_clouds, self._running = directory, object_clouds, running
 
     def __missing__(self, name: str) -> ComputeCloud:
-        self[name] = _OPENERS[name](self._object_clouds[name], self._directory / name, self._running)
+        if ACCOUNTS:
+            self[name] = cast("ComputeCloud", ComputeAccount(account(name)))
+        else:
+            self[name] = _OPENERS[name](self._object_clouds[name], self._directory / name, self._running)
         return self[name]
 
 

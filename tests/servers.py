@@ -26,6 +26,7 @@ from deployments.local.ports import free_ports
 from deployments.local.processes import HOST, Process
 from deployments.local.queues import pubsub, sqs
 from tasks.core.cloud import CloudConfig, Secret
+from tests.accounts import ACCOUNTS, account
 
 OBJECT_CLOUDS = ("aws", "google", "azure", "coreweave", "onprem")
 
@@ -134,9 +135,20 @@ class ObjectClouds(dict[str, CloudConfig]):
         return CloudConfig("onprem", "onprem", region="jakarta", jurisdiction="ID", options={"root": str(root)})
 
 
+class Accounts(ObjectClouds):
+    """Accounts of one's own in the place of the servers."""
+
+    def __missing__(self, name: str) -> CloudConfig:
+        self[name] = account(name)
+        return self[name]
+
+
 @pytest.fixture(scope="session")
 def object_clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectClouds]:
     """`object_clouds["aws"]` is the configuration of a cloud whose object store runs; see `OBJECT_CLOUDS`."""
+    if ACCOUNTS:
+        yield Accounts(tmp_path_factory.mktemp("clouds"), ExitStack())
+        return
     with ExitStack() as running:
         yield ObjectClouds(tmp_path_factory.mktemp("clouds"), running)
 
@@ -169,18 +181,23 @@ def rclone_environment(cloud: CloudConfig) -> Mapping[str, str]:
     For `onprem` the remote is an alias of its root directory.
     """
     secrets = {name: secret.reveal() for name, secret in cloud.credentials.items()}
+    endpoint = "" if cloud.provider == "onprem" else cloud.endpoint_or_public("objects") or ""
     settings: Mapping[str, str]
-    if "access_key_id" in secrets:
-        settings = {"type": "s3", "provider": "Other", "region": cloud.region, "force_path_style": "true", **secrets}
-        settings = {**settings, "endpoint": cloud.endpoint("objects")}
-    elif "account_key" in secrets:
-        account = cloud.option("account")
-        settings = {"type": "azureblob", "account": account, "key": secrets["account_key"]}
-        settings = {**settings, "endpoint": cloud.endpoint("objects"), "use_emulator": "false"}
-    elif "project" in cloud.options:
-        endpoint = f"{cloud.endpoint('objects')}/storage/v1/"
-        settings = {"type": "gcs", "access_token": secrets["token"], "endpoint": endpoint}
-        settings = {**settings, "project_number": cloud.option("project"), "bucket_policy_only": "true"}
+    if cloud.provider in ("aws", "coreweave"):
+        by_path = "false" if cloud.options.get("addressing") == "virtual" else "true"
+        names = ("access_key_id", "secret_access_key", "session_token")
+        keys = {name: secrets[name] for name in names if name in secrets} or {"env_auth": "true"}
+        kind = {"type": "s3", "provider": "Other" if endpoint else "AWS", "force_path_style": by_path}
+        settings = {**kind, "region": cloud.region, "endpoint": endpoint, **keys}
+    elif cloud.provider == "azure":
+        account_url = {"endpoint": endpoint, "use_emulator": "false"} if endpoint else {}
+        known = {"key": secrets["account_key"]} if "account_key" in secrets else {"env_auth": "true"}
+        settings = {"type": "azureblob", "account": cloud.option("account"), **known, **account_url}
+    elif cloud.provider == "google":
+        by_url = {"endpoint": f"{endpoint}/storage/v1/"} if endpoint else {}
+        known = {"access_token": secrets["token"]} if "token" in secrets else {"env_auth": "true"}
+        settings = {"type": "gcs", **known, **by_url, "bucket_policy_only": "true"}
+        settings = {**settings, "project_number": cloud.option("project")}
     else:
         settings = {"type": "alias", "remote": cloud.option("root")}
     remote = {f"RCLONE_CONFIG_{cloud.name}_{key}".upper(): value for key, value in settings.items()}

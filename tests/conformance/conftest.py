@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from deployments.local.object_stores import console_script
 from tasks.core.cloud import CloudConfig
 from tasks.core.ports import Store
+from tests.accounts import purge
 from tests.conformance.stores import open_store
 from tests.servers import OBJECT_CLOUDS, ObjectClouds, rclone_environment
+
+
+def bucket_of(config: CloudConfig, purpose: str) -> Iterator[Store]:
+    """A new bucket for as long as a fixture lives."""
+    store = open_store(config, f"lintas-{purpose}-{uuid.uuid4().hex[:10]}")
+    store.create_bucket()
+    yield store
+    purge(config, store.bucket, rclone_environment)
 
 
 @pytest.fixture(scope="module", params=OBJECT_CLOUDS)
@@ -21,10 +30,8 @@ def config(request: pytest.FixtureRequest, object_clouds: ObjectClouds) -> Cloud
 
 
 @pytest.fixture(scope="module")
-def store(config: CloudConfig) -> Store:
-    store = open_store(config, f"conformance-{uuid.uuid4().hex[:8]}")
-    store.create_bucket()
-    return store
+def store(config: CloudConfig) -> Iterator[Store]:
+    yield from bucket_of(config, "conformance")
 
 
 @pytest.fixture

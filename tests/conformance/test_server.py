@@ -30,8 +30,10 @@ from tasks.core.reconcile import reconcile_until
 from tasks.core.release import Endpoint, EndpointSpec, Release, ReleaseState, request_release, roll_back
 from tasks.records import Records
 from tasks.registry import providers
+from tests.accounts import PATIENCE, own_name
 from tests.compute_clouds import SERVING_CLOUDS, ComputeCloud
 
+NAME, OTHER = own_name("flights"), own_name("other")
 TOKEN = "token-of-the-scoring-host"
 CANARY = "budi.santoso@example.com"
 Result = TypeVar("Result")
@@ -51,17 +53,17 @@ class Site:
     open_server: Callable[[CloudConfig], Server]
     specs: dict[str, EndpointSpec]
     answers: dict[str, list[float]]
-    wrong: CloudConfig
-    refusal: str
+    wrong: Callable[[], CloudConfig]
+    refusal: Callable[[], str]
     headers: Callable[[str, bytes], Mapping[str, str]]
     processes: Callable[[], set[int]]
     deployed: set[str] = field(default_factory=set)
 
-    def deploy(self, version: str, name: str = "flights") -> Endpoint:
+    def deploy(self, version: str, name: str = NAME) -> Endpoint:
         self.deployed.add(name)
         return insisted(lambda: self.server.deploy(replace(self.specs[version], name=name)))
 
-    def delete(self, name: str = "flights") -> None:
+    def delete(self, name: str = NAME) -> None:
         insisted(lambda: self.server.delete(name))
 
     def ask(self, url: str, payload: bytes) -> bytes:
@@ -70,12 +72,12 @@ class Site:
         with urllib.request.urlopen(request) as answer:
             return answer.read()
 
-    def serve(self, version: str, name: str = "flights") -> Endpoint:
+    def serve(self, version: str, name: str = NAME) -> Endpoint:
         self.deploy(version, name)
         digest = self.specs[version].digest
         return self.wait(lambda seen: seen.healthy and seen.digest == digest, name)
 
-    def wait(self, good: Callable[[Endpoint], bool], name: str = "flights", timeout_s: float = 120) -> Endpoint:
+    def wait(self, good: Callable[[Endpoint], bool], name: str = NAME, timeout_s: float = 120 * PATIENCE) -> Endpoint:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             seen = self.server.describe(name)
@@ -84,11 +86,11 @@ class Site:
             time.sleep(0.05)
         raise AssertionError(f"not so after {timeout_s} s: {seen}")
 
-    def predict(self, name: str = "flights") -> list[float]:
+    def predict(self, name: str = NAME) -> list[float]:
         return json.loads(self.server.predict(name, request_of(ROWS)))["predictions"]
 
 
-def insisted(call: Callable[[], Result], timeout_s: float = 120) -> Result:
+def insisted(call: Callable[[], Result], timeout_s: float = 120 * PATIENCE) -> Result:
     """A cloud that is still at work on an endpoint says so by `Retryable`, and is asked again."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -127,7 +129,7 @@ class Host:
         )
         return self.process.start()
 
-    def describe(self, name: str = "flights") -> dict[str, Any]:
+    def describe(self, name: str = NAME) -> dict[str, Any]:
         url = f"http://127.0.0.1:{self.port}/endpoints/{name}"
         return json.load(urllib.request.urlopen(urllib.request.Request(url, headers=bearer())))
 
@@ -182,8 +184,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Endpoint
     for file in (home / "broken").glob("model.*"):
         file.write_bytes(b"not a model")
     specs = {
-        place.name: EndpointSpec("flights", "flights", place.name, model_digest(place), str(place))
-        for place in home.iterdir()
+        place.name: EndpointSpec(NAME, NAME, place.name, model_digest(place), str(place)) for place in home.iterdir()
     }
     return specs, answers
 
@@ -218,8 +219,8 @@ def onprem(models, host: Host) -> Iterator[Site]:
             cloud,
             open_server,
             *models,
-            wrong=onprem_cloud(host.port, "wrong"),
-            refusal="refuses the token",
+            wrong=lambda: onprem_cloud(host.port, "wrong"),
+            refusal=lambda: "refuses the token",
             headers=lambda _url, _body: bearer(),
             processes=host.processes,
         )
@@ -235,9 +236,9 @@ def cloud_site(compute: ComputeCloud, models) -> Site:
         compute.config,
         open_server,
         *models,
-        wrong=compute.wrong,
-        refusal=compute.refusal,
-        headers=compute.headers,
+        wrong=lambda: compute.wrong,
+        refusal=lambda: compute.refusal,
+        headers=lambda url, body: compute.headers(url, body),
         processes=lambda: set(descendants(compute.pid)),
     )
 
@@ -262,7 +263,7 @@ def site(request: pytest.FixtureRequest, models) -> Iterator[Site]:
 
 def test_what_is_served_predicts_as_the_model_does_here(site):
     seen = site.serve("1")
-    assert (seen.cloud, seen.name) == (site.cloud.name, "flights")
+    assert (seen.cloud, seen.name) == (site.cloud.name, NAME)
     assert (seen.digest, seen.version) == (site.specs["1"].digest, "1")
     assert site.predict() == pytest.approx(site.answers["1"])
 
@@ -284,7 +285,7 @@ def test_the_same_spec_again_changes_nothing(site):
     processes = site.processes()
     assert site.deploy("1") == before
     time.sleep(0.3)
-    assert site.server.describe("flights") == before
+    assert site.server.describe(NAME) == before
     assert site.processes() == processes
 
 
@@ -300,7 +301,7 @@ def test_an_update_under_load_loses_no_request_and_mixes_no_answers(site):
         server, asked = site.open_server(site.cloud), 0
         while not stop.is_set():
             try:
-                answer = json.loads(server.predict("flights", request_of(ROWS)))["predictions"]
+                answer = json.loads(server.predict(NAME, request_of(ROWS)))["predictions"]
                 if answer not in good:
                     wrong.append(answer)
             except Exception as error:
@@ -338,7 +339,7 @@ def test_a_model_without_a_signature_is_not_served(site):
         refused = error
     if refused is not None:  # Where starting takes minutes, the model is looked at before.
         assert "no signature" in str(refused)
-        assert site.server.describe("flights") is None
+        assert site.server.describe(NAME) is None
         return
     seen = site.wait(lambda seen: "no signature" in seen.detail)
     assert (seen.healthy, seen.digest) == (False, "")
@@ -346,17 +347,17 @@ def test_a_model_without_a_signature_is_not_served(site):
 
 def test_two_endpoints_do_not_disturb_each_other(site):
     site.serve("1")
-    site.serve("2", "other")
+    site.serve("2", OTHER)
     site.delete()
-    assert site.server.describe("flights") is None
-    assert site.predict("other") == pytest.approx(site.answers["2"])
+    assert site.server.describe(NAME) is None
+    assert site.predict(OTHER) == pytest.approx(site.answers["2"])
 
 
 def test_deleting_is_idempotent(site):
     site.serve("1")
     site.delete()
     site.delete()
-    assert site.server.describe("flights") is None
+    assert site.server.describe(NAME) is None
 
 
 def test_an_endpoint_that_does_not_exist_is_not_found(site):
@@ -379,19 +380,19 @@ def test_an_endpoint_that_does_not_exist_is_not_found(site):
 def test_a_request_that_does_not_fit_is_refused_in_one_line_without_its_values(site, payload, reason):
     site.serve("1")
     with pytest.raises(Invalid, match=reason) as caught:
-        site.server.predict("flights", payload)
+        site.server.predict(NAME, payload)
     assert CANARY not in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(urllib.error.HTTPError) as refused:
-        site.ask(site.server.describe("flights").url, payload)
+        site.ask(site.server.describe(NAME).url, payload)
     assert CANARY not in refused.value.read().decode()
 
 
 def test_files_that_are_not_what_the_spec_says_are_refused(site):
-    site.deployed.add("flights")
+    site.deployed.add(NAME)
     with pytest.raises(IntegrityError, match="another digest"):
         site.server.deploy(replace(site.specs["1"], digest="a" * 64))
-    assert site.server.describe("flights") is None
+    assert site.server.describe(NAME) is None
 
 
 def test_a_directory_without_a_model_is_refused(site, tmp_path):
@@ -400,9 +401,9 @@ def test_a_directory_without_a_model_is_refused(site, tmp_path):
 
 
 def test_a_wrong_key_is_denied(site):
-    with pytest.raises(Denied, match=site.refusal) as caught:
-        site.open_server(site.wrong).describe("flights")
-    secrets = [secret.reveal() for secret in site.wrong.credentials.values()]
+    with pytest.raises(Denied, match=site.refusal()) as caught:
+        site.open_server(site.wrong()).describe(NAME)
+    secrets = [secret.reveal() for secret in site.wrong().credentials.values()]
     assert not any(secret in str(caught.value) for secret in secrets)
 
 
@@ -410,7 +411,7 @@ def test_a_service_that_is_down_is_retryable_and_named(site):
     (port,) = free_ports(1)
     cloud = replace(site.cloud, endpoints={**site.cloud.endpoints, "serving": f"http://127.0.0.1:{port}"})
     with pytest.raises(Retryable, match=f"127.0.0.1:{port}") as caught:
-        site.open_server(cloud).describe("flights")
+        site.open_server(cloud).describe(NAME)
     assert site.cloud.name in caught.value.what
 
 
@@ -456,17 +457,17 @@ def test_models_that_nobody_serves_are_removed(onprem, host):
 
 def test_a_host_that_is_killed_takes_its_processes_along_and_the_next_one_restores_the_endpoints(onprem, host):
     onprem.serve("1")
-    onprem.serve("2", "other")
-    pids = [host.describe()["pid"], host.describe("other")["pid"], host.zygote_pid()]
+    onprem.serve("2", OTHER)
+    pids = [host.describe()["pid"], host.describe(OTHER)["pid"], host.zygote_pid()]
     assert host.process is not None
     os.kill(host.process.pid, signal.SIGKILL)
     assert all(gone(pid) for pid in pids)
     with pytest.raises(Retryable):
-        onprem.server.describe("flights")
+        onprem.server.describe(NAME)
     host.process.stop()
     host.start()
     onprem.wait(lambda seen: seen.healthy and seen.version == "1")
-    onprem.wait(lambda seen: seen.healthy and seen.version == "2", "other")
+    onprem.wait(lambda seen: seen.healthy and seen.version == "2", OTHER)
     assert onprem.predict() == pytest.approx(onprem.answers["1"])
 
 
@@ -503,11 +504,11 @@ def test_a_port_in_use_is_named(host, tmp_path):
 
 def test_a_release_goes_live_a_broken_one_is_undone_and_a_rollback_goes_back(site, tmp_path):
     records, aliases = Records(tmp_path / "records.sqlite"), []
-    book, site.deployed = records.releases, {"flights"}
+    book, site.deployed = records.releases, {NAME}
 
     def release(version: str) -> Release:
         digest = site.specs[version].digest
-        return request_release(book, "flights", version, digest, ((site.cloud.name, 100),), now=datetime.now(UTC))
+        return request_release(book, NAME, version, digest, ((site.cloud.name, 100),), now=datetime.now(UTC))
 
     def settle(wanted: Release) -> Release:
         return reconcile_until(
@@ -518,7 +519,7 @@ def test_a_release_goes_live_a_broken_one_is_undone_and_a_rollback_goes_back(sit
             project=lambda live: aliases.append(live.version),
             clock=lambda: datetime.now(UTC),
             sleep=time.sleep,
-            deadline_s=60 if wanted.version != "broken" else 10,
+            deadline_s=PATIENCE * (60 if wanted.version != "broken" else 10),
             poll_s=0.05,
         )
 
@@ -534,9 +535,9 @@ def test_a_release_goes_live_a_broken_one_is_undone_and_a_rollback_goes_back(sit
     assert site.predict() == pytest.approx(site.answers["1"])
     assert settle(release("2")).state is ReleaseState.LIVE
     assert site.predict() == pytest.approx(site.answers["2"])
-    back = settle(roll_back(book, "flights", now=datetime.now(UTC)))
+    back = settle(roll_back(book, NAME, now=datetime.now(UTC)))
     assert (back.state, back.version) == (ReleaseState.LIVE, "1")
     assert site.predict() == pytest.approx(site.answers["1"])
     assert list(dict.fromkeys(aliases)) == ["1", "2"]
     assert aliases[-1] == "1"
-    assert [str(one.state) for one in book.list("flights")] == ["live", "rolled_back", "failed", "superseded"]
+    assert [str(one.state) for one in book.list(NAME)] == ["live", "rolled_back", "failed", "superseded"]

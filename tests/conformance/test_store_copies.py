@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -15,17 +14,16 @@ from tasks.core.plane import CopiedObject, Load
 from tasks.core.plane.routes import plane_for, route_between
 from tasks.core.plane.server_side import ServerSidePlane
 from tasks.core.ports import ObjectInfo, ServerSideCopy, ServerSideStore, Store, Write
-from tests.conformance.stores import MIB, keys, open_store, put, random_bytes, read, unfinished_uploads
+from tests.conformance.conftest import bucket_of
+from tests.conformance.stores import MIB, keys, put, random_bytes, read, unfinished_uploads
 from tests.memory_store import MemoryStore
 
 KEPT = Attributes("text/csv", cache_control="no-cache", tags={"stage": "raw"})
 
 
 @pytest.fixture(scope="module")
-def source(config: CloudConfig) -> Store:
-    source = open_store(config, f"copied-from-{uuid.uuid4().hex[:8]}")
-    source.create_bucket()
-    return source
+def source(config: CloudConfig) -> Iterator[Store]:
+    yield from bucket_of(config, "copied-from")
 
 
 @pytest.fixture

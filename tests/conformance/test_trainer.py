@@ -21,7 +21,12 @@ from tasks.core.ports import Trainer
 from tasks.core.training import JobSpec, JobStatus, RunState, code_digest, run_job
 from tasks.providers.onprem.supervise import is_alive
 from tasks.registry import providers
+from tests.accounts import PATIENCE, own_name, purge
 from tests.compute_clouds import TRAINING_CLOUDS, ComputeCloud
+from tests.servers import rclone_environment
+
+BUCKET = own_name("conformance-training")
+TIMEOUT_S = 60.0 * PATIENCE
 
 
 @dataclass
@@ -37,7 +42,7 @@ class Site:
     traces: Callable[[str], list[str]]
     submitted: list[str] = field(default_factory=list)
 
-    def job(self, script: str, *, run_id: str = "run-1", timeout_s: float = 60.0, **environment: str) -> JobSpec:
+    def job(self, script: str, *, run_id: str = "run-1", timeout_s: float = TIMEOUT_S, **environment: str) -> JobSpec:
         code = self.work / f"code-{abs(hash(script))}"
         code.mkdir(exist_ok=True)
         (code / "main.py").write_text(textwrap.dedent(script))
@@ -61,7 +66,7 @@ class Site:
     def run(self, job: JobSpec) -> JobStatus:
         return self.wait(self.submit(job), lambda status: status.state.ended)
 
-    def wait(self, job_id: str, done: Callable[[JobStatus], bool], timeout_s: float = 120.0) -> JobStatus:
+    def wait(self, job_id: str, done: Callable[[JobStatus], bool], timeout_s: float = 120.0 * PATIENCE) -> JobStatus:
         deadline = time.monotonic() + timeout_s
         while not done(status := self.trainer.poll(job_id)):
             assert time.monotonic() < deadline, f"{status} after {timeout_s} s"
@@ -101,12 +106,12 @@ def job_dir(root: Path, job_id: str) -> Path:
     return root / ".jobs" / job_id
 
 
-def cloud_site(compute: ComputeCloud, work: Path) -> Site:
+def cloud_site(compute: ComputeCloud, work: Path, bucket: str = BUCKET) -> Site:
     """The training service of a cloud, with a dataset in a bucket of its own."""
     provider = providers()[compute.config.provider]
     open_trainer = provider.open_trainer
     assert open_trainer is not None
-    data = DatasetURI(compute.config.name, "conformance-training", "flights")
+    data = DatasetURI(compute.config.name, bucket, "flights")
     raw = provider.open_store(compute.config, data.bucket)
     raw.create_bucket()
     raw.put("flights/rows.txt", [b"one\ntwo\n"], size_bytes=8)
@@ -138,6 +143,8 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     yield site
     for job_id in site.submitted:
         site.trainer.cancel(job_id)
+    if request.param != "onprem":
+        purge(site.cloud, BUCKET, rclone_environment)
         site.wait(job_id, lambda status: status.state.ended)
 
 
