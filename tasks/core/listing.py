@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.core.arrow import compute, pa
 from tasks.core.dataset import DIGEST_METADATA, PUBLISHED_MANIFEST, RESERVED_PREFIX, DatasetURI, content_digest
 from tasks.core.errors import IntegrityError, Invalid, NotFound
+from tasks.core.levels import listed
 from tasks.core.manifest import SCHEMA, Manifest, ManifestWriter
 from tasks.core.retries import in_parallel, with_retries
 from tasks.core.rows import BATCH_ROWS, Batch, Rows, aligned, batch_of, in_order
@@ -102,7 +103,7 @@ def listed_rows(
 
 
 def _listed(store: Store, uri: DatasetURI, selection: Selection | None, refuse_archived: bool) -> Iterator[Batch]:
-    infos, above = store.list(uri.key_prefix), len(uri.key_prefix)
+    infos, above = listed(store, uri.key_prefix), len(uri.key_prefix)
     archived, first = 0, ""
     while some := list(islice(infos, BATCH_ROWS)):
         paths = [info.key[above:] for info in some]

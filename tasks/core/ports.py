@@ -275,6 +275,31 @@ class ServerSideCopy(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What lies directly below a prefix.
+
+    Args:
+        objects: Objects whose keys hold no further slash.
+        prefixes: What the other keys begin with, each up to and with its next slash.
+    """
+
+    objects: list[ObjectInfo]
+    prefixes: list[str]
+
+
+@runtime_checkable
+class LevelledStore(Protocol):
+    """A store that can tell what lies directly below a prefix without listing all that lies deeper."""
+
+    def level(self, prefix: str, most: int) -> Level | None:
+        """What lies directly below; None when there are more than `most` objects and prefixes.
+
+        NotFound: no such bucket.
+        """
+        ...
+
+
 @runtime_checkable
 class ServerSideStore(Protocol):
     """A store that can bring objects by itself."""

@@ -15,7 +15,7 @@ import pytest
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import content_digest
 from tasks.core.errors import IntegrityError, Invalid, PreconditionFailed, Retryable
-from tasks.core.ports import Store
+from tasks.core.ports import LevelledStore, Store
 from tests.conformance.stores import (
     MIB,
     SEAWEEDFS,
@@ -155,6 +155,21 @@ def test_a_prefix_is_a_beginning_not_a_directory(store: Store, prefix: str) -> N
     assert keys(store, f"{prefix}fl") == [f"{prefix}{n}" for n in ("flights.csv", "flights/a", "flights/b/c", "fly")]
     assert keys(store, f"{prefix}flights/") == [f"{prefix}flights/a", f"{prefix}flights/b/c"]
     assert keys(store, f"{prefix}nothing/") == []
+
+
+def test_what_lies_directly_below_a_prefix_is_told_apart_from_the_rest(store: Store, prefix: str) -> None:
+    if not isinstance(store, LevelledStore):
+        pytest.skip("a directory of this machine is listed without waiting for pages")
+    for name in ("a", "b/1", "b/c/2", "b.csv", "d e/3", "f"):
+        put(store, prefix + name, b"x")
+
+    level = store.level(prefix, 100)
+
+    assert level is not None
+    assert sorted(info.key for info in level.objects) == [prefix + name for name in ("a", "b.csv", "f")]
+    assert sorted(level.prefixes) == [f"{prefix}b/", f"{prefix}d e/"]
+    assert level.objects[0] in list(store.list(prefix))
+    assert store.level(prefix, 3) is None
 
 
 def test_memory_stays_bounded_while_a_large_object_passes(store: Store, prefix: str) -> None:

@@ -143,9 +143,9 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     yield site
     for job_id in site.submitted:
         site.trainer.cancel(job_id)
+        site.wait(job_id, lambda status: status.state.ended)
     if request.param != "onprem":
         purge(site.cloud, BUCKET, rclone_environment)
-        site.wait(job_id, lambda status: status.state.ended)
 
 
 def test_the_command_finds_the_contract_and_its_output_comes_home(site: Site, tmp_path: Path) -> None:

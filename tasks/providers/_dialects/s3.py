@@ -27,7 +27,7 @@ from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import Invalid, LintasError, NotFound
-from tasks.core.ports import ObjectInfo
+from tasks.core.ports import Level, ObjectInfo
 from tasks.providers._dialects.objects import (
     READ_BYTES,
     Place,
@@ -195,14 +195,29 @@ class S3Store:
         return S3Copy(self._client, self._place, self._dialect.checksum, self._describing, is_ours, self.head)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        asked: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix, **self._describing.asking}
-        if self._describing.classes.unreadable:
-            asked["OptionalObjectAttributes"] = ["RestoreStatus"]
-        pages = self._client.get_paginator("list_objects_v2").paginate(**asked, PaginationConfig={"PageSize": 1000})
         with self._translated():
-            for page in pages:
+            for page in self._pages(prefix):
                 for item in page.get("Contents", []):
                     yield self._listed(item)
+
+    def level(self, prefix: str, most: int) -> Level | None:
+        objects: list[ObjectInfo] = []
+        prefixes: list[str] = []
+        with self._translated():
+            for page in self._pages(prefix, Delimiter="/"):
+                objects += map(self._listed, page.get("Contents", []))
+                prefixes += (found["Prefix"] for found in page.get("CommonPrefixes", []))
+                if len(objects) + len(prefixes) > most:
+                    return None
+        return Level(objects, prefixes)
+
+    def _pages(self, prefix: str, **more: str) -> Iterator[Any]:
+        asked: dict[str, Any] = {"Bucket": self.bucket, "Prefix": prefix, **self._describing.asking, **more}
+        if self._describing.classes.unreadable:
+            asked["OptionalObjectAttributes"] = ["RestoreStatus"]
+        return iter(
+            self._client.get_paginator("list_objects_v2").paginate(**asked, PaginationConfig={"PageSize": 1000})
+        )
 
     def head(self, key: str) -> ObjectInfo:
         try:

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import requests
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
-from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlobServiceClient, LinearRetry
+from azure.storage.blob import BlobBlock, BlobClient, BlobPrefix, BlobProperties, BlobServiceClient, LinearRetry
 from requests.adapters import HTTPAdapter
 
 from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import Invalid, NotFound
-from tasks.core.ports import ObjectInfo
+from tasks.core.ports import Level, ObjectInfo
 from tasks.providers._dialects.objects import (
     Place,
     address_of,
@@ -133,10 +133,23 @@ class AzureStore:
             for blob in self._container.list_blobs(
                 name_starts_with=prefix or None, include=["metadata"], results_per_page=1000
             ):
-                # Accounts with a hierarchical namespace list directories as empty blobs.
-                if (blob.metadata or {}).get("hdi_isfolder") != "true":
+                if not _is_folder(blob):
                     yield self._info(blob)
             self._listed = True
+
+    def level(self, prefix: str, most: int) -> Level | None:
+        level = Level([], [])
+        with translated(self._place):
+            for found in self._container.walk_blobs(
+                name_starts_with=prefix or None, include=["metadata"], results_per_page=1000, delimiter="/"
+            ):
+                if isinstance(found, BlobPrefix):
+                    level.prefixes.append(str(found.name))
+                elif not _is_folder(found):
+                    level.objects.append(self._info(found))
+                if len(level.objects) + len(level.prefixes) > most:
+                    return None
+        return level
 
     def head(self, key: str) -> ObjectInfo:
         with translated(self._place, key):
@@ -260,6 +273,11 @@ def require_kept(key: str, place: Place) -> None:
             f"{place.cloud} cannot keep '{key}' as it is spelt",
             "choose a key without '\\' and without a dot at the end of a part",
         )
+
+
+def _is_folder(blob: BlobProperties) -> bool:
+    """Accounts with a hierarchical namespace list directories as empty blobs."""
+    return (blob.metadata or {}).get("hdi_isfolder") == "true"
 
 
 def _version(etag: str) -> str:

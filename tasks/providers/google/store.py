@@ -28,7 +28,7 @@ from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import LintasError
-from tasks.core.ports import ObjectInfo
+from tasks.core.ports import Level, ObjectInfo
 from tasks.providers._dialects.objects import (
     READ_BYTES,
     Place,
@@ -136,15 +136,31 @@ class GoogleStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with translated(self._place):
-            for blob in self._client.list_blobs(
-                self._bucket,
-                prefix=prefix,
-                page_size=1000,
-                fields="items(name,size,generation,updated,storageClass),nextPageToken",
-                **_CALL,
-            ):
-                tier = Attributes(tier=self._describing.classes.tier(blob.storage_class))
-                yield ObjectInfo(blob.name, blob.size or 0, str(blob.generation), blob.updated, attributes=tier)
+            yield from map(self._listed, self._blobs(prefix))
+
+    def level(self, prefix: str, most: int) -> Level | None:
+        objects: list[ObjectInfo] = []
+        with translated(self._place):
+            found = self._blobs(prefix, delimiter="/")
+            for page in found.pages:
+                objects += map(self._listed, page)
+                if len(objects) + len(found.prefixes) > most:
+                    return None
+        return Level(objects, sorted(found.prefixes))
+
+    def _blobs(self, prefix: str, delimiter: str | None = None) -> Any:
+        return self._client.list_blobs(
+            self._bucket,
+            prefix=prefix,
+            delimiter=delimiter,
+            page_size=1000,
+            fields="items(name,size,generation,updated,storageClass),prefixes,nextPageToken",
+            **_CALL,
+        )
+
+    def _listed(self, blob: Any) -> ObjectInfo:
+        tier = Attributes(tier=self._describing.classes.tier(blob.storage_class))
+        return ObjectInfo(blob.name, blob.size or 0, str(blob.generation), blob.updated, attributes=tier)
 
     def head(self, key: str) -> ObjectInfo:
         blob = self._blob(key)
