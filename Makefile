@@ -13,7 +13,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults bench-mover bench-plan bench-gate bench-anonymity bench-placement bench-gateway browser lock docs clean
+.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults fault-trials bench-mover bench-plan bench-gate bench-anonymity bench-placement bench-gateway browser lock docs clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -73,7 +73,11 @@ clouds: setup-dev ## Training and serving on each of the four clouds, and on all
 	@cat build/clouds.json
 
 faults: setup-dev ## Kills, cuts, storms and wrong bytes, seeded: the whole campaign
-	LINTAS_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults -m "campaign or not campaign"
+	LINTAS_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults -m "campaign or not campaign" \
+		--ignore tests/faults/test_mover_trials.py
+
+fault-trials: setup-dev ## Seeded trouble on every pair of clouds, counted (TRIALS=240)
+	LINTAS_FAULT_TRIALS=$(or $(TRIALS),240) $(BIN)/python -m pytest tests/faults/test_mover_trials.py -m campaign
 
 bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
 	$(BIN)/python -m benchmarks.mover

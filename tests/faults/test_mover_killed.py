@@ -8,17 +8,23 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.stores import MIB, pointed_at
+from tests.conformance.stores import MIB, NETWORKED, pointed_at
 from tests.faults.conftest import MakeTrial, Trial
 from tests.faults.counting import CountingWire
 from tests.faults.mover_process import facts_of
 
 PARTS_IN_FLIGHT = 8
 ROOT = Path(__file__).parents[2]
+SOME = [("google", "aws", 1), ("google", "aws", 2), ("aws", "google", 3), ("aws", "google", 4), ("aws", "azure", 5)]
+ALL = [
+    pytest.param(near, far, seed, marks=pytest.mark.campaign)
+    for seed, (near, far) in enumerate(2 * list(permutations(NETWORKED, 2)), start=10)
+]
 
 
 def start(trial: Trial, wire: CountingWire, records: Path) -> subprocess.Popen[str]:
@@ -44,10 +50,7 @@ def start(trial: Trial, wire: CountingWire, records: Path) -> subprocess.Popen[s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("near", "far", "seed"),
-    [("google", "aws", 1), ("google", "aws", 2), ("aws", "google", 3), ("aws", "google", 4), ("aws", "azure", 5)],
-)
+@pytest.mark.parametrize(("near", "far", "seed"), [*SOME, *ALL])
 def test_a_killed_move_goes_on_where_it_was(trial: MakeTrial, tmp_path: Path, near: str, far: str, seed: int) -> None:
     move = trial(near, far, (5_000, 40_000, 40 * MIB + 5, 60 * MIB))
     draw = random.Random(seed)
