@@ -18,6 +18,7 @@ _PORTS = {
     "test_store": "Store",
     "test_store_trouble": "Store",
     "test_store_attributes": "Store",
+    "test_store_moves": "Store",
     "test_store_copies": "Server-side copy",
     "test_trainer": "Trainer",
     "test_server": "Server",
