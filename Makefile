@@ -13,7 +13,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults fault-trials bench-mover bench-plan bench-gate bench-anonymity bench-placement bench-gateway browser lock docs clean
+.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults fault-trials bench-mover bench-plan bench-gate bench-corpora bench-anonymity bench-placement bench-gateway browser lock docs clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -84,6 +84,9 @@ bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
 
 bench-gate: setup-dev $(VENV)/bench/.installed ## The privacy gate against decoding alone and against Presidio
 	$(BIN)/python -m benchmarks.privacy
+
+bench-corpora: setup-dev ## The detectors on numbers that others labelled, read from registry packages
+	$(BIN)/python -m benchmarks.privacy.corpora
 
 bench-anonymity: setup-dev $(VENV)/bench/.installed ## k-anonymity, l-diversity, t-closeness against pycanon (ADULT=directory of its anonymised files)
 	$(BIN)/python -m benchmarks.anonymity $(if $(ADULT),--adult $(ADULT))

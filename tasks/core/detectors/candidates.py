@@ -116,9 +116,17 @@ class Candidates:
         return self.text.hash().to_numpy()
 
     @cached_property
-    def prefixes(self) -> pl.Series:
-        """The letters that each begins with, in lower case."""
-        return self.text.str.extract("^([A-Za-z]*)", 1).str.to_lowercase()
+    def _prefixes(self) -> tuple[list[str], Ints]:
+        """The different letters that candidates begin with, in lower case, and which of them each begins with."""
+        prefixes: Any = self.text.str.extract("^([A-Za-z]*)", 1).str.to_lowercase()
+        encoded = prefixes.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
+        return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+
+    def begin_with(self, which: Ints, words: tuple[str, ...]) -> Mask:
+        """Which of the candidates numbered in `which` have one of the words as the letters that they begin with."""
+        different, codes = self._prefixes
+        wanted = np.array([prefix in words for prefix in different], bool)
+        return wanted[codes[which]]
 
     @cached_property
     def lengths(self) -> Ints:

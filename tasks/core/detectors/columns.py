@@ -208,7 +208,7 @@ def with_context(found: Iterator[Hits], cells: pl.Series, lengths: Ints, detecti
         if len(longer):
             beside[longer] = cells.gather(rows[longer]).str.contains(context_pattern(words)).to_numpy()
         if each.evidence is Evidence.CODED:
-            beside |= each.found.prefixes.gather(each.which).is_in(pl.Series(words).implode()).to_numpy()
+            beside |= each.found.begin_with(each.which, words)
         if beside.any():
             yield Hits(each.entity, Evidence.CONTEXT, each.found, each.which[beside], each.valid[beside])
         if not beside.all():

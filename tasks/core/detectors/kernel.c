@@ -14,7 +14,8 @@ static u8 class_of[256];
 /* How often a byte counts as what, sixteen bits each: digits, letters, colons, dashes; dots, spaces, brackets, @. */
 static uint64_t first_counts[256], second_counts[256];
 static int count_of(uint64_t packed, int which) { return (int)(packed >> 16 * which & 0xffff); }
-static u8 anchors[256];
+/* The hints with a byte as their anchor, which stand together, are those from the first up to before the second. */
+static u8 anchors[256][2];
 
 static void set(const char *bytes, int flag) {
     for (; *bytes; bytes++) class_of[(u8)*bytes] |= flag;
@@ -26,7 +27,11 @@ void lintas_start(void) {
         class_of[b] = digit * (DIGIT | HEX | WORD | LOCAL | LABEL) + letter * (LETTER | WORD | LOCAL | LABEL);
         if (b >= 128) class_of[b] = WIDE;
     }
-    for (int k = 0; k < HINT_COUNT; k++) anchors[(u8)HINTS[k].text[HINTS[k].anchor]] = 1;
+    for (int k = HINT_COUNT - 1; k >= 0; k--) {
+        u8 *of = anchors[(u8)HINTS[k].text[HINTS[k].anchor]];
+        of[0] = (u8)k;
+        if (!of[1]) of[1] = (u8)(k + 1);
+    }
     for (int b = 0; b < 256; b++) {
         first_counts[b] = (uint64_t)((class_of[b] & DIGIT) != 0) | (uint64_t)((class_of[b] & LETTER) != 0) << 16 |
                           (uint64_t)(b == ':') << 32 | (uint64_t)(b == '-') << 48;
@@ -569,7 +574,7 @@ static int numbers(Found *f, Cell t, const u8 *d, Counts k) {
         else if (!taken && bracketed) valid = check_in_brackets(d, w);
         else if (!taken && grouped && t.s[0] == '0') valid = check_after_zero(d, w);
         if (valid >= 0) hit(f, PHONE_NUMBER, SHAPED, valid), taken |= valid;
-        else if (grouped) hit(f, PHONE_NUMBER, BARE, check_dialled(d, w));
+        else if (grouped && w <= WIDEST_PHONE && (!taken || w == 10)) hit(f, PHONE_NUMBER, BARE, check_dialled(d, w));
     }
     return taken || k.digits <= 9 || !may_hold_more(t.s, t.n);
 }
@@ -626,9 +631,9 @@ static int classify(Found *f, Cell t) {
 }
 
 static int hinted(Cell c, i64 p) {
-    for (int k = 0; k < HINT_COUNT; k++) {
+    for (int k = anchors[c.s[p]][0]; k < anchors[c.s[p]][1]; k++) {
         i64 from = p - HINTS[k].anchor;
-        if ((u8)HINTS[k].text[HINTS[k].anchor] == c.s[p] && from >= 0 && from + HINTS[k].size <= c.n &&
+        if (from >= 0 && from + HINTS[k].size <= c.n &&
             !memcmp(c.s + from, HINTS[k].text, HINTS[k].size))
             return 1;
     }
@@ -644,7 +649,7 @@ static int search(Found *f, Cell c, i64 row) {
     for (i64 p = 0; p < c.n; p++) {
         u8 byte = c.s[p];
         seen |= class_of[byte], first += first_counts[byte], signs += byte == '@';
-        if (anchors[byte] && hinted(c, p)) return 0;
+        if (anchors[byte][1] && hinted(c, p)) return 0;
     }
     int digits = count_of(first, 0), colons = count_of(first, 2), dashes = count_of(first, 3);
     if (!signs && !colons && dashes < 4 && digits < LEAST_DIGITS && !(digits && c.n >= LEAST_CRYPTO)) return 1;

@@ -67,7 +67,8 @@ def _text(value: str) -> str:
 
 
 def _tables() -> str:
-    hints = [f"{{{_text(hint)}, {len(hint)}, {_rarest(hint)}}}" for hint in patterns.HINTS]
+    by_anchor = sorted(patterns.HINTS, key=lambda hint: hint[_rarest(hint)])
+    hints = [f"{{{_text(hint)}, {len(hint)}, {_rarest(hint)}}}" for hint in by_anchor]
     leading = {len(form) - len(form.lstrip("9")) for form in patterns.RARE_FORMS} - {0}
     networks = [f"{{{low}, {high}, {sum(1 << width for width in widths)}}}" for low, high, widths in checks.NETWORKS]
     ibans = [0] * 26 * 26
@@ -83,6 +84,7 @@ def _tables() -> str:
         f"       RARE_DIGITS = {sum(1 << count for count in leading)},",
         f"       CODE_COUNT_PAIRS = {len(pairs)}, LEAST_IBAN = {LEAST_IBAN}, LONGEST_CELL = {LONGEST_CELL},",
         f"       FORM_COUNT = {len(numbers.FORMS)}, LEAST_DIGITS = {patterns.LEAST_DIGITS},",
+        f"       WIDEST_PHONE = {numbers.WIDEST_PHONE},",
         f"       WIDEST = {max(max(widths) for widths, _ in numbers.BY_WIDTH.values())} }};",
         f"static const struct {{ const char *text; int size, anchor; }} HINTS[] = {{{', '.join(hints)}}};",
         f"static const struct {{ i32 low, high; i32 widths; }} NETWORKS[] = {{{', '.join(networks)}}};",

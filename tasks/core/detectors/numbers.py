@@ -72,6 +72,10 @@ FORMS: tuple[tuple[str, int, tuple[int, ...], bytes, Check], ...] = (
 )
 
 
+WIDEST_PHONE = 13
+"""How many digits a telephone number without a plus sign has at most."""
+
+
 def digit_strings(found: Candidates, mask: Mask, evidence: Evidence) -> Iterator[Hits]:
     """What the digits of the selected candidates may be, whatever stands between them."""
     widths = np.where(mask, found.count(DIGIT), 0)
@@ -116,19 +120,21 @@ def phrases(found: Candidates, mask: Mask) -> Iterator[Hits]:
 def _phones(found: Candidates, mask: Mask, taken: Mask, plus: Mask) -> Iterator[Hits]:
     """Telephone numbers by a plus sign, by brackets, by a leading zero and grouping, or by grouping alone.
 
-    What is something else by its written form (`taken`) may be one all the same, but its form does not speak for it.
+    What is something else by its written form (`taken`) may be one all the same when it has the ten digits of most
+    numbers, but its form does not speak for it.
     """
     digits = found.count(DIGIT)
     bracketed = found.count(PAREN) == 2
     grouped = (found.count(SPACE) + found.count(DASH) + found.count(DOT)) > 0
     zero = found.first_byte == ord("0")
     bracketed &= ~plus & ~taken
+    short = digits <= WIDEST_PHONE
     shaped = grouped & zero & ~plus & ~bracketed & ~taken
     forms: tuple[tuple[Mask, Check, Evidence], ...] = (
         (plus, checks.international_phone, Evidence.SHAPED),
         (bracketed, _in_brackets, Evidence.SHAPED),
         (shaped, _after_zero, Evidence.SHAPED),
-        (grouped & ~plus & ~bracketed & ~shaped, _dialled, Evidence.BARE),
+        (grouped & ~plus & ~bracketed & ~shaped & short & (~taken | (digits == 10)), _dialled, Evidence.BARE),
     )
     for form, check, evidence in forms:
         widths = np.where(mask & form, digits, 0)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.detectors.candidates import Evidence, Hits, Mask
+from tasks.core.detectors.candidates import DIGIT, Evidence, Hits, Mask
 
 _KINDS = (
     "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan",
@@ -35,14 +35,14 @@ def checked(found: Iterator[Hits], regions: tuple[str, ...]) -> Iterator[Hits]:
     """Hits with telephone numbers held against the numbering plans; other hits as they are.
 
     Written with a plus sign a number must be as long as its country's numbers are. Bare digits must be in a plan, and
-    what stands in brackets may be.
+    what stands in brackets may be. Behind a prefix digits count for so little that they are not looked up.
 
     Args:
         found: The hits.
         regions: The countries whose numbers may stand without a country's code.
     """
     for each in found:
-        if each.entity != "PHONE_NUMBER":
+        if each.entity != "PHONE_NUMBER" or each.evidence is Evidence.CODED:
             yield each
             continue
         first = each.found.first_byte[each.which]
@@ -60,7 +60,9 @@ def _matches(hits: Hits, mask: Mask, pattern: str) -> Mask:
     result = np.zeros(len(mask), bool)
     asked = np.flatnonzero(mask)
     if len(asked):
-        digits = hits.found.text.gather(hits.which[asked]).str.replace_all("[^0-9]", "")
+        digits = hits.found.text.gather(hits.which[asked])
+        if (hits.found.lengths > hits.found.count(DIGIT))[hits.which[asked]].any():
+            digits = digits.str.replace_all("[^0-9]", "")
         result[asked] = digits.str.contains(pattern).to_numpy()
     return result
 
