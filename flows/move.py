@@ -1,7 +1,7 @@
 """Move a dataset between clouds: plan it, let the gate judge what will leave, copy, verify, receipt."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -9,6 +9,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.forms import Compare, Dataset
+from tasks.coarsening import coarsen_outgoing
 from tasks.conversion import convert_outgoing
 from tasks.core.conversion import Conversion
 from tasks.core.dataset import DatasetURI
@@ -49,6 +50,7 @@ class Moved:
         source_digest: Its digest there.
         findings: What the gate found in it before treatment.
         held: The objects that stay at the source, in quarantine.
+        coarsened: How coarse each table became to be anonymous enough, and how many rows were left out.
         receipt: What was sent; its digest is that of the destination, equal to the source's unless the policy
             made a treated copy.
         verdict: The clearance it travelled under.
@@ -62,6 +64,7 @@ class Moved:
     source_digest: str
     findings: tuple[Finding, ...]
     held: tuple[Held, ...]
+    coarsened: tuple[Mapping[str, Any], ...]
     receipt: Receipt
     verdict: Cleared
     policy: str
@@ -96,6 +99,7 @@ class Moved:
             "verdict": "cleared",
             "policy": self.policy,
             "conversion": self.conversion,
+            "anonymised": [dict(each) for each in self.coarsened],
             "treated": self.receipt.source != self.source and self.receipt.digest != self.source_digest,
             "cost_usd": self.cost_usd,
             "elapsed_s": self.elapsed_s,
@@ -187,6 +191,7 @@ def _moved(ready: Prepared, receipt: Receipt, policy: str, conversion: Conversio
         source_digest=ready.outgoing.source_digest,
         findings=ready.findings,
         held=ready.held,
+        coarsened=ready.outgoing.coarsened,
         receipt=receipt,
         verdict=ready.verdict,
         policy=policy,
@@ -221,7 +226,8 @@ def prepare(
     if cleared is None:
         report = scan_dataset(origin, manifest, rules)
         sifted = set_apart(origin, manifest, report, rules, target)
-        outgoing = convert_outgoing(treat(origin, manifest.digest, sifted, rules, target), wanted)
+        treated = coarsen_outgoing(treat(origin, manifest.digest, sifted, rules, target), rules)
+        outgoing = convert_outgoing(treated, wanted)
         verdict = judge(outgoing, rules, target, origin)
         if isinstance(verdict, Refused):
             raise verdict.violation()

@@ -15,6 +15,7 @@ from tasks.core.placement import Placement
 from tasks.core.training import JobStatus
 from tasks.placement import place_training
 from tasks.registry import installation, training_spec
+from tasks.residency import learned_from
 from tasks.steps import flow_run_id
 from tasks.storage import manifest_of
 from tasks.tracking import ModelVersion, finish_run, open_run
@@ -98,7 +99,7 @@ def train(
     attempts = (*attempts, Attempt(placement.chosen, status.state.value))
 
     cost_usd = (placement.chosen.price_usd_per_hour or 0.0) * status.running_s / 3600.0
-    version = register_model(wanted, job, status)
+    version = register_model(wanted, job, status, learned_from(home, data, policy))
     evaluation = evaluate_model(wanted, run_id, home, data, version)
     finish_run(run_id, "FINISHED", cost_usd=cost_usd)
     return Trained(run_id, status, placement, attempts, brought, evaluation, version, cost_usd)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tasks.artifacts import show_table
 from tasks.core.dataset import DatasetURI
@@ -15,6 +17,7 @@ from tasks.core.detectors.scan import safe_path, scan
 from tasks.core.errors import LintasError, Terminal
 from tasks.core.findings import Finding, ScanReport
 from tasks.core.held import Held
+from tasks.core.learned import entities_of
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.policy import Policy
@@ -37,6 +40,7 @@ class Outgoing:
         report: A scan of exactly these bytes; None when it is refused already, or was cleared before.
         refused: The refusal, when a rule refuses whatever is done to the data.
         exemptions: What is not judged by what the scan saw of it.
+        coarsened: How coarse each table became to be anonymous enough, and how many rows were left out.
     """
 
     uri: DatasetURI
@@ -45,6 +49,7 @@ class Outgoing:
     report: ScanReport | None
     refused: Refused | None = None
     exemptions: Exemptions = NO_EXEMPTIONS
+    coarsened: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ def recall_clearance(
         verdict = Cleared.from_dict(kept["verdict"])
         findings = tuple(Finding.from_dict(item) for item in kept["findings"])
         held = tuple(Held.from_dict(item) for item in kept["held"])
+        coarsened = tuple(kept["coarsened"])
         leaving = DatasetURI.parse(kept["uri"])
         present = (
             _without(manifest, held)
@@ -102,7 +108,8 @@ def recall_clearance(
     if (verdict.source_digest, verdict.policy_digest) != (manifest.digest, policy.digest):
         return None
     say(f"{destination}: cleared before, at {verdict.issued:%Y-%m-%d %H:%M}, unchanged since")
-    return Clearance(Outgoing(leaving, present, manifest.digest, None), verdict, findings, held)
+    outgoing = Outgoing(leaving, present, manifest.digest, None, coarsened=coarsened)
+    return Clearance(outgoing, verdict, findings, held)
 
 
 def _without(manifest: Manifest, held: tuple[Held, ...]) -> Manifest:
@@ -128,6 +135,7 @@ def keep_clearance(
         "verdict": clearance.verdict.as_dict(),
         "findings": [finding.as_dict() for finding in clearance.findings],
         "held": [item.as_dict() for item in clearance.held],
+        "coarsened": list(clearance.outgoing.coarsened),
     }
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(kept), encoding="utf-8")
@@ -264,6 +272,7 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI, source: D
             "policy": verdict.policy_digest,
             "rows": verdict.rows,
             "findings": len(verdict.findings),
+            "entities": entities_of(verdict.findings),
             "releases": list(outgoing.exemptions.releases),
             "reasons": list(verdict.reasons) if isinstance(verdict, Refused) else [],
         },

@@ -18,6 +18,7 @@ from tasks.core.ports import Server
 from tasks.core.reconcile import reconcile_until
 from tasks.core.release import Endpoint, EndpointSpec, Release, ReleaseState, even_weights, governing, request_release
 from tasks.registry import installation
+from tasks.residency import require_residency
 from tasks.steps import say, step
 from tasks.tracking import CHAMPION, download_version, model_version, set_alias, version_by_alias
 
@@ -42,7 +43,7 @@ def open_release(model: str, version: str, clouds: Sequence[str]) -> Release:
     """Ask for one model version on these clouds; the same wish again is the same release.
 
     Raises:
-        PolicyViolation: The version was not evaluated, or did not pass.
+        PolicyViolation: The version was not evaluated, or did not pass, or may not be served there by residency.
         Invalid: A cloud cannot serve.
     """
     here = installation()
@@ -55,6 +56,7 @@ def open_release(model: str, version: str, clouds: Sequence[str]) -> Release:
         )
     for cloud in clouds:
         here.server(cloud)
+    require_residency(registered, clouds)
     release = request_release(
         here.records.releases, model, version, registered.digest, even_weights(clouds), now=datetime.now(UTC)
     )
@@ -99,6 +101,7 @@ def mirror(model: str, version: str, clouds: Sequence[str], percent: int, *, dea
     """Let a version see a copy of so many percent of the live release's requests; 0 percent ends it.
 
     Raises:
+        PolicyViolation: The version may not be served there by residency.
         Invalid: A cloud cannot mirror, or not this much.
         NotFound: Nothing of the model is live there.
         Terminal: The version does not come up; the live release serves as before.
@@ -106,6 +109,8 @@ def mirror(model: str, version: str, clouds: Sequence[str], percent: int, *, dea
     here = installation()
     registered = model_version(model, version)
     servers = {cloud: here.mirroring_server(cloud) for cloud in clouds}
+    if percent:
+        require_residency(registered, clouds)
     live = release_to_mirror(here.records.releases, model, registered.digest, tuple(clouds), percent)
     folder = Path(tempfile.mkdtemp(prefix="model-", dir=here.scratch()))
     try:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -157,13 +158,16 @@ def finish_run(run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], *, 
         client.set_terminated(run_id, status)
 
 
-def register_model(run_id: str, model: str, model_dir: Path) -> ModelVersion:
+def register_model(
+    run_id: str, model: str, model_dir: Path, tags: Mapping[str, str] = MappingProxyType({})
+) -> ModelVersion:
     """Log a model with its run and register it as the next version; the same files of the same run are one version.
 
     Args:
         run_id: The run that made it.
         model: Name of the registered model; created when there is none, by whoever comes first.
         model_dir: Local directory with the MLflow model, as the job wrote it.
+        tags: What else is noted with the version.
 
     Raises:
         Invalid: There is no MLflow model, or it lacks a signature or an input example.
@@ -192,7 +196,7 @@ def register_model(run_id: str, model: str, model_dir: Path) -> ModelVersion:
             model,
             source=f"models:/{logged.model_id}",
             run_id=run_id,
-            tags={DIGEST_TAG: digest},
+            tags={**tags, DIGEST_TAG: digest},
             model_id=logged.model_id,
         )
         read_back = _version(client.get_model_version(model, str(created.version)))

@@ -11,10 +11,12 @@ from tasks.artifacts import show_table
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Stockout, Terminal
 from tasks.core.evaluation import Evaluation
+from tasks.core.learned import Learned
 from tasks.core.manifest import Manifest
 from tasks.core.placement import Offer, OfferKey, Placement
 from tasks.core.training import JobSpec, JobStatus, RunState, TrainingSpec, run_job
 from tasks.registry import installation
+from tasks.residency import LEARNED_TAG
 from tasks.steps import say, step
 from tasks.storage import fetch_dataset
 
@@ -70,13 +72,16 @@ def run_training(job: JobSpec) -> JobStatus:
 
 
 @step(name="register", retries=2, run_name="register {spec.name}")
-def register_model(spec: TrainingSpec, job: JobSpec, status: JobStatus) -> tracking.ModelVersion:
-    """Bring the job's model home, log it with its run, and register it as a version: the challenger."""
+def register_model(spec: TrainingSpec, job: JobSpec, status: JobStatus, learned: Learned) -> tracking.ModelVersion:
+    """Bring the job's model home, log it with its run, and register it as a version: the challenger.
+
+    What it learned from is noted with the version, since residency asks for it before the model is served.
+    """
     here = installation()
     with tempfile.TemporaryDirectory(dir=here.scratch()) as folder:
         output = Path(folder)
         here.trainer(job.data.cloud).fetch_output(status.job_id, output)
-        version = tracking.register_model(job.run_id, spec.name, output / "model")
+        version = tracking.register_model(job.run_id, spec.name, output / "model", {LEARNED_TAG: learned.as_json()})
     tracking.set_alias(version.model, version.version, tracking.CHALLENGER)
     say(f"{version.model} version {version.version} is the challenger, digest {version.digest[:16]}")
     return version

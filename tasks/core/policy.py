@@ -204,6 +204,34 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """Coarser and coarser forms of a column: one of the three, the finest first.
+
+    Args:
+        steps: Numbers are rounded down to multiples of these.
+        keep: So many characters stay at the beginning of a text; 0 leaves a star.
+        dates: `month`, `year` or `decade`.
+    """
+
+    steps: tuple[float, ...] = ()
+    keep: tuple[int, ...] = ()
+    dates: tuple[str, ...] = ()
+
+    @property
+    def height(self) -> int:
+        """How many levels there are above the values as they are."""
+        return len(self.steps or self.keep or self.dates)
+
+    def words(self, level: int) -> str:
+        """A level in words."""
+        if not level:
+            return "as it is"
+        if self.steps:
+            return f"steps of {self.steps[level - 1]:g}"
+        return f"{self.keep[level - 1]} characters" if self.keep else self.dates[level - 1]
+
+
+@dataclass(frozen=True, slots=True)
 class AnonymityRule:
     """How well the rows of tables must hide in each other; see `tasks.core.anonymity` for the figures.
 
@@ -215,6 +243,8 @@ class AnonymityRule:
         k: The least number of rows in a class; 1 asks for nothing.
         distinct_l, entropy_l: The least diversity of each sensitive column in a class; 1 asks for nothing.
         t: The greatest distance of a sensitive column in a class from the whole table; 1 asks for nothing.
+        hierarchies: By which quasi-identifiers may be made coarser until the limits hold.
+        suppress_up_to: The share of a table's rows that may be left out for it.
     """
 
     name: str
@@ -225,6 +255,13 @@ class AnonymityRule:
     distinct_l: int = 1
     entropy_l: float = 1.0
     t: float = 1.0
+    hierarchies: Mapping[str, Hierarchy] = field(default_factory=dict[str, Hierarchy], hash=False)
+    suppress_up_to: float = 0.0
+
+    @property
+    def is_sought(self) -> bool:
+        """Whether the table may be changed so that the limits hold."""
+        return bool(self.hierarchies) or self.suppress_up_to > 0
 
     def holds_for(self, path: str) -> bool:
         """Whether it is about an object."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -25,6 +26,7 @@ from tasks.core.policy import (
     Action,
     ActionOptions,
     AnonymityRule,
+    Hierarchy,
     Policy,
     Purpose,
     Quality,
@@ -50,6 +52,10 @@ _OPTIONS = {
     Action.TOKENISE: ("domain",),
     Action.HASH: ("domain",),
 }
+_SEEKING = ("generalise", "suppress_up_to")
+_HIERARCHIES = ("steps", "keep", "dates")
+_DATES = ("month", "year", "decade")
+_MAX_COMBINATIONS = 4096
 _ANONYMITY_LIMITS = ("k", "l", "entropy_l", "t")
 _FOR_UNREAD = (Action.REFUSE, Action.QUARANTINE, Action.ALLOW)
 _CANNOT_TREAT = "what cannot be read cannot be treated: use refuse, quarantine or allow"
@@ -286,7 +292,7 @@ class _Loader:
     def anonymity(self, item: object, at: int, policy: Mapping[str, Any]) -> AnonymityRule:
         key = f"anonymity[{at}]"
         data = self.as_mapping(item, key)
-        self.only(data, key, ("paths", "quasi_identifiers", "sensitive", *_ANONYMITY_LIMITS))
+        self.only(data, key, ("paths", "quasi_identifiers", "sensitive", *_SEEKING, *_ANONYMITY_LIMITS))
         quasi = self.columns(data.get("quasi_identifiers"), f"{key}.quasi_identifiers")
         sensitive = self.columns(data["sensitive"], f"{key}.sensitive") if "sensitive" in data else ()
         both = [name for name in sensitive if name in quasi]
@@ -308,7 +314,52 @@ class _Loader:
             distinct_l=int(self.at_least(data, "l", key, 2, whole=True)),
             entropy_l=self.at_least(data, "entropy_l", key, 1),
             t=self.share(data.get("t", 1.0), f"{key}.t"),
+            hierarchies=self.hierarchies(data, quasi, key),
+            suppress_up_to=self.share(data.get("suppress_up_to", 0.0), f"{key}.suppress_up_to"),
         )
+
+    def hierarchies(self, rule: Mapping[str, Any], quasi: Sequence[str], inside: str) -> dict[str, Hierarchy]:
+        """How quasi-identifiers may be made coarser."""
+        found: dict[str, Hierarchy] = {}
+        combinations = 1
+        for name, value in self.mapping(rule, "generalise", inside).items():
+            key = f"{inside}.generalise.{name}"
+            self.one_of(name, quasi, f"{inside}.generalise", "one of the quasi_identifiers")
+            data = self.as_mapping(value, key)
+            self.only(data, key, _HIERARCHIES)
+            if len(data) != 1:
+                self.wrong(key, "is not one hierarchy", f"write one of {', '.join(_HIERARCHIES)}")
+            found[name] = self.hierarchy(*next(iter(data.items())), key)
+            combinations *= found[name].height + 1
+        if combinations > _MAX_COMBINATIONS:
+            self.wrong(f"{inside}.generalise", f"has more than {_MAX_COMBINATIONS} combinations", "give fewer levels")
+        return found
+
+    def hierarchy(self, kind: str, value: object, inside: str) -> Hierarchy:
+        """One column's levels, each coarser than the one before."""
+        key = f"{inside}.{kind}"
+        if not isinstance(value, list) or not value:
+            self.wrong(key, "is not a list", "give the levels, the finest first")
+        levels = cast("list[object]", value)
+        if kind == "dates":
+            words = self.texts(levels, key)
+            for word in words:
+                self.one_of(word, _DATES, key, f"one of {', '.join(_DATES)}")
+            if [_DATES.index(word) for word in words] != sorted({_DATES.index(word) for word in words}):
+                self.wrong(key, "does not grow coarser", f"keep the order {', '.join(_DATES)}")
+            return Hierarchy(dates=words)
+        numbers = [each for each in levels if isinstance(each, (int, float)) and not isinstance(each, bool)]
+        if len(numbers) < len(levels):
+            self.wrong(key, "is not a list of numbers", "give the levels, the finest first")
+        if kind == "keep":
+            whole = [int(each) for each in numbers]
+            if whole != numbers or whole != sorted(set(whole), reverse=True) or whole[-1] < 0:
+                self.wrong(key, "does not keep less and less", "give whole numbers, the greatest first")
+            return Hierarchy(keep=tuple(whole))
+        coarser = all(more > less and more % less == 0 for less, more in itertools.pairwise(numbers))
+        if numbers[0] <= 0 or not coarser:
+            self.wrong(key, "does not grow in multiples", "give numbers above 0, each a multiple of the one before")
+        return Hierarchy(steps=tuple(float(each) for each in numbers))
 
     def columns(self, value: object, key: str) -> tuple[str, ...]:
         """Texts of which there is at least one, and none twice."""

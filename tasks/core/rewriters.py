@@ -28,7 +28,7 @@ from tasks.core.treatments import ObjectTreatment, treat_column, treat_hits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_GROUP_ROWS = 131_072
+GROUP_ROWS = 131_072
 
 
 def parquet(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
@@ -37,7 +37,7 @@ def parquet(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
         file = BoundedParquet(source)
         writer: Any = None
         empty = pa.RecordBatch.from_pylist([], schema=file.schema)
-        for batch in file.batches(_GROUP_ROWS) if file.metadata.num_rows else [empty]:
+        for batch in file.batches(GROUP_ROWS) if file.metadata.num_rows else [empty]:
             if isinstance(batch, Unread):
                 raise cannot_be_treated(source.entry.path, batch.why)
             treated = _treated_batch(batch, needed)
@@ -45,7 +45,7 @@ def parquet(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
                 return False
             if writer is None:
                 writer = arrow_parquet.ParquetWriter(sink, treated.schema, compression="zstd")
-            writer.write_batch(treated, row_group_size=_GROUP_ROWS)
+            writer.write_batch(treated, row_group_size=GROUP_ROWS)
         if writer is not None:
             writer.close()
     except readers.ARROW_ERRORS as error:
@@ -58,7 +58,7 @@ def _treated_batch(batch: Any, needed: ObjectTreatment) -> Any:
     arrays: list[Any] = []
     names = unique_names(batch.schema.names)
     needed = needed.with_subjects(
-        {name: _values(batch.column(at)) for at, name in enumerate(names) if name in needed.subject_columns}
+        {name: leaf_values(batch.column(at)) for at, name in enumerate(names) if name in needed.subject_columns}
     )
     for name, field, array in zip(names, batch.schema, batch.columns, strict=True):
         treated = _treated_array(name, array, needed)
@@ -124,12 +124,17 @@ def _treated_leaf(array: Any, treatment: ColumnTreatment, needed: ObjectTreatmen
         return None
     if pa.types.is_null(array.type):
         return array.cast(pa.string())
-    treated: Any = _treated(_values(array), treatment, needed)
-    result = treated.to_arrow(compat_level=pl.CompatLevel.oldest())
-    return result.cast(pa.string()) if pa.types.is_large_string(result.type) else result
+    return as_arrow(_treated(leaf_values(array), treatment, needed))
 
 
-def _values(array: Any) -> pl.Series:
+def as_arrow(values: pl.Series) -> Any:
+    """Treated values as files hold them."""
+    untyped: Any = values
+    made = untyped.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return made.cast(pa.string()) if pa.types.is_large_string(made.type) else made
+
+
+def leaf_values(array: Any) -> pl.Series:
     """Leaf values as they are treated."""
     if isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
@@ -162,9 +167,9 @@ def csv(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
             kept = [at for at, name in enumerate(names) if not needed.dropped(name)]
             if not kept:
                 return False
-            sink.write(_csv_line([header[at] for at in kept], readers.delimiter_of(source)))
+            sink.write(csv_line([header[at] for at in kept], readers.delimiter_of(source)))
         needed = needed.with_subjects(
-            {name: _values(batch.column(at)) for at, name in enumerate(names) if name in needed.subject_columns}
+            {name: leaf_values(batch.column(at)) for at, name in enumerate(names) if name in needed.subject_columns}
         )
         columns: list[Any] = []
         for at in kept:
@@ -177,7 +182,8 @@ def csv(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
     return True
 
 
-def _csv_line(cells: list[str], delimiter: str) -> bytes:
+def csv_line(cells: list[str], delimiter: str) -> bytes:
+    """One line of separated values, quoted where need be."""
     line = io.StringIO()
     csv_module.writer(line, delimiter=delimiter, lineterminator="\n").writerow(cells)
     return line.getvalue().encode()

@@ -54,23 +54,52 @@ def check_anonymity(policy: Policy, store: Store, uri: DatasetURI, manifest: Man
 
 
 def _broken(rule: AnonymityRule, store: Store, uri: DatasetURI, manifest: Manifest) -> Iterator[str]:
+    tables, wrong = tables_of(rule, store, uri, manifest)
+    yield from wrong
+    for each in tables:
+        try:
+            found = measure(_with_numbers(each.rows, rule.sensitive), rule.quasi_identifiers, rule.sensitive)
+        except pl.exceptions.PolarsError as error:
+            yield f"{each.label}: anonymity cannot be measured: {type(error).__name__} ({rule.name})"
+            continue
+        yield from (f"{each.label}: {words} ({rule.name})" for words in _too_little(rule, found))
+
+
+@dataclass(frozen=True)
+class NamedColumns:
+    """The columns that a rule names, of one table: what findings call it, its objects' paths, its rows."""
+
+    label: str
+    paths: tuple[str, ...]
+    rows: pl.DataFrame
+
+
+def tables_of(
+    rule: AnonymityRule, store: Store, uri: DatasetURI, manifest: Manifest
+) -> tuple[list[NamedColumns], list[str]]:
+    """The tables that a rule is about, and why others cannot be measured, in words.
+
+    Args:
+        rule: Names objects and columns.
+        store, uri, manifest: As for `check_anonymity`.
+    """
     entries = [entry for entry in manifest if rule.holds_for(entry.path)]
-    if not entries:
-        yield f"no object matches {', '.join(rule.paths)} ({rule.name})"
+    wrong = [] if entries else [f"no object matches {', '.join(rule.paths)} ({rule.name})"]
     tables: dict[TableKey, _Columns] = {}
     for entry in entries:
-        wrong = _gather(tables, Source.open(store, uri, entry), entry, (*rule.quasi_identifiers, *rule.sensitive))
-        if wrong:
-            yield f"{safe_path(entry.path)}: anonymity cannot be measured: {wrong} ({rule.name})"
+        why = _gather(tables, Source.open(store, uri, entry), entry, (*rule.quasi_identifiers, *rule.sensitive))
+        if why:
+            wrong.append(f"{safe_path(entry.path)}: anonymity cannot be measured: {why} ({rule.name})")
+    found: list[NamedColumns] = []
     for columns in tables.values():
         label = Table(columns.paths).label()
         try:
-            table = _with_numbers(pl.concat(columns.pieces, how="vertical_relaxed"), rule.sensitive)
-            found = measure(table, rule.quasi_identifiers, rule.sensitive)
+            rows = pl.concat(columns.pieces, how="vertical_relaxed")
         except pl.exceptions.PolarsError as error:
-            yield f"{label}: anonymity cannot be measured: {type(error).__name__} ({rule.name})"
+            wrong.append(f"{label}: anonymity cannot be measured: {type(error).__name__} ({rule.name})")
             continue
-        yield from (f"{label}: {words} ({rule.name})" for words in _too_little(rule, found))
+        found.append(NamedColumns(label, tuple(columns.paths), rows))
+    return found, wrong
 
 
 def _gather(tables: dict[TableKey, _Columns], source: Source, entry: Entry, names: Sequence[str]) -> str:
