@@ -22,9 +22,11 @@ from tasks.core.planning import DeleteLimit, TransferPlan, require_apart
 from tasks.core.privacy import Cleared, Refused
 from tasks.core.selection import Selection
 from tasks.core.transfer import Receipt
+from tasks.gate_report import publish_gate_report
 from tasks.privacy import Clearance, Outgoing, judge, keep_clearance, recall_clearance, scan_dataset, treat
 from tasks.quarantine import set_apart
 from tasks.registry import installation
+from tasks.steps import say
 from tasks.storage import MoveOptions, copy_cleared, copy_to_all, manifest_of, plan_move
 
 
@@ -35,6 +37,7 @@ class Prepared:
     source: DatasetURI
     findings: tuple[Finding, ...]
     held: tuple[Held, ...]
+    page: str
     outgoing: Outgoing
     verdict: Cleared
     plan: TransferPlan
@@ -51,6 +54,7 @@ class Moved:
         findings: What the gate found in it before treatment.
         held: The objects that stay at the source, in quarantine.
         coarsened: How coarse each table became to be anonymous enough, and how many rows were left out.
+        page: The gate's report.
         receipt: What was sent; its digest is that of the destination, equal to the source's unless the policy
             made a treated copy.
         verdict: The clearance it travelled under.
@@ -65,6 +69,7 @@ class Moved:
     findings: tuple[Finding, ...]
     held: tuple[Held, ...]
     coarsened: tuple[Mapping[str, Any], ...]
+    page: str
     receipt: Receipt
     verdict: Cleared
     policy: str
@@ -98,6 +103,7 @@ class Moved:
             "route": self.receipt.route,
             "verdict": "cleared",
             "policy": self.policy,
+            "report": self.page,
             "conversion": self.conversion,
             "anonymised": [dict(each) for each in self.coarsened],
             "treated": self.receipt.source != self.source and self.receipt.digest != self.source_digest,
@@ -192,6 +198,7 @@ def _moved(ready: Prepared, receipt: Receipt, policy: str, conversion: Conversio
         findings=ready.findings,
         held=ready.held,
         coarsened=ready.outgoing.coarsened,
+        page=ready.page,
         receipt=receipt,
         verdict=ready.verdict,
         policy=policy,
@@ -229,10 +236,20 @@ def prepare(
         treated = coarsen_outgoing(treat(origin, manifest.digest, sifted, rules, target), rules)
         outgoing = convert_outgoing(treated, wanted)
         verdict = judge(outgoing, rules, target, origin)
+        page = publish_gate_report(
+            report,
+            rules,
+            target,
+            decision="refused" if isinstance(verdict, Refused) else "cleared",
+            reasons=verdict.reasons if isinstance(verdict, Refused) else (),
+            held=sifted.held,
+            anonymised=outgoing.coarsened,
+        )
+        say(f"what the gate found: {page}")
         if isinstance(verdict, Refused):
             raise verdict.violation()
-        cleared = Clearance(outgoing, verdict, report.findings, sifted.held)
+        cleared = Clearance(outgoing, verdict, report.findings, sifted.held, str(page))
         keep_clearance(cleared, origin, manifest, rules, target, wanted.label)
     leaving = cleared.outgoing
     plan, expected = plan_move(leaving.uri, leaving.manifest, target, charged_as=origin.cloud, options=options)
-    return Prepared(origin, cleared.findings, cleared.held, leaving, cleared.verdict, plan, expected)
+    return Prepared(origin, cleared.findings, cleared.held, cleared.page, leaving, cleared.verdict, plan, expected)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tasks.core.findings import ScanReport
-from tasks.core.policy import PROFILE_COLUMNS, Action, Place, Policy, Quality
+from tasks.core.policy import PROFILE_COLUMNS, Place, Policy, Quality
 from tasks.core.privacy import NO_EXEMPTIONS, Exemptions, ExpectationOutcome
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def _findings_suite(policy: Policy, report: ScanReport, place: Place, exemptions
     ]
     expectations = tuple(
         _Expectation(
-            "expect_column_values_to_be_in_set",
-            {"column": "action", "value_set": [Action.ALLOW.value]},
+            "expect_findings_to_be_allowed",
+            {},
             f"every finding that '{rule}' decides is allowed as it stands",
             rule,
         )
@@ -194,13 +194,14 @@ def _run(suites: Sequence[_Suite], docs: Path | None) -> list[str]:
 
 def _built(expectation: _Expectation) -> Any:
     import great_expectations.expectations as types
-    from great_expectations.expectations.row_conditions import Column
 
-    name = "".join(part.capitalize() for part in expectation.kind.split("_"))
-    kwargs = dict(expectation.kwargs)
+    from tasks.findings_expectation import ExpectFindingsToBeAllowed
+
+    said = {"meta": {"words": expectation.words}, "description": expectation.words}
     if expectation.rule is not None:
-        kwargs["row_condition"] = Column("rule") == expectation.rule
-    return getattr(types, name)(**kwargs, meta={"words": expectation.words}, description=expectation.words)
+        return ExpectFindingsToBeAllowed.for_rule(expectation.rule, **said)
+    name = "".join(part.capitalize() for part in expectation.kind.split("_"))
+    return getattr(types, name)(**expectation.kwargs, **said)
 
 
 def _in_words(result: Any) -> str:

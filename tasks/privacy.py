@@ -61,12 +61,14 @@ class Clearance:
         verdict: Its clearance.
         findings: What was found at the source.
         held: What stays there in quarantine.
+        page: The gate's report of then.
     """
 
     outgoing: Outgoing
     verdict: Cleared
     findings: tuple[Finding, ...]
     held: tuple[Held, ...] = ()
+    page: str = ""
 
 
 @step(name="recall", run_name="recall the clearance of {uri} for {destination}")
@@ -95,6 +97,7 @@ def recall_clearance(
         findings = tuple(Finding.from_dict(item) for item in kept["findings"])
         held = tuple(Held.from_dict(item) for item in kept["held"])
         coarsened = tuple(kept["coarsened"])
+        page = str(kept["page"])
         leaving = DatasetURI.parse(kept["uri"])
         present = (
             _without(manifest, held)
@@ -109,7 +112,7 @@ def recall_clearance(
         return None
     say(f"{destination}: cleared before, at {verdict.issued:%Y-%m-%d %H:%M}, unchanged since")
     outgoing = Outgoing(leaving, present, manifest.digest, None, coarsened=coarsened)
-    return Clearance(outgoing, verdict, findings, held)
+    return Clearance(outgoing, verdict, findings, held, page)
 
 
 def _without(manifest: Manifest, held: tuple[Held, ...]) -> Manifest:
@@ -136,6 +139,7 @@ def keep_clearance(
         "findings": [finding.as_dict() for finding in clearance.findings],
         "held": [item.as_dict() for item in clearance.held],
         "coarsened": list(clearance.outgoing.coarsened),
+        "page": clearance.page,
     }
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(kept), encoding="utf-8")

@@ -33,7 +33,12 @@ def publish_report(name: str, facts: Mapping[str, Any]) -> Path:
 
 
 def render(facts: Mapping[str, Any]) -> str:
-    """The page: no script, no remote asset, every text escaped."""
+    """The page of a lifecycle."""
+    return page_of("report.html.jinja", facts)
+
+
+def page_of(template: str, facts: Mapping[str, Any]) -> str:
+    """A page from a template beside this file: no script, no remote asset, every text escaped."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -44,7 +49,7 @@ def render(facts: Mapping[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["size"] = _size
-    return environment.get_template("report.html.jinja").render(**facts)
+    return environment.get_template(template).render(**facts)
 
 
 def _size(size_bytes: float) -> str:

@@ -107,6 +107,7 @@ def scan(
     from tasks.core.detectors.words import LANGUAGES
     from tasks.core.listing import read_manifest
     from tasks.core.privacy import Refused, actions_for
+    from tasks.gate_report import publish_gate_report
     from tasks.registry import installation
 
     here = installation()
@@ -127,6 +128,13 @@ def scan(
     report = scan_objects(store, dataset, listed, detection=detection, thoroughness=wanted)
     answer = actions_for(rules, report, destination=target, place=here.place(target.cloud, source=dataset))
     refused = isinstance(answer, Refused)
+    page = publish_gate_report(
+        report,
+        rules,
+        target,
+        decision="refused" if refused else "cleared",
+        reasons=answer.reasons if isinstance(answer, Refused) else (),
+    )
     if as_json:
         verdict: dict[str, Any] = {"decision": "refused" if refused else "cleared", "policy": rules.digest}
         if isinstance(answer, Refused):
@@ -140,7 +148,7 @@ def scan(
                 for decision in answer.quarantined
                 for found in [decision.finding]
             ]
-        print_json(report.as_dict() | {"verdict": verdict})
+        print_json(report.as_dict() | {"verdict": verdict, "report": str(page)})
     else:
         from deployments.cli import show
 
@@ -150,6 +158,7 @@ def scan(
             [(f.entity, f.path, f.column, f.count, f.share, f.confidence, f.why) for f in report.findings],
         )
         show.out.print(f"  {report.coverage.in_words}")
+        show.out.print(f"  as a page: {page}")
         if not isinstance(answer, Refused):
             for item in answer.columns:
                 show.out.print(f"  {item.column}: {item.action.value} before it goes to {target} ({item.rule})")

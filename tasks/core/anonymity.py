@@ -13,14 +13,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tasks.core.arrow import compute as pc
+from tasks.core.arrow import pa
 from tasks.core.errors import Invalid
 
-_CLASS, _VALUE, _COUNT, _SHARE, _WHOLE = "class", "value", "count", "share", "whole"
+_MOST_CODES = 2**60
+_ENCODED = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64, pl.String, pl.Boolean)
+_FEW_CODES = 2**16
+"""So many codes are counted in a table of all of them, however few rows there are."""
+
+_Ints: TypeAlias = npt.NDArray[np.int64]
+_Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,87 +116,148 @@ def t_closeness(table: pl.DataFrame, quasi_identifiers: Sequence[str], sensitive
 
 
 @dataclass(frozen=True, slots=True)
-class _Classes:
-    """The number of each row's class beside the sensitive columns, and the size of the smallest class."""
+class _Codes:
+    """Values as whole numbers below `different`: equal values have equal ones, and a null has one of its own."""
 
-    numbered: pl.DataFrame
+    of_row: _Ints
+    different: int
+
+    @classmethod
+    def of(cls, values: pl.Series, *, in_order: bool = False) -> _Codes:
+        """The codes of a column; `in_order` those of numbers in the order of the numbers, a null before all."""
+        if values.dtype.is_float():
+            values = values.fill_nan(None)
+        elif not isinstance(values.dtype, _ENCODED):
+            plain = pl.Float64 if values.dtype.is_numeric() else pl.String
+            values = values.to_physical() if values.dtype.is_temporal() else values.cast(plain)
+        untyped: Any = values
+        encoded = pc.dictionary_encode(untyped.to_arrow(compat_level=pl.CompatLevel.oldest()), null_encoding="encode")
+        codes, different = _indices(encoded)
+        if in_order:
+            order = np.frombuffer(
+                pc.array_sort_indices(encoded.dictionary, null_placement="at_start").buffers()[1], np.uint64, different
+            )
+            rank = np.empty(different, np.int64)
+            rank[order] = np.arange(different)
+            codes = rank[codes]
+        return cls(codes, different)
+
+    def with_others(self, others: _Codes) -> _Codes:
+        """One code for both; codes of the pairs that do not occur are left free while there is room for them."""
+        codes, different = self.of_row, self.different
+        if different * others.different > _MOST_CODES:
+            codes, different = _indices(pc.dictionary_encode(pa.array(codes)))
+        return _Codes(codes * others.different + others.of_row, different * others.different)
+
+
+def _indices(encoded: Any) -> tuple[_Ints, int]:
+    """The indices of a dictionary array and the length of its dictionary."""
+    indices = np.frombuffer(encoded.indices.buffers()[1], np.int32, len(encoded.indices))
+    return indices.astype(np.int64), len(encoded.dictionary)
+
+
+def _counted(codes: _Codes) -> tuple[_Ints, _Ints]:
+    """The codes that occur, in order, and how often each does."""
+    if codes.different <= max(_FEW_CODES, 4 * len(codes.of_row)):
+        counts = np.bincount(codes.of_row, minlength=codes.different)
+        there = np.flatnonzero(counts)
+        return there, counts[there]
+    found, counts = np.unique(codes.of_row, return_counts=True)
+    return found, counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Of each class and each sensitive value in it, ordered by both, what it counts.
+
+    Args:
+        of_class: The number of the class.
+        value: The code of the value, below `different`.
+        share, whole: The value's share of the class, and of all rows.
+    """
+
+    of_class: _Ints
+    value: _Ints
+    share: _Floats
+    whole: _Floats
+    different: int
+
+    def sums(self, weights: _Floats) -> _Floats:
+        """The sum of the weights in each class."""
+        return np.bincount(self.of_class, weights=weights).astype(np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Classes:
+    """The class of each row, and the size of the smallest."""
+
+    codes: _Codes
     smallest: int
+    table: pl.DataFrame
 
     @classmethod
     def of(cls, table: pl.DataFrame, quasi_identifiers: Sequence[str], sensitive: Iterable[str] = ()) -> _Classes:
-        sensitive = tuple(sensitive)
         if not quasi_identifiers:
             raise Invalid("no quasi-identifier is named", "name the columns by which a row could be recognised")
         missing = sorted({*quasi_identifiers, *sensitive} - set(table.columns))
         if missing:
             raise Invalid(f"the table has no column {', '.join(missing)}", "correct the names")
-        keys = [f"q{at}" for at in range(len(quasi_identifiers))]
-        # Positions for names: a column may be a quasi-identifier and sensitive, and may be called like ours.
-        columns = [table[name].alias(key) for name, key in zip(quasi_identifiers, keys, strict=True)]
-        columns += [table[name].alias(f"s {name}") for name in dict.fromkeys(sensitive)]
-        frame = pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
-        sizes = frame.group_by(keys).len(_COUNT).with_row_index(_CLASS)
-        smallest = sizes[_COUNT].to_numpy().min(initial=table.height)
-        if not sensitive:
-            return cls(sizes, int(smallest))
-        return cls(frame.join(sizes, on=keys, nulls_equal=True).drop(keys), int(smallest))
+        codes = _Codes.of(table[quasi_identifiers[0]])
+        for name in quasi_identifiers[1:]:
+            codes = codes.with_others(_Codes.of(table[name]))
+        smallest = _counted(codes)[1].min(initial=table.height)
+        return cls(codes, int(smallest), table)
 
-    def counts(self, sensitive: str) -> pl.DataFrame:
-        """For each class and each sensitive value in it: how many rows, their share of the class, of all rows."""
-        counts = self.numbered.group_by(_CLASS, pl.col(f"s {sensitive}").alias(_VALUE)).len(_COUNT)
-        whole = counts.group_by(_VALUE).agg((pl.col(_COUNT).sum() / counts[_COUNT].sum()).alias(_WHOLE))
-        return counts.with_columns((pl.col(_COUNT) / pl.col(_COUNT).sum().over(_CLASS)).alias(_SHARE)).join(
-            whole, on=_VALUE, nulls_equal=True
-        )
-
-
-def _distinct(counts: pl.DataFrame) -> int:
-    sizes = counts.group_by(_CLASS).len(_COUNT)[_COUNT].to_numpy()
-    return int(sizes.min()) if len(sizes) else 0
+    def counts(self, sensitive: str) -> _Counts:
+        """What the classes show of a column."""
+        column = self.table[sensitive]
+        values = _Codes.of(column, in_order=column.dtype.is_numeric())
+        pairs, counts = _counted(self.codes.with_others(values))
+        of_class, value = pairs // max(values.different, 1), pairs % max(values.different, 1)
+        # Numbered anew from 0: the codes of classes have gaps.
+        of_class = np.cumsum(np.diff(of_class, prepend=of_class[:1]) != 0)
+        sizes = np.bincount(of_class, weights=counts)
+        whole = np.bincount(values.of_row, minlength=values.different) / max(self.table.height, 1)
+        return _Counts(of_class, value, counts / sizes[of_class], whole, values.different)
 
 
-def _entropy(counts: pl.DataFrame) -> float:
-    share = pl.col(_SHARE)
-    entropies = counts.group_by(_CLASS).agg(-(share * share.log()).sum())[_SHARE].to_numpy()
+def _distinct(counts: _Counts) -> int:
+    return int(np.bincount(counts.of_class).min(initial=counts.different)) if len(counts.of_class) else 0
+
+
+def _entropy(counts: _Counts) -> float:
+    entropies = counts.sums(-counts.share * np.log(counts.share))
     return math.exp(float(entropies.min())) if len(entropies) else 0.0
 
 
-def _closeness(counts: pl.DataFrame, ordered: bool) -> float:
-    if not counts.height:
+def _closeness(counts: _Counts, ordered: bool) -> float:
+    if not len(counts.of_class):
         return 0.0
     if ordered:
         return _ordered_distance(counts)
-    apart = (pl.col(_SHARE) - pl.col(_WHOLE)).abs().sum()
+    whole = counts.whole[counts.value]
     # A value that is not in the class is as far away as its share of the whole.
-    absent = 1 - pl.col(_WHOLE).sum()
-    distances = counts.group_by(_CLASS).agg((0.5 * (apart + absent)).alias(_SHARE))[_SHARE].to_numpy()
+    distances = 0.5 * (counts.sums(np.abs(counts.share - whole)) + 1 - counts.sums(whole))
     return min(1.0, max(0.0, float(distances.max())))
 
 
-def _ordered_distance(counts: pl.DataFrame) -> float:
+def _ordered_distance(counts: _Counts) -> float:
     """The greatest ordered distance, without a table of every class by every value.
 
     From one value that a class has to the next its cumulated share Q stays, while that of the whole, P, only grows:
     the sum of |Q - P| over the ranks between them follows from the sums of P up to each rank.
     """
-    whole = counts.select(_VALUE, _WHOLE).unique().sort(_VALUE, nulls_last=False)
-    steps = whole.height - 1
+    steps = counts.different - 1
     if not steps:
         return 0.0
-    ranked = counts.join(whole.select(_VALUE).with_row_index("rank"), on=_VALUE, nulls_equal=True)
-    ranked = ranked.sort(_CLASS, "rank").with_columns(
-        pl.col(_SHARE).cum_sum().over(_CLASS),
-        pl.col("rank").shift(-1, fill_value=whole.height).over(_CLASS).alias("to"),
-    )
-    below = whole[_WHOLE].cum_sum().to_numpy()
-    sums: npt.NDArray[np.float64] = np.concatenate([[0.0], np.cumsum(below)])
-    start, end, own = ranked["rank"].to_numpy(), ranked["to"].to_numpy(), ranked[_SHARE].to_numpy()
+    below = np.cumsum(counts.whole)
+    sums: _Floats = np.concatenate([[0.0], np.cumsum(below)])
+    first = np.flatnonzero(np.diff(counts.of_class, prepend=-1))
+    running = np.cumsum(counts.share)
+    own = running - (running[first] - counts.share[first])[counts.of_class]
+    start = counts.value
+    end = np.append(start[1:], counts.different)
+    end[np.append(first[1:], len(start)) - 1] = counts.different
     turn = np.clip(np.searchsorted(below, own, side="right"), start, end)
     apart = own * (2.0 * turn - start - end) + sums[end] + sums[start] - 2.0 * sums[turn]
-    distances = (
-        ranked.select(_CLASS, "rank", pl.Series("apart", apart))
-        .group_by(_CLASS)
-        .agg(pl.col("apart").sum(), pl.col("rank").min())
-    )
-    before_the_first = sums[distances["rank"].to_numpy()]
-    return float(np.max(distances["apart"].to_numpy() + before_the_first)) / steps
+    return float(np.max(counts.sums(apart) + sums[start[first]])) / steps
