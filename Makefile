@@ -13,7 +13,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults fault-trials bench-mover bench-plan bench-gate bench-corpora bench-anonymity bench-placement bench-gateway browser lock docs clean
+.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults fault-trials bench-mover bench-plan bench-gate bench-corpora bench-anonymity bench-pseudonyms bench-placement bench-gateway browser lock docs clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -87,6 +87,9 @@ bench-gate: setup-dev $(VENV)/bench/.installed ## The privacy gate against decod
 
 bench-corpora: setup-dev ## The detectors on numbers that others labelled, read from registry packages
 	$(BIN)/python -m benchmarks.privacy.corpora
+
+bench-pseudonyms: setup-dev $(VENV)/bench/.installed ## A pseudonymising move against a plain one, tokens against presidio-anonymizer
+	$(BIN)/python -m benchmarks.pseudonyms
 
 bench-anonymity: setup-dev $(VENV)/bench/.installed ## k-anonymity, l-diversity, t-closeness against pycanon (ADULT=directory of its anonymised files)
 	$(BIN)/python -m benchmarks.anonymity $(if $(ADULT),--adult $(ADULT))

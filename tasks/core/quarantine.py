@@ -174,7 +174,7 @@ def _needs_a_look(decision: Decision, entry: Entry) -> bool:
 
 
 def _seen(store: Store, uri: DatasetURI, detection: Detection, entry: Entry) -> _Seen:
-    return _Seen.of(scan_object(store, uri, detection, entry))
+    return _Seen.of(scan_object(store, uri, detection, False, (entry, None)))
 
 
 def _of_object(

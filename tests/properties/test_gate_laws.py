@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -240,3 +243,60 @@ def test_a_treated_copy_holds_no_value_of_its_treated_columns(rows: list[tuple[s
     again = scan(store, STAGED, copied)
     assert not isinstance(actions_for(POLICY, again, destination=TARGET, place=Place("google", "US")), Refused)
     assert {f.entity for f in again.findings if f.confidence >= 0.5} == set()
+
+
+FORMATS: dict[str, Callable[[list[tuple[str, int]]], bytes]] = {
+    "csv": lambda rows: pl.DataFrame(rows, schema=["note", "id"], orient="row").write_csv().encode(),
+    "jsonl": lambda rows: "".join(json.dumps({"note": note, "id": at}) + "\n" for note, at in rows).encode(),
+    "txt": lambda rows: "".join(f"{note}\n" for note, _ in rows).encode(),
+}
+sentences = st.lists(
+    st.tuples(st.sampled_from(["write to {}", "{} or {}", "cc: <{}>;", "{}", "nobody"]), st.integers(0, 30)),
+    min_size=1,
+    max_size=20,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    written=sentences, kind=st.sampled_from(sorted(FORMATS)), action=st.sampled_from(["tokenise", "encrypt", "mask"])
+)
+def test_no_value_that_became_a_pseudonym_stands_anywhere_in_the_copy(
+    written: list[tuple[str, int]], kind: str, action: str
+) -> None:
+    rows = [(text.replace("{}", f"canary{at}@example.org"), at) for at, (text, _) in enumerate(written)]
+    store, path, content = MemoryStore(), f"t.{kind}", FORMATS[kind](rows)
+    store.put(URI.key(path), [content], size_bytes=len(content))
+    manifest = read_manifest(store, URI)
+    rule = {"name": "mails", "entities": ["EMAIL_ADDRESS"], "action": action, "min_confidence": 0.0}
+    of = load_policy({"version": 1, "name": "p", "residency": {"allowed": ["US"]}, "rules": [rule]})
+    treatment = actions_for(of, scan(store, URI, manifest), destination=TARGET, place=Place("google", "US"))
+    assert not isinstance(treatment, Refused)
+    apply_treatment(store, URI, manifest, treatment, PseudonymKey("p", bytes(32)), store, STAGED)
+    assert b"canary" not in b"".join(store.get(STAGED.key(path)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    found=st.lists(findings, max_size=3),
+    manifest=st.text("0123456789abcdef", min_size=64, max_size=64),
+    policy=st.text("0123456789abcdef", min_size=64, max_size=64),
+    key=st.text("abcz/", min_size=1, max_size=8),
+)
+def test_a_verdict_is_good_for_no_other_manifest_policy_or_destination(
+    found: list[Finding], manifest: str, policy: str, key: str
+) -> None:
+    allow = {"finding": "allow", "unreadable": "allow"}
+    cleared = verdict_of({"version": 1, "name": "p", "residency": {"allowed": ["US"]}, "defaults": allow}, found, "US")
+    assert isinstance(cleared, Cleared)
+    elsewhere = DatasetURI("google", "lake", f"x{key}")
+    uses: list[tuple[Cleared, str, DatasetURI]] = [
+        (cleared, manifest, TARGET),
+        (cleared, DIGEST, elsewhere),
+        (replace(cleared, policy_digest=policy), DIGEST, TARGET),
+        (replace(cleared, manifest_digest=manifest), manifest, TARGET),
+        (replace(cleared, destination=elsewhere), DIGEST, elsewhere),
+    ]
+    for verdict, digest, destination in uses:
+        with pytest.raises(PolicyViolation):
+            KEY.require(verdict, manifest_digest=digest, destination=destination)
