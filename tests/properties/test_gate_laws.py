@@ -49,17 +49,26 @@ findings = st.builds(
     confidence=shares,
     why=st.just("because"),
 )
+ACTIONS = [action.value for action in Action]
+
+
+def with_its_options(rule: dict[str, Any]) -> dict[str, Any]:
+    """A rule with what its action cannot do without."""
+    rule = {name: value for name, value in rule.items() if name != "options"}
+    return rule | ({"options": {"by": "a"}} if rule["action"] == "shift_dates" else {})
+
+
 rules = st.fixed_dictionaries(
     {
         "entities": st.lists(st.sampled_from(sorted(set(ENTITIES) - {"UNREADABLE"})), min_size=1, max_size=4),
-        "action": st.sampled_from([action.value for action in Action]),
+        "action": st.sampled_from(ACTIONS),
         "columns": st.lists(st.sampled_from(["*", "a", "contact_*"]), max_size=2),
         "destinations": st.lists(st.sampled_from(["US", "EU", "google", "azure"]), max_size=2),
         "except_destinations": st.lists(st.sampled_from(["US", "ID"]), max_size=1),
         "min_share": shares,
         "min_confidence": shares,
     }
-)
+).map(with_its_options)
 policies = st.builds(
     lambda rules, finding, least, allowed, by_group: {
         "version": 1,
@@ -69,7 +78,7 @@ policies = st.builds(
         "rules": [{"name": f"r{at}", **rule} for at, rule in enumerate(rules)],
     },
     st.lists(rules, max_size=4),
-    st.sampled_from([action.value for action in Action]),
+    st.sampled_from([action for action in ACTIONS if action != "shift_dates"]),
     shares,
     st.lists(st.sampled_from(["US", "EU", "ID", "SG"]), min_size=1, max_size=4, unique=True),
     st.dictionaries(st.sampled_from(["contact", "financial"]), st.just(["US", "ID"]), max_size=2),
@@ -95,9 +104,10 @@ def tightened(draw: st.DrawFn, data: dict[str, Any]) -> dict[str, Any]:
     stricter = copy.deepcopy(data)
     choice = draw(st.integers(0, 5))
     if choice == 0 and stricter["rules"]:
-        rule = draw(st.sampled_from(stricter["rules"]))
-        at = [action.value for action in Action].index(rule["action"])
-        rule["action"] = draw(st.sampled_from([action.value for action in Action][at:]))
+        which = draw(st.integers(0, len(stricter["rules"]) - 1))
+        rule = stricter["rules"][which]
+        action = draw(st.sampled_from(ACTIONS[ACTIONS.index(rule["action"]) :]))
+        stricter["rules"][which] = with_its_options(rule | {"action": action})
     elif choice == 1 and stricter["rules"]:
         rule = draw(st.sampled_from(stricter["rules"]))
         rule[draw(st.sampled_from(["min_share", "min_confidence"]))] = 0.0
