@@ -6,8 +6,12 @@ does not.
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from pathlib import Path
+
+_LOOK_S = 0.1
 
 
 def peak_bytes(pid: int | str = "self") -> int:
@@ -18,3 +22,43 @@ def peak_bytes(pid: int | str = "self") -> int:
         return 0
     found = re.search(r"VmHWM:\s+(\d+) kB", status)
     return int(found[1]) * 1024 if found else 0
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started and that still run."""
+    found: list[int] = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+        except OSError:
+            continue
+        if int(parent) == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+class Peak:
+    """The most memory that this process and those that it starts within the block have needed, in bytes.
+
+    The sum of each one's own peak; pages that they share (the interpreter, the C library) count once for each.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._seen: dict[int, int] = {}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.bytes = peak_bytes() + sum(self._seen.values())
+
+    def _look(self) -> None:
+        while not self._done.wait(_LOOK_S):
+            for pid in children(os.getpid()):
+                self._seen[pid] = max(self._seen.get(pid, 0), peak_bytes(pid))

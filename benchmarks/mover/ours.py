@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 
-from benchmarks.memory import peak_bytes
+from benchmarks.memory import Peak
 from tasks.core.cloud import CloudConfig, Secret
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.listing import listed_rows
@@ -35,6 +35,12 @@ def opened(config: CloudConfig, bucket: str) -> Store:
     return store
 
 
+def cpu_s() -> float:
+    """Processor time of this process and of those that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def main() -> None:
     """List the source, carry everything, print what it took."""
     work = json.load(sys.stdin)
@@ -44,7 +50,7 @@ def main() -> None:
     # What the first listing loads is part of the start of the process.
     next(iter(listed_rows(source, uri)), None)
     arrived: list[CopiedObject] = []
-    before = resource.getrusage(resource.RUSAGE_SELF)
+    before = cpu_s()
     started = time.monotonic()
     loads = [
         Load(Entry(path, size_bytes, work["digests"][uri.key(path)], version), uri.key(path), uri.key(path), None)
@@ -52,17 +58,17 @@ def main() -> None:
         for path, size_bytes, version in zip(*(batch.column(at).to_pylist() for at in range(3)), strict=True)
     ]
     listed_s = time.monotonic() - started
-    listed = resource.getrusage(resource.RUSAGE_SELF)
+    listed = cpu_s()
     plane = DirectPlane(in_flight=work["in_flight"], budget_bytes=work["budget_bytes"])
-    plane.carry(loads, source, destination, lambda _load, item: arrived.append(item))
+    with Peak() as peak:
+        plane.carry(loads, source, destination, lambda _load, item: arrived.append(item))
     elapsed_s = time.monotonic() - started
-    after = resource.getrusage(resource.RUSAGE_SELF)
     facts = {
         "elapsed_s": elapsed_s,
         "listed_s": listed_s,
-        "listed_cpu_s": listed.ru_utime + listed.ru_stime - before.ru_utime - before.ru_stime,
-        "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "peak_bytes": peak_bytes(),
+        "listed_cpu_s": listed - before,
+        "cpu_s": cpu_s() - before,
+        "peak_bytes": peak.bytes,
         "objects": len(arrived),
         "bytes": sum(item.size_bytes for item in arrived),
     }

@@ -182,14 +182,11 @@ class Proof(Protocol):
         ...
 
 
-class Direct(Protocol):
-    """What a store signs for others to send: the SDK's credentials and rules, without the SDK's pump.
+class Signing(Protocol):
+    """What carries bytes between here and a store: requests that others may send, and what the answers to them say.
 
-    A store that can do this has an attribute `direct`; see `DirectStore`. The methods that sign cost microseconds
-    and no request; the others are calls of the SDK.
+    Each call costs microseconds and no request.
     """
-
-    most_parts: int
 
     def get(self, key: str, *, version: str, start: int, length: int | None) -> SignedRequest:
         """Read `length` bytes from `start` of exactly this version; the whole object when `length` is None."""
@@ -197,14 +194,6 @@ class Direct(Protocol):
 
     def described(self, key: str, answer: Answer) -> Description | None:
         """What the answer to a `get` says to be kept with the object; None where only `Store.head` says all of it."""
-        ...
-
-    def link(self, key: str, *, valid_s: int) -> Link:
-        """Let whoever has the link read the object for `valid_s` seconds. Denied: these credentials cannot sign one."""
-        ...
-
-    def prepare(self, key: str) -> None:
-        """Find out, before the first upload in parts, what a `proof` must be; leaves nothing visible at the key."""
         ...
 
     def proof(self) -> Proof:
@@ -219,16 +208,40 @@ class Direct(Protocol):
         """The version that a successful `put` made. IntegrityError: the store says that it has other bytes."""
         ...
 
-    def begin(self, write: Write) -> str:
-        """Open an upload in parts; returns its id. Nothing is visible before `finish`."""
-        ...
-
     def part(self, write: Write, upload_id: str, number: int, proof: str) -> SignedRequest:
         """Send a part, with the checksum of its bytes, which the store verifies."""
         ...
 
     def part_tag(self, request: SignedRequest, answer: Answer) -> str:
         """What the store calls a part that was sent. IntegrityError: the store says that it has other bytes."""
+        ...
+
+
+class Direct(Signing, Protocol):
+    """What a store signs for others to send: the SDK's credentials and rules, without the SDK's pump.
+
+    A store that can do this has an attribute `direct`; see `DirectStore`. Beside what `Signing` says, calls of the SDK.
+    """
+
+    most_parts: int
+
+    def lent(self) -> Signing:
+        """The same signatures as of now, for another process, which does not load the SDK for them.
+
+        They can be pickled, hold a credential, and are good for some minutes: whoever lends them renews them.
+        """
+        ...
+
+    def link(self, key: str, *, valid_s: int) -> Link:
+        """Let whoever has the link read the object for `valid_s` seconds. Denied: these credentials cannot sign one."""
+        ...
+
+    def prepare(self, key: str) -> None:
+        """Find out, before the first upload in parts, what a `proof` must be; leaves nothing visible at the key."""
+        ...
+
+    def begin(self, write: Write) -> str:
+        """Open an upload in parts; returns its id. Nothing is visible before `finish`."""
         ...
 
     def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:

@@ -54,7 +54,7 @@ def main() -> None:
         digest = manifest.digest
         verdict = key.sign(Cleared(digest, digest, "p" * 64, target, "EU", (), 0, len(manifest), datetime.now(UTC)))
         print("copying", flush=True)
-        plane = DirectPlane(uploads=records.uploads, key_prefix=target.key_prefix)
+        plane = DirectPlane(uploads=records.uploads, key_prefix=target.key_prefix, processes=work["processes"])
         receipt = copy(plan, verdict, key, near_store, far_store, records.journal, plane=plane)
     print(json.dumps({"bytes_sent": receipt.bytes_sent}), flush=True)
 

@@ -27,12 +27,13 @@ ALL = [
 ]
 
 
-def start(trial: Trial, wire: CountingWire, records: Path) -> subprocess.Popen[str]:
+def start(trial: Trial, wire: CountingWire, records: Path, *, processes: int = 1) -> subprocess.Popen[str]:
     work = {
         "near": facts_of(trial.near),
         "far": facts_of(pointed_at(trial.far, wire.port)),
         "bucket": trial.bucket,
         "records": str(records),
+        "processes": processes,
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.mover_process"],
@@ -56,7 +57,7 @@ def test_a_killed_move_goes_on_where_it_was(trial: MakeTrial, tmp_path: Path, ne
     draw = random.Random(seed)
     size_bytes = sum(map(len, move.content.values()))
     with CountingWire(move.far.endpoint("objects"), bytes_per_s=40 * MIB) as wire:
-        process = start(move, wire, tmp_path / "records.sqlite")
+        process = start(move, wire, tmp_path / "records.sqlite", processes=1 + seed % 2)
         kill_at_bytes = draw.randrange(size_bytes // 4, size_bytes * 3 // 4)
         deadline = time.monotonic() + 60
         while wire.sent_bytes < kill_at_bytes and process.poll() is None and time.monotonic() < deadline:
@@ -66,7 +67,7 @@ def test_a_killed_move_goes_on_where_it_was(trial: MakeTrial, tmp_path: Path, ne
         assert process.returncode == -signal.SIGKILL
         before = wire.sent_bytes
 
-        process = start(move, wire, tmp_path / "records.sqlite")
+        process = start(move, wire, tmp_path / "records.sqlite", processes=1 + seed % 2)
         _, complaint = process.communicate(timeout=120)
         assert process.returncode == 0, complaint
         again = wire.sent_bytes - before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from tasks.core.dataset import CHUNK_BYTES, Entry
 from tasks.core.errors import Denied, IntegrityError, Invalid, LintasError, PreconditionFailed, Retryable, Terminal
 from tasks.core.plane import Load, copied
 from tasks.core.plane.buffers import PIECE_BYTES, Buffers
+from tasks.core.plane.direct import PROCESSES, DirectPlane
 from tasks.core.plane.limits import Limits, Rate
 from tasks.core.plane.loop import Loop
 from tasks.core.plane.pace import Gate, Pace
@@ -181,10 +183,26 @@ def test_no_more_passes_than_the_rate_allows(pieces: list[int], per_s: float) ->
     assert sum(pieces) <= (now - before + 0.1) * per_s * (1 + 1e-6)
 
 
-def test_limits_are_shared_by_processes() -> None:
-    assert Limits(100.0, 40.0).shared_by(4) == Limits(25.0, 10.0)
-    assert Limits().shared_by(4) == Limits()
+def test_no_limit_lets_everything_pass_at_once() -> None:
     assert Limits().bytes().take(10**12) == 0.0
+
+
+# Processes
+
+
+def loads_of(count: int, size_bytes: int) -> list[Load]:
+    return [Load(Entry(str(at), size_bytes, "d" * 64, "v"), f"in/{at}", f"out/{at}", None) for at in range(count)]
+
+
+def test_few_objects_and_moves_under_a_limit_are_carried_by_one_process() -> None:
+    assert DirectPlane().processes_for(loads_of(10, 1000)) == 1
+    assert DirectPlane(limits=Limits(mb_per_s=10.0)).processes_for(loads_of(10_000, 1000)) == 1
+
+
+def test_many_objects_or_bytes_have_a_process_a_core() -> None:
+    assert DirectPlane().processes_for(loads_of(10_000, 1000)) == PROCESSES
+    assert DirectPlane().processes_for(loads_of(1, 64 * 1024**3)) == PROCESSES
+    assert DirectPlane(processes=3).processes_for(loads_of(1, 1)) == 3
 
 
 # Routes
@@ -269,3 +287,12 @@ def test_rotated_credentials_sign_with_the_new_key() -> None:
     frozen.reverse()
     after = signer.headers("GET", "/b/k", {}, {}, now_s=0.0)["Authorization"]
     assert before != after
+
+
+def test_lent_signatures_are_the_same_and_show_no_secret() -> None:
+    signer = Signer(Credentials("AKID", "the-secret-key", "the-token"), "eu-central-1", "s3.example")
+    lent = pickle.loads(pickle.dumps(signer.lent()))
+
+    request = ("PUT", "/b/k", {"partNumber": "1"}, {"x-amz-checksum-crc64nvme": "AAAA"})
+    assert lent.headers(*request, now_s=0) == signer.headers(*request, now_s=0)
+    assert "the-" not in repr(vars(lent))

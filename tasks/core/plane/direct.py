@@ -1,19 +1,22 @@
 """The plane that sends requests signed by the SDKs over connections of its own.
 
 Parts of 8 MiB are independent of each other, also across objects, so that a single large object uses every connection.
-Small objects take one GET and one conditional PUT. Each pump is a thread; see `tasks.core.plane.pump`.
+Small objects take one GET and one conditional PUT. One pump is a thread of this process, and moves worth it have
+further processes; see `tasks.core.plane.pump` and `tasks.core.plane.crew`.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import Invalid, PreconditionFailed, Retryable
 from tasks.core.plane import Arrived, Load, copied, described, own_write, wrong_bytes
+from tasks.core.plane.crew import Hand
 from tasks.core.plane.limits import NO_LIMITS, Limits
 from tasks.core.plane.parts import Parted, resumable
 from tasks.core.plane.pump import Errand, Pump
@@ -22,12 +25,21 @@ from tasks.core.retries import with_retries
 
 if TYPE_CHECKING:
     from tasks.core.attributes import Description
-    from tasks.core.ports import Direct, OpenUpload, Store, UploadJournal
+    from tasks.core.errors import LintasError
+    from tasks.core.plane.pump import Sending
+    from tasks.core.ports import Answer, Direct, OpenUpload, Store, UploadJournal
 
 BUDGET_BYTES = 48 * 1024 * 1024
 IN_FLIGHT = 64
 ATTEMPTS = 6
-PUMPS = min(2, os.cpu_count() or 1)
+_CORES = len(os.sched_getaffinity(0))
+PROCESSES = min(4, _CORES)
+"""The most that carry one move: beyond that the network is what is short."""
+
+_PUMPS = min(2, _CORES)
+_MANY_OBJECTS = 2000
+_MANY_BYTES = 4 * 1024**3
+"""Beginning with a process takes as long as so many objects or bytes do."""
 _LOOK_S = 0.5
 _VERIFIED_BY = "blake3 on the way before it became visible, {cloud}'s own checksum of every request on arrival"
 
@@ -44,6 +56,7 @@ class DirectPlane:
         in_flight: The most requests under way at a time on either side.
         attempts: How often one request is tried when a store answers `Retryable`.
         limits: What the move may take of the network and of the stores.
+        processes: How many carry together; None for one a core where there is enough to carry and no limit, else one.
     """
 
     def __init__(
@@ -55,6 +68,7 @@ class DirectPlane:
         in_flight: int = IN_FLIGHT,
         attempts: int = ATTEMPTS,
         limits: Limits = NO_LIMITS,
+        processes: int | None = None,
     ) -> None:
         self.uploads = uploads
         self.key_prefix = key_prefix
@@ -62,6 +76,14 @@ class DirectPlane:
         self.in_flight = in_flight
         self.attempts = attempts
         self.limits = limits
+        self._processes = processes
+
+    def processes_for(self, loads: Sequence[Load]) -> int:
+        """How many processes carry these loads. Limits hold for one process, which is enough for them."""
+        if self._processes is None:
+            much = len(loads) >= _MANY_OBJECTS or sum(load.entry.size_bytes for load in loads) >= _MANY_BYTES
+            return PROCESSES if much and self.limits == NO_LIMITS else 1
+        return self._processes
 
     def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
         """See `Plane.carry`. Raises `Invalid` when one of the stores cannot sign."""
@@ -100,35 +122,74 @@ class _Run:
         self._under_way: set[Parted] = set()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
+        self._back: deque[Errand] = deque()
+        processes = min(plane.processes_for(loads), plane.in_flight)
         # Small objects are all interpreter: a second thread of it would only wait for the first.
-        threads = PUMPS if self._largest.entry.size_bytes > CHUNK_BYTES else 1
-        threads = min(threads, plane.in_flight)
-        self._pumps = [Pump(self, plane.budget_bytes // threads, plane.in_flight // threads) for _ in range(threads)]
+        large = self._largest.entry.size_bytes > CHUNK_BYTES
+        pumps = min(_PUMPS, plane.in_flight) if large and processes == 1 else 1
+        self._share = plane.budget_bytes // (pumps + processes - 1), plane.in_flight // (pumps + processes - 1)
+        self._workers: list[Pump | Hand] = [Pump(self, *self._share) for _ in range(pumps)]
+        self._workers += [Hand(self, *self._share) for _ in range(processes - 1)]
 
     def go(self) -> None:
         """Carry everything, or raise the first failure when all pumps are at rest."""
-        threads = [threading.Thread(target=self._run, args=(pump,), name="pump", daemon=True) for pump in self._pumps]
         try:
             if self._largest.entry.size_bytes > CHUNK_BYTES:
                 with_retries(lambda: self.far.prepare(self._largest.key), self.attempts, self._stop)
+        except BaseException as error:  # noqa: BLE001  (raised below, as every failure)
+            self.fail(error)
+        while self._workers and self._failure is None:
+            self._work()
+            # What hands gave back at the very end is carried here.
+            self._workers = [Pump(self, *self._share)] if self._back else []
+        if self._failure is not None:
+            self._settle(self._failure)
+            raise self._failure
+
+    def _work(self) -> None:
+        threads = [threading.Thread(target=self._run, args=(one,), name="pump", daemon=True) for one in self._workers]
+        try:
             for thread in threads:
                 thread.start()
             for thread in threads:
                 while thread.is_alive():
                     thread.join(_LOOK_S)
-        except BaseException as error:  # noqa: BLE001  (raised below, when all pumps are at rest)
-            self._fail(error)
+        except BaseException as error:  # noqa: BLE001  (raised by `go`, when all are at rest)
+            self.fail(error)
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
-        if self._failure is not None:
-            self._settle(self._failure)
-            raise self._failure
 
-    def next(self) -> Errand | None:
+    async def next(self) -> Errand | None:
         """See `Carriage.next`."""
+        return self._back.popleft() if self._back else self.take()
+
+    def take(self) -> Errand | None:
+        """See `Lender.take`."""
         with self._planning:
             return next(self._errands, None)
+
+    def give_back(self, errand: Errand) -> None:
+        """See `Lender.give_back`."""
+        self._back.append(errand)
+
+    def returned(self, errand: Errand) -> bool:
+        """See `Carriage.returned`: what fails here has failed."""
+        del errand
+        return False
+
+    def refused(self, load: Load, answer: Answer, *, writing: bool) -> LintasError:
+        """See `Carriage.refused`."""
+        signer, key = (self.far, load.key) if writing else (self.near, load.source_key)
+        return signer.refused(key, answer, writing=writing)
+
+    def wrong(self, load: Load) -> LintasError:
+        """See `Carriage.wrong`."""
+        return wrong_bytes(load.entry, self.source)
+
+    def settled(self, load: Load) -> str | None:
+        """See `Carriage.settled`."""
+        return own_write(load, self.destination)
 
     def described(self, load: Load) -> Description:
         """See `Carriage.described`."""
@@ -142,8 +203,9 @@ class _Run:
         """See `Carriage.may_continue`."""
         return self._plane.uploads is not None
 
-    def finish(self, parted: Parted) -> None:
+    def finish(self, parted: Sending) -> None:
         """See `Carriage.finish`."""
+        assert isinstance(parted, Parted)
         load = parted.load
         if parted.digest() != load.entry.digest:
             raise wrong_bytes(load.entry, self.source)
@@ -178,21 +240,22 @@ class _Run:
             for number in parted.missing():
                 yield parted, number
 
-    def _run(self, pump: Pump) -> None:
+    def _run(self, worker: Pump | Hand) -> None:
         try:
-            pump.run()
-        except BaseException as error:  # noqa: BLE001  (whatever ended a pump is raised by `go`)
-            self._fail(error)
+            worker.run()
+        except BaseException as error:  # noqa: BLE001  (whatever ended one is raised by `go`)
+            self.fail(error)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
+        """See `Lender.fail`."""
         with self._lock:
             first = self._failure is None
             if first:
                 self._failure = error
         if first:
             self._stop.set()
-            for pump in self._pumps:
-                pump.stop(error)
+            for worker in self._workers:
+                worker.stop(error)
 
     def _settle(self, failure: BaseException) -> None:
         """Uploads that a later run can continue stay, all others are given up."""

@@ -22,13 +22,6 @@ class Limits:
     mb_per_s: float | None = None
     requests_per_s: float | None = None
 
-    def shared_by(self, processes: int) -> Limits:
-        """What each of several processes may take."""
-        return Limits(
-            None if self.mb_per_s is None else self.mb_per_s / processes,
-            None if self.requests_per_s is None else self.requests_per_s / processes,
-        )
-
     def bytes(self) -> Rate:
         """The rate of bytes."""
         return Rate(None if self.mb_per_s is None else self.mb_per_s * _MB)

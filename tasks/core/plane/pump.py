@@ -10,44 +10,76 @@ from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
 
-from tasks.core.errors import PreconditionFailed, Retryable
-from tasks.core.plane import Load, own_write, write_of, wrong_bytes
+from tasks.core.errors import LintasError, PreconditionFailed, Retryable
+from tasks.core.plane import Load, write_of
 from tasks.core.plane.buffers import Buffers
 from tasks.core.plane.limits import Rate
 from tasks.core.plane.loop import Loop
 from tasks.core.plane.pace import TICK_S, Gate, Pace
-from tasks.core.plane.parts import Parted
 from tasks.core.plane.wire import Wire
 from tasks.core.ports import Answer, SentPart, SignedRequest
 from tasks.core.retries import pause_s
 
 if TYPE_CHECKING:
     from tasks.core.attributes import Description
-    from tasks.core.ports import Direct, Proof, Store
+    from tasks.core.ports import Proof, Signing, Write
 
 FAR_S = 0.02
 """Stores that are further away than this, in seconds of a round trip, get more memory: more must be under way."""
 FAR_TIMES = 6
 
-_BUSY = (429, 503)
+BUSY = (429, 503)
+"""Statuses by which a store asks for fewer requests."""
 
-Part = tuple[Parted, int]
+
+class Sending(Protocol):
+    """An object that travels in parts, as a pump sees it; `tasks.core.plane.parts.Parted` describes the methods."""
+
+    load: Load
+
+    @property
+    def write(self) -> Write: ...
+    @property
+    def begun(self) -> str | None: ...
+    def span(self, number: int) -> tuple[int, int]: ...
+    def upload_id(self) -> str: ...
+    def arrived(self, part: SentPart) -> bool: ...
+
+
+Part = tuple[Sending, int]
 Errand = Load | Part
 
 
 class Carriage(Protocol):
     """What the pumps of one move share."""
 
-    source: Store
-    destination: Store
-    near: Direct
-    far: Direct
     attempts: int
     byte_rate: Rate
     request_rate: Rate
 
-    def next(self) -> Errand | None:
+    @property
+    def near(self) -> Signing: ...
+    @property
+    def far(self) -> Signing: ...
+
+    async def next(self) -> Errand | None:
         """What to carry next; None when everything is under way."""
+        ...
+
+    def refused(self, load: Load, answer: Answer, *, writing: bool) -> LintasError:
+        """The error that an unsuccessful answer of the source, or to a write of the destination, means."""
+        ...
+
+    def wrong(self, load: Load) -> LintasError:
+        """What was read is not what was planned."""
+        ...
+
+    def settled(self, load: Load) -> str | None:
+        """The version of what is at the destination if it is this load already, by a call that blocks."""
+        ...
+
+    def returned(self, errand: Errand) -> bool:
+        """An errand failed: whether somebody else takes it over, so that it is no failure of this pump."""
         ...
 
     def described(self, load: Load) -> Description:
@@ -58,7 +90,7 @@ class Carriage(Protocol):
         """A small object is at the destination."""
         ...
 
-    def finish(self, parted: Parted) -> None:
+    def finish(self, parted: Sending) -> None:
         """All parts of an object are at the destination: make it visible, by calls that block."""
         ...
 
@@ -105,6 +137,11 @@ class Pump:
         self._pace = Pace(in_flight)
         self._reading, self._writing = Gate(self._loop, self._pace), Gate(self._loop, self._pace)
 
+    @property
+    def loop(self) -> Loop:
+        """What it runs in, for a carriage that lets it wait."""
+        return self._loop
+
     def run(self) -> None:
         """Carry until there is nothing left, or raise the first failure; nothing of it goes on afterwards."""
         try:
@@ -126,15 +163,11 @@ class Pump:
     async def _feed(self) -> None:
         while True:
             await self._reading.enter()
-            errand = self._move.next()
+            errand = await self._move.next()
             if errand is None:
                 return
-            if isinstance(errand, Load):
-                buffer = await self._buffers.lease(errand.entry.size_bytes)
-                self._loop.spawn(self._carry_whole(errand, buffer))
-            else:
-                buffer = await self._buffers.lease(errand[0].span(errand[1])[1])
-                self._loop.spawn(self._carry_part(*errand, buffer))
+            size_bytes = errand.entry.size_bytes if isinstance(errand, Load) else errand[0].span(errand[1])[1]
+            self._loop.spawn(self._carry(errand, await self._buffers.lease(size_bytes)))
 
     async def _keep_pace(self) -> None:
         before = self._loop.now
@@ -146,6 +179,16 @@ class Pump:
             self._writing.wake()
             if self._wire.round_trip_s > FAR_S:
                 self._buffers.grow(FAR_TIMES * self._budget_bytes)
+
+    async def _carry(self, errand: Errand, buffer: memoryview) -> None:
+        try:
+            if isinstance(errand, Load):
+                await self._carry_whole(errand, buffer)
+            else:
+                await self._carry_part(*errand, buffer)
+        except LintasError:
+            if not self._move.returned(errand):
+                raise
 
     async def _carry_whole(self, load: Load, buffer: memoryview) -> None:
         move, entry = self._move, load.entry
@@ -160,17 +203,17 @@ class Pump:
             finally:
                 self._reading.leave()
             if passing.digest.hexdigest() != entry.digest:
-                raise wrong_bytes(entry, move.source)
+                raise move.wrong(load)
             kept = move.near.described(load.source_key, answer)
             if kept is None:
                 kept = await self._loop.apart(lambda: move.described(load))
             write, proof = write_of(load, kept), passing.proof.text()
             await self._writing.enter()
             try:
-                request, answer = await self._write(lambda: move.far.put(write, proof), content, load.key)
+                request, answer = await self._write(lambda: move.far.put(write, proof), content, load)
                 version = move.far.written(write, request, answer)
             except PreconditionFailed:
-                settled = await self._loop.apart(lambda: own_write(load, move.destination))
+                settled = await self._loop.apart(lambda: move.settled(load))
                 if settled is None:
                     raise
                 version = settled
@@ -181,7 +224,7 @@ class Pump:
         self._pace.moved(entry.size_bytes, 1)
         move.arrived(load, version)
 
-    async def _carry_part(self, parted: Parted, number: int, buffer: memoryview) -> None:
+    async def _carry_part(self, parted: Sending, number: int, buffer: memoryview) -> None:
         move, load = self._move, parted.load
         start, length = parted.span(number)
         content = buffer[:length]
@@ -207,34 +250,33 @@ class Pump:
         if complete:
             await self._loop.apart(lambda: move.finish(parted))
 
-    async def _send_part(self, parted: Parted, number: int, content: memoryview, passing: _Passing) -> SentPart:
+    async def _send_part(self, parted: Sending, number: int, content: memoryview, passing: _Passing) -> SentPart:
         far, proof = self._move.far, passing.proof.text()
         upload_id = parted.begun or await self._loop.apart(parted.upload_id)
         request, answer = await self._write(
-            lambda: far.part(parted.write, upload_id, number, proof), content, parted.load.key
+            lambda: far.part(parted.write, upload_id, number, proof), content, parted.load
         )
         return SentPart(number, len(content), far.part_tag(request, answer), proof, passing.digest.hexdigest())
 
     async def _read(
         self, sign: Callable[[], SignedRequest], content: memoryview, load: Load, passing: _Passing
     ) -> Answer:
-        _, answer = await self._exchange(sign, None, content, self._move.near, load.source_key, passing)
+        _, answer = await self._exchange(sign, None, content, load, passing)
         if answer.size_bytes != len(content):
-            raise wrong_bytes(load.entry, self._move.source)
+            raise self._move.wrong(load)
         return answer
 
     async def _write(
-        self, sign: Callable[[], SignedRequest], content: memoryview, key: str
+        self, sign: Callable[[], SignedRequest], content: memoryview, load: Load
     ) -> tuple[SignedRequest, Answer]:
-        return await self._exchange(sign, content, None, self._move.far, key, None)
+        return await self._exchange(sign, content, None, load, None)
 
     async def _exchange(
         self,
         sign: Callable[[], SignedRequest],
         body: memoryview | None,
         into: memoryview | None,
-        signer: Direct,
-        key: str,
+        load: Load,
         passing: _Passing | None,
     ) -> tuple[SignedRequest, Answer]:
         """Sign and send until it succeeds; raises what the last refusal means."""
@@ -248,9 +290,9 @@ class Pump:
                 answer = await self._wire.exchange(request, body, into, passing)
                 if answer.status < 300:
                     return request, answer
-                if answer.status in _BUSY:
+                if answer.status in BUSY:
                     self._pace.throttled()
-                raise signer.refused(key, answer, writing=body is not None)
+                raise self._move.refused(load, answer, writing=body is not None)
             except Retryable as error:
                 if attempt == self._move.attempts:
                     raise

@@ -7,7 +7,7 @@ sentence for the same trouble on every cloud.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -195,6 +195,18 @@ def retry_after_s(headers: Mapping[str, str] | None) -> float | None:
         if name.lower() == "retry-after" and value.strip().isdigit():
             return float(value)
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What lets a request through: a signature for its query, or headers. A secret, never to be logged."""
+
+    query: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    def __call__(self) -> Pass:
+        """Itself: a pass that nobody renews."""
+        return self
 
 
 class RunningChecksum:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from tasks.core.attributes import Description
 from tasks.core.errors import LintasError
-from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
-from tasks.providers._dialects.objects import Place, RunningChecksum, range_header
-from tasks.providers._dialects.s3_describing import Describing, conditions, has_tags
+from tasks.core.ports import Answer, Link, SentPart, Write
+from tasks.providers._dialects.objects import Place
+from tasks.providers._dialects.s3_describing import Describing, conditions
 from tasks.providers._dialects.s3_errors import S3_CODES, WRITE_CODES, translate, translated
-from tasks.providers._dialects.sigv4 import Signer, canonical_query
+from tasks.providers._dialects.s3_signing import S3Signing
+from tasks.providers._dialects.sigv4 import Signer
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials
@@ -40,7 +40,7 @@ def open_direct(
     return S3Direct(client, signer, f"{where.scheme}://{where.netloc}", where.path[:-1], place, checksum, describing)
 
 
-class S3Direct:
+class S3Direct(S3Signing):
     """Implements `tasks.core.ports.Direct`, where the methods are described."""
 
     most_parts = _MOST_PARTS
@@ -55,25 +55,11 @@ class S3Direct:
         checksum: Checksum,
         describing: Describing,
     ) -> None:
+        super().__init__(signer, origin, base, place, checksum, describing)
         self._client = client
-        self._signer = signer
-        self._origin = origin
-        self._base = base
-        self._place = place
-        self._checksum = checksum
-        self._describing = describing
-        self._asking = {"x-amz-request-payer": "requester"} if describing.requester_pays else {}
-        self._proof_header = f"x-amz-checksum-{checksum.algorithm.lower()}"
 
-    def get(self, key: str, *, version: str, start: int, length: int | None) -> SignedRequest:
-        headers = {**self._asking, **({"if-match": f'"{version}"'} if version else {})}
-        span = range_header(start, length)
-        if span is not None:
-            headers["range"] = span
-        return self._signed("GET", key, {}, headers)
-
-    def described(self, key: str, answer: Answer) -> Description | None:
-        return None if has_tags(answer.headers) else Description(*self._describing.read(answer.headers))
+    def lent(self) -> S3Signing:
+        return S3Signing(self._signer.lent(), self._origin, self._base, self._place, self._checksum, self._describing)
 
     def link(self, key: str, *, valid_s: int) -> Link:
         if self._describing.requester_pays:
@@ -86,23 +72,6 @@ class S3Direct:
     def prepare(self, key: str) -> None:
         """Nothing: the dialect says what is verified."""
 
-    def proof(self) -> RunningChecksum:
-        return RunningChecksum(self._checksum.over, self._checksum.text)
-
-    def put(self, write: Write, proof: str) -> SignedRequest:
-        headers = {
-            **self._describing.headers(write.metadata, write.attributes),
-            self._proof_header: proof,
-        }
-        if write.if_absent:
-            headers["if-none-match"] = "*"
-        elif write.if_version is not None:
-            headers["if-match"] = f'"{write.if_version}"'
-        return self._signed("PUT", write.key, {}, headers, proof)
-
-    def written(self, write: Write, request: SignedRequest, answer: Answer) -> str:
-        return self._etag(write.key, request, answer).strip('"')
-
     def begin(self, write: Write) -> str:
         with translated(self._place, write.key):
             begun = self._client.create_multipart_upload(
@@ -113,13 +82,6 @@ class S3Direct:
                 **self._describing.parameters(write.metadata, write.attributes),
             )
         return begun["UploadId"]
-
-    def part(self, write: Write, upload_id: str, number: int, proof: str) -> SignedRequest:
-        query = {"partNumber": str(number), "uploadId": upload_id}
-        return self._signed("PUT", write.key, query, {**self._asking, self._proof_header: proof}, proof)
-
-    def part_tag(self, request: SignedRequest, answer: Answer) -> str:
-        return self._etag("a part", request, answer)
 
     def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:
         pages = self._client.get_paginator("list_parts").paginate(
@@ -164,21 +126,6 @@ class S3Direct:
         metadata = {"HTTPStatusCode": answer.status, "HTTPHeaders": dict(answer.headers)}
         response: Any = {"Error": {"Code": _code(answer)}, "ResponseMetadata": metadata}
         return translate(ClientError(response, ""), self._place, key, WRITE_CODES if writing else S3_CODES)
-
-    def _signed(
-        self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], proof: str = ""
-    ) -> SignedRequest:
-        path = self._base + quote(key, safe="/-_.~")
-        signed = self._signer.headers(method, path, query, headers)
-        return SignedRequest(method, self._origin, f"{path}?{canonical_query(query)}" if query else path, signed, proof)
-
-    def _etag(self, key: str, request: SignedRequest, answer: Answer) -> str:
-        confirmed = answer.headers.get(self._proof_header)
-        if confirmed is not None and confirmed != request.proof:
-            raise self._place.damaged(key)
-        if "etag" not in answer.headers:
-            raise self._place.not_understood("no ETag")
-        return answer.headers["etag"]
 
 
 def _code(answer: Answer) -> str:

@@ -10,15 +10,45 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import quote
-
-if TYPE_CHECKING:
-    from botocore.credentials import Credentials
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 # The body's own checksum is among the signed headers.
 _UNSIGNED = "UNSIGNED-PAYLOAD"
+
+
+class Keys(Protocol):
+    """A key pair, with the token of a short-lived one."""
+
+    @property
+    def access_key(self) -> str | None: ...
+    @property
+    def secret_key(self) -> str | None: ...
+    @property
+    def token(self) -> str | None: ...
+
+
+class Credentials(Protocol):
+    """Where a signer has its keys from, such as `botocore.credentials.Credentials`."""
+
+    def get_frozen_credentials(self) -> Keys:
+        """The keys as of now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LentKeys:
+    """Keys as of the moment at which they were lent. Never to be logged."""
+
+    access_key: str | None
+    secret_key: str | None = field(repr=False)
+    token: str | None = field(repr=False)
+
+    def get_frozen_credentials(self) -> LentKeys:
+        """Itself: nobody renews it."""
+        return self
 
 
 class Signer:
@@ -35,6 +65,11 @@ class Signer:
         self._region = region
         self._host = host
         self._key: tuple[str, str, bytes] = ("", "", b"")
+
+    def lent(self) -> Signer:
+        """A signer with the keys as of now, which can be pickled."""
+        keys = self._credentials.get_frozen_credentials()
+        return Signer(LentKeys(keys.access_key, keys.secret_key, keys.token), self._region, self._host)
 
     def headers(
         self,

@@ -14,11 +14,8 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
-
-from azure.core import MatchConditions
-from azure.storage.blob import BlobProperties, ContentSettings, StandardBlobTier
 
 from tasks.core.attributes import PLAIN, Attributes, Description
 from tasks.core.errors import Invalid
@@ -32,6 +29,9 @@ from tasks.providers._dialects.labels import (
     without_tags,
 )
 from tasks.providers._dialects.storage_classes import StorageClasses
+
+if TYPE_CHECKING:
+    from azure.storage.blob import BlobProperties, StandardBlobTier
 
 _METADATA_PREFIX = "x-ms-meta-"
 _ESCAPED = re.compile(r"__([0-9a-f]{2})")
@@ -65,6 +65,8 @@ class Describing:
 
     def arguments(self, metadata: Mapping[str, str] | None, attributes: Attributes) -> dict[str, Any]:
         """A new blob's description as the client library takes it. Raises `Invalid` for what no header can carry."""
+        from azure.storage.blob import ContentSettings
+
         labels, tags = _labels(metadata or {}, attributes.tags)
         content_headers(attributes)
         stated = {field: getattr(attributes, field) or None for field in CONTENT_HEADERS.values()}
@@ -112,6 +114,8 @@ class Describing:
 
 def conditions(if_version: str | None, if_absent: bool = False) -> dict[str, Any]:
     """The conditions of a request as the client library takes them."""
+    from azure.core import MatchConditions
+
     if if_absent:
         return {"match_condition": MatchConditions.IfMissing}
     if if_version is None:
@@ -139,6 +143,8 @@ def name_of(identifier: str) -> str:
 
 
 def _tier(name: str) -> StandardBlobTier:
+    from azure.storage.blob import StandardBlobTier
+
     try:
         return StandardBlobTier(name)
     except ValueError:

@@ -11,8 +11,6 @@ https://learn.microsoft.com/rest/api/storageservices/put-block
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import threading
 import time
 import uuid
@@ -34,15 +32,15 @@ from azure.storage.blob import (
     generate_container_sas,
 )
 
-from tasks.core.attributes import Description
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import LintasError, NotFound
-from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
-from tasks.providers._dialects.objects import Place, RunningChecksum, range_header
+from tasks.core.ports import Answer, Link, SentPart, Write
+from tasks.providers._dialects.objects import Pass, Place
 from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import refusal, translated
 from tasks.providers.azure.identity import StorageCredential
-from tasks.providers.azure.store import require_kept
+from tasks.providers.azure.names import require_kept
+from tasks.providers.azure.signing import CRC64, STAGED, AllBut, AzureSigning, block_id_of, crc64_text
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -51,13 +49,10 @@ _MOST_BLOCKS = 50_000
 _SIGNED_FOR_S = 3600
 _SCOPE = "https://storage.azure.com/.default"
 _TIMEOUT = (20.0, 60.0)
-_STAGED = "staged"
-_CRC64 = "x-ms-content-crc64"
-_MD5 = "Content-MD5"
 _WRONG_CRC64 = "Crc64Mismatch"
 
 
-class AzureDirect:
+class AzureDirect(AzureSigning):
     """Implements `tasks.core.ports.Direct`, where the methods are described."""
 
     most_parts = _MOST_BLOCKS
@@ -69,30 +64,23 @@ class AzureDirect:
         place: Place,
         describing: Describing,
         is_plain: Callable[[str], bool],
+        tiered: Callable[[], frozenset[str] | None],
     ) -> None:
         where = urlsplit(container.url)
-        self._origin = f"{where.scheme}://{where.netloc}"
-        self._base = where.path
+        origin, version = f"{where.scheme}://{where.netloc}", str(container.api_version)
+        super().__init__(origin, where.path, version, place, describing, is_plain, self._pass)
         self._container = container
         self._credential = credential
-        self._place = place
-        self._describing = describing
-        self._is_plain = is_plain
-        self._version = {"x-ms-version": container.api_version}
-        self._verifies_crc64: bool | None = None
+        self._tiered = tiered
         self._signature = ("", 0.0)
         self._signing = threading.Lock()
         self._probing = threading.Lock()
 
-    def get(self, key: str, *, version: str, start: int, length: int | None) -> SignedRequest:
-        headers = {"If-Match": f'"{version}"'} if version else {}
-        span = range_header(start, length)
-        if span is not None:
-            headers["Range"] = span
-        return self._authorized("GET", key, "", headers)
-
-    def described(self, key: str, answer: Answer) -> Description | None:
-        return self._describing.read_headers(answer.headers) if self._is_plain(key) else None
+    def lent(self) -> AzureSigning:
+        return AzureSigning(
+            self._origin, self._base, self._api_version, self._place, self._describing,
+            AllBut(self._tiered()), self._pass(), self._verifies_crc64,
+        )  # fmt: skip
 
     def link(self, key: str, *, valid_s: int) -> Link:
         if not isinstance(self._credential, (AzureNamedKeyCredential, AzureSasCredential)):
@@ -116,39 +104,10 @@ class AzureDirect:
             if self._verifies_crc64 is None:
                 self._verifies_crc64 = self._refuses_wrong_crc64(key)
 
-    def proof(self) -> RunningChecksum | _RunningMd5:
-        return RunningChecksum(checksums.crc64nvme, _crc64_text) if self._verifies_crc64 else _RunningMd5()
-
-    def put(self, write: Write, proof: str) -> SignedRequest:
-        require_kept(write.key, self._place)
-        headers = {
-            "x-ms-blob-type": "BlockBlob",
-            self._proof_header: proof,
-            **self._describing.headers(write.metadata, write.attributes),
-        }
-        if write.if_absent:
-            headers["If-None-Match"] = "*"
-        elif write.if_version is not None:
-            headers["If-Match"] = f'"{write.if_version}"'
-        return self._authorized("PUT", write.key, "", headers, proof)
-
-    def written(self, write: Write, request: SignedRequest, answer: Answer) -> str:
-        self._confirm(write.key, request, answer)
-        if "etag" not in answer.headers:
-            raise self._place.not_understood("no ETag")
-        return answer.headers["etag"].strip('"')
-
     def begin(self, write: Write) -> str:
         require_kept(write.key, self._place)
         # Ids of one length, and of this upload alone: writers of one blob must not mix their blocks.
         return uuid.uuid4().hex
-
-    def part(self, write: Write, upload_id: str, number: int, proof: str) -> SignedRequest:
-        return self._block(write.key, upload_id, number, self._proof_header, proof)
-
-    def part_tag(self, request: SignedRequest, answer: Answer) -> str:
-        self._confirm("a block", request, answer)
-        return _STAGED
 
     def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:
         with translated(self._place, write.key):
@@ -158,12 +117,12 @@ class AzureDirect:
                 return None
         blocks = {block.id for block in waiting}
         numbers = range(1, -(-write.size_bytes // CHUNK_BYTES) + 1)
-        return {number: _STAGED for number in numbers if _block_id(upload_id, number) in blocks}
+        return {number: STAGED for number in numbers if block_id_of(upload_id, number) in blocks}
 
     def finish(self, write: Write, upload_id: str, parts: Sequence[SentPart]) -> str:
         describing = self._describing.arguments(write.metadata, write.attributes)
         describing |= conditions(write.if_version, write.if_absent)
-        blocks = [BlobBlock(_block_id(upload_id, part.number)) for part in parts]
+        blocks = [BlobBlock(block_id_of(upload_id, part.number)) for part in parts]
         try:
             with translated(self._place, write.key):
                 answer = self._container.get_blob_client(write.key).commit_block_list(blocks, **describing)
@@ -184,18 +143,14 @@ class AzureDirect:
             return self._place.changed(key)
         return error
 
-    @property
-    def _proof_header(self) -> str:
-        return _CRC64 if self._verifies_crc64 else _MD5
-
     def _refuses_wrong_crc64(self, key: str) -> bool:
         """Whether the service takes the right checksum of a byte and refuses a wrong one."""
         body = b"?"
-        right, wrong = (_crc64_text(checksums.crc64nvme(text)) for text in (body, b"!"))
+        right, wrong = (crc64_text(checksums.crc64nvme(text)) for text in (body, b"!"))
         upload_id = uuid.uuid4().hex
         outcomes: list[tuple[int, str]] = []
         for proof in (wrong, right):
-            request = self._block(key, upload_id, 0, _CRC64, proof)
+            request = self._block(key, upload_id, 0, CRC64, proof)
             try:
                 answer = requests.put(
                     request.origin + request.target, body, headers=dict(request.headers), timeout=_TIMEOUT
@@ -205,26 +160,10 @@ class AzureDirect:
             outcomes.append((answer.status_code, answer.headers.get("x-ms-error-code", "")))
         return outcomes == [(400, _WRONG_CRC64), (201, "")]
 
-    def _block(self, key: str, upload_id: str, number: int, name: str, proof: str) -> SignedRequest:
-        # The SDK encodes the ids that it is given; they must be the same here.
-        block_id = base64.b64encode(_block_id(upload_id, number).encode()).decode()
-        query = f"comp=block&blockid={quote(block_id, safe='')}"
-        return self._authorized("PUT", key, query, {name: proof, **self._describing.encrypting}, proof)
-
-    def _confirm(self, key: str, request: SignedRequest, answer: Answer) -> None:
-        for name in (_CRC64, _MD5):
-            confirmed = answer.headers.get(name.lower())
-            if name in request.headers and confirmed not in (None, request.proof):
-                raise self._place.damaged(key)
-
-    def _authorized(self, method: str, key: str, query: str, headers: dict[str, str], proof: str = "") -> SignedRequest:
-        headers |= self._version
-        target = f"{self._base}/{quote(key, safe='~/')}"
+    def _pass(self) -> Pass:
         if isinstance(self._credential, (AzureNamedKeyCredential, AzureSasCredential)):
-            query = "&".join(filter(None, (query, self._shared_signature(self._credential))))
-        else:
-            headers["Authorization"] = f"Bearer {self._token(self._credential)}"
-        return SignedRequest(method, self._origin, f"{target}?{query}" if query else target, headers, proof)
+            return Pass(self._shared_signature(self._credential))
+        return Pass(headers={"Authorization": f"Bearer {self._token(self._credential)}"})
 
     def _shared_signature(self, credential: AzureNamedKeyCredential | AzureSasCredential) -> str:
         if isinstance(credential, AzureSasCredential):
@@ -253,24 +192,3 @@ class AzureDirect:
             token = credential.get_token(_SCOPE)
             self._signature = (token.token, time.monotonic() + max(0.0, (token.expires_on - time.time()) / 2))
         return token.token
-
-
-class _RunningMd5:
-    """MD5 of the pieces of a body, as Blob Storage's requests carry it."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.md5(usedforsecurity=False)
-
-    def update(self, piece: memoryview) -> None:
-        self._hash.update(piece)
-
-    def text(self) -> str:
-        return base64.b64encode(self._hash.digest()).decode()
-
-
-def _crc64_text(value: int) -> str:
-    return base64.b64encode(value.to_bytes(8, "little")).decode()
-
-
-def _block_id(upload_id: str, number: int) -> str:
-    return f"{upload_id}-{number:06}"

@@ -24,7 +24,7 @@ from requests.adapters import HTTPAdapter
 from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
-from tasks.core.errors import Invalid, NotFound
+from tasks.core.errors import NotFound
 from tasks.core.ports import Level, ObjectInfo
 from tasks.providers._dialects.objects import (
     Place,
@@ -37,6 +37,7 @@ from tasks.providers._dialects.storage_classes import storage_classes
 from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import code_of, translated
 from tasks.providers.azure.identity import StorageCredential, storage_credential
+from tasks.providers.azure.names import require_kept
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 _MOST_BLOCKS = 50_000
 _CONNECTIONS = 32
+_FEW_TIERED = 1000
 
 
 def open_store(config: CloudConfig, bucket: str) -> AzureStore:
@@ -110,7 +112,9 @@ class AzureStore:
         """What others may send for it; see `tasks.core.ports.Direct`."""
         from tasks.providers.azure.direct import AzureDirect
 
-        return AzureDirect(self._container, self._credential, self._place, self._describing, self._tells_tier)
+        return AzureDirect(
+            self._container, self._credential, self._place, self._describing, self._tells_tier, self._few_tiered
+        )
 
     @cached_property
     def server_side(self) -> AzureCopy:
@@ -250,6 +254,10 @@ class AzureStore:
         """Whether the listing has shown that the blob has no tier of its own, which no answer to a read would tell."""
         return self._listed and key not in self._tiered
 
+    def _few_tiered(self) -> frozenset[str] | None:
+        """The blobs that are known to have a tier of their own; None before a listing, or when they are many."""
+        return frozenset(self._tiered) if self._listed and len(self._tiered) <= _FEW_TIERED else None
+
     def _put_blocks(self, blob: BlobClient, pieces: Iterable[bytes], key: str, describing: dict[str, Any]) -> Any:
         # Ids of one length, and of this upload alone: writers of one blob must not mix their blocks.
         upload = uuid.uuid4().hex
@@ -261,18 +269,6 @@ class AzureStore:
             blocks.append(BlobBlock(block_id))
         with translated(self._place, key):
             return blob.commit_block_list(blocks, **describing)
-
-
-def require_kept(key: str, place: Place) -> None:
-    r"""Raises `Invalid` for a key that the service would store under another name.
-
-    It turns `\` into `/` and may lose a dot at the end of a part.
-    """
-    if "\\" in key or any(part.endswith(".") for part in key.split("/")):
-        raise Invalid(
-            f"{place.cloud} cannot keep '{key}' as it is spelt",
-            "choose a key without '\\' and without a dot at the end of a part",
-        )
 
 
 def _is_folder(blob: BlobProperties) -> bool:

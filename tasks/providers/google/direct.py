@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 from xml.sax.saxutils import escape
 
 import requests
@@ -27,20 +27,20 @@ from google.api_core import exceptions as api
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud import storage
 
-from tasks.core.attributes import Description
 from tasks.core.dataset import RESERVED_PREFIX
 from tasks.core.errors import LintasError
-from tasks.core.ports import Answer, Link, SentPart, SignedRequest, Write
-from tasks.providers._dialects.objects import Place, RunningChecksum, range_header
+from tasks.core.ports import Answer, Link, SentPart, Write
+from tasks.providers._dialects.objects import Pass, Place
 from tasks.providers.google.describing import Describing
 from tasks.providers.google.errors import refusal, translated
+from tasks.providers.google.signing import GoogleSigning, crc32c_text
 
 _MOST_PARTS = 10_000
 _TIMEOUT: Any = (20.0, 60.0)
 _GONE = 404
 
 
-class GoogleDirect:
+class GoogleDirect(GoogleSigning):
     """Implements `tasks.core.ports.Direct`, where the methods are described."""
 
     most_parts = _MOST_PARTS
@@ -55,31 +55,16 @@ class GoogleDirect:
         call: Mapping[str, Any],
     ) -> None:
         where = urlsplit(endpoint)
-        self._origin = f"{where.scheme}://{where.netloc}"
-        self._base = where.path
+        super().__init__(f"{where.scheme}://{where.netloc}", where.path, place, describing, self._pass)
         self._session = session
         self._credentials = session.credentials
         self._renewing = threading.Lock()
         self._bucket: Any = client.bucket(place.bucket, user_project=describing.user_project)
-        self._describing = describing
-        self._asking = {"x-goog-user-project": describing.user_project} if describing.user_project else {}
         self._endpoint = endpoint
-        self._place = place
         self._call = dict(call)
 
-    def get(self, key: str, *, version: str, start: int, length: int | None) -> SignedRequest:
-        # Asking for gzip keeps an object that is stored compressed as it is stored. The XML API, unlike the JSON API,
-        # answers with everything that is kept with the object.
-        headers = {"Accept-Encoding": "gzip"}
-        if version:
-            headers["x-goog-if-generation-match"] = version
-        span = range_header(start, length)
-        if span is not None:
-            headers["Range"] = span
-        return self._authorized("GET", self._path(key), headers)
-
-    def described(self, key: str, answer: Answer) -> Description | None:
-        return self._describing.read_headers(answer.headers)
+    def lent(self) -> GoogleSigning:
+        return GoogleSigning(self._origin, self._base, self._place, self._describing, self._pass())
 
     def link(self, key: str, *, valid_s: int) -> Link:
         with translated(self._place, key):
@@ -93,25 +78,6 @@ class GoogleDirect:
     def prepare(self, key: str) -> None:
         """Nothing: Cloud Storage always verifies CRC32C."""
 
-    def proof(self) -> RunningChecksum:
-        return RunningChecksum(checksums.crc32c, _text)
-
-    def put(self, write: Write, proof: str) -> SignedRequest:
-        headers = {
-            **self._describing.headers(write.metadata, write.attributes),
-            "x-goog-hash": f"crc32c={proof}",
-        }
-        generation = self._condition(write)
-        if generation is not None:
-            headers["x-goog-if-generation-match"] = str(generation)
-        return self._authorized("PUT", self._path(write.key), headers, proof)
-
-    def written(self, write: Write, request: SignedRequest, answer: Answer) -> str:
-        self._confirm(write.key, request, answer)
-        if "x-goog-generation" not in answer.headers:
-            raise self._place.not_understood("no generation")
-        return answer.headers["x-goog-generation"]
-
     def begin(self, write: Write) -> str:
         self._condition(write)
         name = f"{RESERVED_PREFIX}uploads/{uuid.uuid4().hex}"
@@ -121,17 +87,6 @@ class GoogleDirect:
         if upload_id is None:
             raise self._place.not_understood("no upload id")
         return f"{name}#{upload_id}"
-
-    def part(self, write: Write, upload_id: str, number: int, proof: str) -> SignedRequest:
-        name, _, upload = upload_id.partition("#")
-        query = urlencode({"partNumber": number, "uploadId": upload})
-        return self._authorized("PUT", f"{self._path(name)}?{query}", {"x-goog-hash": f"crc32c={proof}"}, proof)
-
-    def part_tag(self, request: SignedRequest, answer: Answer) -> str:
-        self._confirm("a part", request, answer)
-        if "etag" not in answer.headers:
-            raise self._place.not_understood("no ETag")
-        return answer.headers["etag"]
 
     def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:
         name, _, upload = upload_id.partition("#")
@@ -163,7 +118,7 @@ class GoogleDirect:
         made = self._bucket.blob(name)
         with translated(self._place, write.key):
             made.reload(**self._call)
-        if made.crc32c != _text(whole) or made.size != write.size_bytes:
+        if made.crc32c != crc32c_text(whole) or made.size != write.size_bytes:
             raise self._place.damaged(write.key)
         target = self._bucket.blob(write.key, kms_key_name=self._describing.kms_key)
         self._describing.describe(target, write.metadata, write.attributes)
@@ -186,33 +141,15 @@ class GoogleDirect:
         del writing  # A conditional write that meets no object answers 412 here.
         return refusal(answer.status, answer.body.decode("utf-8", "replace"), answer.headers, self._place, key)
 
-    def _condition(self, write: Write) -> int | None:
-        if write.if_absent:
-            return 0
-        if write.if_version is None:
-            return None
-        if not write.if_version.isdigit():
-            raise self._place.changed(write.key)
-        return int(write.if_version)
-
-    def _path(self, key: str) -> str:
-        return f"{self._base}/{quote(self._place.bucket, safe='')}/{quote(key, safe='/~')}"
-
-    def _authorized(self, method: str, target: str, headers: dict[str, str], proof: str = "") -> SignedRequest:
+    def _pass(self) -> Pass:
+        headers: dict[str, str] = {}
         with translated(self._place):
             if not self._credentials.valid:
                 with self._renewing:
                     if not self._credentials.valid:
                         self._credentials.refresh(Request(session=requests.Session()))
-            headers |= self._asking
             self._credentials.apply(headers)
-        return SignedRequest(method, self._origin, target, headers, proof)
-
-    def _confirm(self, key: str, request: SignedRequest, answer: Answer) -> None:
-        for stated in answer.headers.get("x-goog-hash", "").split(","):
-            name, _, value = stated.strip().partition("=")
-            if name == "crc32c" and value != request.proof:
-                raise self._place.damaged(key)
+        return Pass(headers=headers)
 
     def _request(
         self,
@@ -244,10 +181,6 @@ class GoogleDirect:
 
         with translated(self._place, key):
             return self._call["retry"](send)()
-
-
-def _text(value: int) -> str:
-    return base64.b64encode(value.to_bytes(4, "big")).decode()
 
 
 def _value(text: str) -> int:
