@@ -141,14 +141,16 @@ def _remote(name: str, cloud: CloudConfig) -> dict[str, str]:
     return {f"RCLONE_CONFIG_{name}_{key}".upper(): value for key, value in settings.items()}
 
 
-def measure(pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, program: Program) -> dict[str, Any]:
+def measure(
+    pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, program: Program, delay_ms: int
+) -> dict[str, Any]:
     """Interleaved rounds of one pair; medians of each engine and their ratio."""
     total_bytes = task.content.count * task.content.size_bytes
     runs: dict[str, list[dict[str, float]]] = {}
     with (
         tempfile.TemporaryDirectory() as logs,
-        stub(program, pair[0], task.content, Path(logs) / "near.log") as near,
-        stub(program, pair[1], task.content, Path(logs) / "far.log") as far,
+        stub(program, pair[0], task.content, Path(logs) / "near.log", delay_ms) as near,
+        stub(program, pair[1], task.content, Path(logs) / "far.log", delay_ms) as far,
     ):
         for _ in range(rounds):
             runs.setdefault("ours", []).append(run_ours(near, far, task, budget_bytes, program))
@@ -168,15 +170,16 @@ def measure(pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, p
     best = max((name for name in figures if name != "ours"), key=lambda name: figures[name]["objects_per_s"])
     ratio = figures["ours"]["objects_per_s"] / figures[best]["objects_per_s"]
     return {
-        "pair": f"{pair[0]} -> {pair[1]}", "over": program.scheme, "task": task.name, "rounds": rounds, "ratio": ratio,
+        "pair": f"{pair[0]} -> {pair[1]}", "over": program.scheme, "rtt_ms": delay_ms, "task": task.name,
+        "rounds": rounds, "ratio": ratio,
         "ours": figures["ours"], "rclone": figures[best], "rclone_tuning": " ".join(task.tunings[int(best[-1])]),
         "load_average": os.getloadavg()[0],
     }  # fmt: skip
 
 
 _HEADER = """\
-| pair | over | task | Lintas | rclone | ratio | CPU-s a GiB, Lintas / rclone | peak MB, Lintas / rclone | load |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+| pair | over | RTT ms | task | Lintas | rclone | ratio | CPU-s a GiB, both | peak MB, both | load |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
 def _row(result: dict[str, Any]) -> str:
@@ -185,6 +188,7 @@ def _row(result: dict[str, Any]) -> str:
     cells = [
         result["pair"],
         result["over"],
+        str(result["rtt_ms"]),
         result["task"],
         f"{ours[figure]:,.0f} {unit}",
         f"{rclone[figure]:,.0f} {unit}",
@@ -203,6 +207,7 @@ def main() -> None:
     parser.add_argument("--task", choices=["large", "small"], action="append")
     parser.add_argument("--over", choices=["http", "https"], action="append", help="http unless told")
     parser.add_argument("--pair", action="append", help="for example s3:azure")
+    parser.add_argument("--rtt-ms", type=int, default=0, help="what every request waits at the stub")
     parser.add_argument("--budget-mib", type=int, default=48)
     arguments = parser.parse_args()
     tasks = {
@@ -214,7 +219,7 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     print(_HEADER, flush=True)
     for name, program, pair in itertools.product(arguments.task or list(tasks), programs, pairs):
-        result = measure(pair, tasks[name], arguments.rounds, arguments.budget_mib * MIB, program)
+        result = measure(pair, tasks[name], arguments.rounds, arguments.budget_mib * MIB, program, arguments.rtt_ms)
         results.append(result)
         print(_row(result), flush=True)
     BUILD.mkdir(exist_ok=True)

@@ -4,7 +4,9 @@
    holds COUNT objects of SIZE zero bytes, `o/00000` and so on; everything else that is written is discarded on arrival
    (recv with MSG_TRUNC copies nothing), and only its size is remembered. Nothing is verified and nobody is kept out.
 
-   Usage: stub s3|gcs|azure PORT COUNT SIZE CRC32C CRC64 [CERTIFICATE_AND_KEY]
+   Usage: stub s3|gcs|azure PORT COUNT SIZE CRC32C CRC64 DELAY_MS [CERTIFICATE_AND_KEY]
+   Every request waits DELAY_MS before it is looked at, as if the store were so many milliseconds of round trip away;
+   that a connection opens slowly, and is slow at first, is not imitated.
    Compiled with -DTLS -lssl -lcrypto it speaks TLS alone, with that certificate.
    CRC32C is what every object in parts is said to have, CRC64 the only right checksum of a body of one byte. */
 #define _GNU_SOURCE
@@ -28,6 +30,7 @@ enum { HEAD_BYTES = 65536, ZERO_BYTES = 1 << 20, SLOTS = 1 << 17 };
 static const char *dialect, *whole_crc32c, *probe_crc64;
 static long object_count, object_bytes;
 static int port;
+static useconds_t delay_us;
 static char zeros[ZERO_BYTES];
 
 /* What was written: key -> size. Uploads in parts add to the size of their id or key until they are finished. */
@@ -476,6 +479,7 @@ static void *serve(void *argument) {
     int greeted = 1;
 #endif
     while (greeted && read_request(r)) {
+        if (delay_us) usleep(delay_us);
         if (!strcmp(dialect, "gcs")) gcs(r);
         else if (!strcmp(dialect, "azure")) azure(r);
         else {
@@ -495,13 +499,13 @@ static void *serve(void *argument) {
 }
 int main(int count, char **arguments) {
 #ifdef TLS
-    if (count != 8) return 2;
+    if (count != 9) return 2;
     context = SSL_CTX_new(TLS_server_method());
-    if (SSL_CTX_use_certificate_chain_file(context, arguments[7]) != 1 ||
-        SSL_CTX_use_PrivateKey_file(context, arguments[7], SSL_FILETYPE_PEM) != 1) return 2;
+    if (SSL_CTX_use_certificate_chain_file(context, arguments[8]) != 1 ||
+        SSL_CTX_use_PrivateKey_file(context, arguments[8], SSL_FILETYPE_PEM) != 1) return 2;
     signal(SIGPIPE, SIG_IGN);
 #else
-    if (count != 7) return 2;
+    if (count != 8) return 2;
 #endif
     dialect = arguments[1];
     port = atoi(arguments[2]);
@@ -509,6 +513,7 @@ int main(int count, char **arguments) {
     object_bytes = atol(arguments[4]);
     whole_crc32c = arguments[5];
     probe_crc64 = arguments[6];
+    delay_us = (useconds_t)atol(arguments[7]) * 1000;
     int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons((unsigned short)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

@@ -112,11 +112,19 @@ def _certificate(build: Path) -> Path:
 
 
 @contextmanager
-def stub(program: Program, dialect: str, content: Content, log: Path) -> Iterator[CloudConfig]:
-    """A running stub, as the cloud that it stands for."""
+def stub(program: Program, dialect: str, content: Content, log: Path, delay_ms: int = 0) -> Iterator[CloudConfig]:
+    """A running stub, as the cloud that it stands for; every request waits `delay_ms` there."""
     (port,) = free_ports(1)
     probe = base64.b64encode(checksums.crc64nvme(b"?").to_bytes(8, "little")).decode()
-    arguments = [dialect, str(port), str(content.count), str(content.size_bytes), content.crc32c(), probe]
+    arguments = [
+        dialect,
+        str(port),
+        str(content.count),
+        str(content.size_bytes),
+        content.crc32c(),
+        probe,
+        str(delay_ms),
+    ]
     if program.certificate is not None:
         arguments.append(str(program.certificate))
     process = Process(f"stub-{dialect}", [str(program.path), *arguments], ready=port_ready(port), log=log, port=port)

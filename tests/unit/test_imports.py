@@ -54,3 +54,9 @@ def test_an_installation_that_treats_nothing_loads_no_treatment() -> None:
 def test_core_loads_neither_prefect_nor_an_sdk() -> None:
     modules = "dataset, transfer, privacy, policy, placement, training, release, reconcile, audit, evaluation, ports"
     assert loaded(f"from tasks.core import {modules}").isdisjoint((*SDKS, "prefect", "pydantic", "yaml"))
+
+
+def test_a_process_that_carries_for_another_loads_neither_an_sdk_nor_arrow() -> None:
+    signing = "_dialects.s3_signing, tasks.providers.azure.signing, tasks.providers.google.signing"
+    modules = loaded(f"import tasks.core.plane.hand, tasks.providers.{signing}")
+    assert modules.isdisjoint((*SDKS, "azure.core", "google.auth", "requests", "pyarrow", "numpy", "pydantic"))

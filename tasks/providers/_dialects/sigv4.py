@@ -6,6 +6,7 @@ the SDK's, which renews them. https://docs.aws.amazon.com/AmazonS3/latest/API/si
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import hmac
 import time
@@ -89,8 +90,7 @@ class Signer:
             headers: Lower-case names; all are signed.
             now_s: Seconds since the epoch; the clock's unless told.
         """
-        now = time.gmtime(now_s)
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", now)
+        stamp = _stamp(int(time.time() if now_s is None else now_s))
         frozen = self._credentials.get_frozen_credentials()
         signed = {**headers, "host": self._host, "x-amz-content-sha256": _UNSIGNED, "x-amz-date": stamp}
         if frozen.token:
@@ -116,6 +116,11 @@ class Signer:
                 key = hmac.digest(key, step.encode(), "sha256")
             self._key = (day, secret, key)
         return key
+
+
+@functools.lru_cache(2)
+def _stamp(second: int) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
 
 
 def canonical_query(query: Mapping[str, str]) -> str:
