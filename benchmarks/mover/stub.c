@@ -25,7 +25,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { HEAD_BYTES = 65536, ZERO_BYTES = 1 << 20, SLOTS = 1 << 17 };
+enum { HEAD_BYTES = 65536, ZERO_BYTES = 1 << 20, SLOTS = 1 << 19 };
 
 static const char *dialect, *whole_crc32c, *probe_crc64;
 static long object_count, object_bytes;

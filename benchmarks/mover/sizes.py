@@ -1,0 +1,53 @@
+"""`python -m benchmarks.mover.sizes`: the peak memory of a move against the size of its dataset.
+
+Prints a table in Markdown and writes build/bench-mover-sizes.json. The listing is held by Arrow, the objects go in
+shards, as in a move; the measured process has the SDKs of both ends loaded. Peaks are sums over all of its processes.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.mover.__main__ import BUILD, MIB, Task, run_ours
+from benchmarks.mover.stubs import Content, compiled, stub
+
+DATASETS = [
+    Content(10, MIB),
+    Content(8, 16 * MIB),
+    Content(8, 128 * MIB),
+    Content(80, 128 * MIB),
+    Content(10, 1024),
+    Content(1_000, 1024),
+    Content(20_000, 1024),
+    Content(200_000, 1024),
+]
+BUDGET_BYTES = 48 * MIB
+
+
+def main() -> None:
+    """Measure, print, write."""
+    program = compiled(BUILD, tls=False)
+    results: list[dict[str, float]] = []
+    print("| objects | of bytes | in all MB | s | peak MB |\n| --- | --- | --- | --- | --- |", flush=True)
+    for content in DATASETS:
+        with (
+            tempfile.TemporaryDirectory() as logs,
+            stub(program, "s3", content, Path(logs) / "near.log") as near,
+            stub(program, "s3", content, Path(logs) / "far.log") as far,
+        ):
+            run = run_ours(near, far, Task("sizes", content, 64, []), BUDGET_BYTES, program)
+        if run["objects"] != content.count:
+            raise SystemExit(f"{run['objects']} of {content.count} objects arrived")
+        total_mb = content.count * content.size_bytes / 1e6
+        results.append({"objects": content.count, "size_bytes": content.size_bytes, **run})
+        row = (f"{content.count:,}", f"{content.size_bytes:,}", f"{total_mb:,.1f}", f"{run['elapsed_s']:.1f}")
+        print(f"| {' | '.join(row)} | {run['peak_bytes'] / 1e6:.0f} |", flush=True)
+    written = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "results": results}
+    (BUILD / "bench-mover-sizes.json").write_text(json.dumps(written, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
