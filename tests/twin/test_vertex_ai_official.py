@@ -26,6 +26,9 @@ from tests.twin.test_vertex_ai import a_job, data, job, rest, serve, specs, unti
 
 v1: Any = pytest.importorskip("google.cloud.aiplatform_v1", reason="google-cloud-aiplatform is not installed")
 
+# As long as the other tests of endpoints wait: a scoring process starts slowly on a machine that is busy.
+OPERATION_S = 120
+
 _WELL_KNOWN = {
     "Timestamp": "timestamp",
     "Duration": "duration",
@@ -80,7 +83,7 @@ def test_a_job_runs_and_is_listed_and_deleted(client, parent):
     assert done.job_spec.scheduling.strategy == v1.Scheduling.Strategy.SPOT
     assert done.start_time <= done.end_time
     assert [each.name for each in jobs.list_custom_jobs(parent=parent) if each.labels.get("suite")] == [made.name]
-    jobs.delete_custom_job(name=made.name).result(timeout=10)
+    jobs.delete_custom_job(name=made.name).result(timeout=OPERATION_S)
     from google.api_core.exceptions import NotFound
 
     with pytest.raises(NotFound):
@@ -127,22 +130,22 @@ def test_models_and_endpoints_through_the_clients(client, parent, vertex_ai_clou
     models, endpoints, predictions = client("Model"), client("Endpoint"), client("Prediction")
     container = {"image_uri": "image", "predict_route": "/invocations", "health_route": "/ping"}
     model = {"display_name": "iris", "artifact_uri": "gs://official-models/iris", "container_spec": container}
-    uploaded = models.upload_model(parent=parent, model=model).result(timeout=20)
+    uploaded = models.upload_model(parent=parent, model=model).result(timeout=OPERATION_S)
     assert uploaded.model_version_id == "1"
-    endpoint = endpoints.create_endpoint(parent=parent, endpoint={"display_name": "iris"}).result(timeout=20)
+    endpoint = endpoints.create_endpoint(parent=parent, endpoint={"display_name": "iris"}).result(timeout=OPERATION_S)
     deployed_model = {
         "model": uploaded.model,
         "display_name": "iris",
         "dedicated_resources": {"machine_spec": {"machine_type": "n1-standard-2"}, "min_replica_count": 1},
     }
     operation = endpoints.deploy_model(endpoint=endpoint.name, deployed_model=deployed_model, traffic_split={"0": 100})
-    deployed = operation.result(timeout=30).deployed_model
+    deployed = operation.result(timeout=OPERATION_S).deployed_model
     answer = predictions.predict(endpoint=endpoint.name, instances=[{"x": 2.0}])
     assert (list(answer.predictions), answer.deployed_model_id) == ([pytest.approx(5.0)], deployed.id)
     # Not raw_predict: this client cannot do it over REST, and Google's SDK posts the body itself, as Lintas does.
-    endpoints.undeploy_model(endpoint=endpoint.name, deployed_model_id=deployed.id).result(timeout=20)
-    endpoints.delete_endpoint(name=endpoint.name).result(timeout=20)
-    models.delete_model(name=uploaded.model).result(timeout=20)
+    endpoints.undeploy_model(endpoint=endpoint.name, deployed_model_id=deployed.id).result(timeout=OPERATION_S)
+    endpoints.delete_endpoint(name=endpoint.name).result(timeout=OPERATION_S)
+    models.delete_model(name=uploaded.model).result(timeout=OPERATION_S)
     assert not [each for each in models.list_models(parent=parent) if each.display_name == "iris"]
 
 
