@@ -146,11 +146,16 @@ def watch_lifecycle(
     with httpx.Client(base_url=prefect_api_url, timeout=10) as client:
         run: Mapping[str, Any] | None = None
         while time.monotonic() < deadline:
-            run = _event_run(client, since) if run is None else _read(client, f"/flow_runs/{run['id']}")
+            try:
+                run = _event_run(client, since) if run is None else _read(client, f"/flow_runs/{run['id']}")
+                steps = () if run is None else _steps(client, run["id"])
+            except httpx.TimeoutException:
+                # On a busy machine the server takes its time; the deadline says how long.
+                continue
             if run is None:
                 yield LifecycleSeen(None, "waiting for the event")
             else:
-                state, steps = run["state_type"] or "PENDING", _steps(client, run["id"])
+                state = run["state_type"] or "PENDING"
                 yield LifecycleSeen(run["id"], state, steps, (run["state"] or {}).get("message") or "")
                 if state in _ENDED and _all_told(steps, state, run["end_time"]):
                     return
