@@ -188,7 +188,8 @@ def read_report(state_dir: Path, flow_run_id: str) -> tuple[dict[str, Any], Path
     """The report that a lifecycle run wrote, and its page. Raises `Terminal` when there is none."""
     for path in sorted((state_dir / "reports").glob("*.json"), reverse=True):
         report = json.loads(path.read_text(encoding="utf-8"))
-        if report["flow_run_id"] == flow_run_id:
+        # Pages of the gate lie there too.
+        if report.get("flow_run_id") == flow_run_id:
             return report, path.with_suffix(".html")
     raise Terminal("the lifecycle wrote no report", "see its log in the Prefect UI")
 
