@@ -77,7 +77,7 @@ faults: setup-dev ## Kills, cuts, storms and wrong bytes, seeded: the whole camp
 		--ignore tests/faults/test_mover_trials.py
 
 fault-trials: setup-dev ## Seeded trouble on every pair of clouds, counted (TRIALS=240)
-	LINTAS_FAULT_TRIALS=$(or $(TRIALS),240) $(BIN)/python -m pytest tests/faults/test_mover_trials.py -m campaign
+	LINTAS_TRIALS_TABLE=docs/faults_mover.md LINTAS_FAULT_TRIALS=$(or $(TRIALS),240) $(BIN)/python -m pytest tests/faults/test_mover_trials.py -m campaign
 
 bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
 	$(BIN)/python -m benchmarks.mover

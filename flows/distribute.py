@@ -1,11 +1,11 @@
 """Bring one dataset to several clouds at once, from one read of it."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from prefect import flow
 from pydantic import Field
 
-from flows.forms import Compare, Dataset
+from flows.forms import Compare, Compress, Dataset, Format, MbPerS
 from flows.move import Moved, move_to_all, options_of
 from tasks.core.conversion import Conversion
 from tasks.core.errors import LintasError
@@ -22,9 +22,9 @@ def distribute(
     include: list[str] = [],
     exclude: list[str] = [],
     compare: Compare = "digest",
-    compress: Literal["", "zstd"] = "",
-    format: Literal["", "parquet"] = "",
-    limit_mb_per_s: Annotated[float, Field(ge=0)] = 0,
+    compress: Compress = "",
+    format: Format = "",
+    limit_mb_per_s: MbPerS = 0,
 ) -> list[Moved]:
     """Move a dataset to several destinations; each has its own verdict, lease and receipt, and fails alone.
 

@@ -18,3 +18,12 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 Compare = Literal["digest", "listing"]
 """How a move finds out what is at its destination already."""
+
+Compress = Literal["", "zstd"]
+"""How a move compresses what is not compressed yet; nothing to leave it."""
+
+Format = Literal["", "parquet"]
+"""What a move makes of CSV and JSON lines; nothing to leave them."""
+
+MbPerS = Annotated[float, Field(ge=0)]
+"""A limit in 10^6 bytes a second; 0 for what lintas.yaml says."""

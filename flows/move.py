@@ -3,12 +3,11 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from prefect import flow
-from pydantic import Field
 
-from flows.forms import Compare, Dataset
+from flows.forms import Compare, Compress, Dataset, Format, MbPerS
 from tasks.coarsening import coarsen_outgoing
 from tasks.conversion import convert_outgoing
 from tasks.core.conversion import Conversion
@@ -122,9 +121,9 @@ def move(
     include: list[str] = [],
     exclude: list[str] = [],
     compare: Compare = "digest",
-    compress: Literal["", "zstd"] = "",
-    format: Literal["", "parquet"] = "",
-    limit_mb_per_s: Annotated[float, Field(ge=0)] = 0,
+    compress: Compress = "",
+    format: Format = "",
+    limit_mb_per_s: MbPerS = 0,
 ) -> Moved:
     """Move a dataset from one cloud to another after the privacy gate has cleared it.
 

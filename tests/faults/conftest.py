@@ -37,6 +37,7 @@ class Trial:
     bucket: str
     content: dict[str, bytes]
     journal: MemoryJournal = field(default_factory=MemoryJournal)
+    failed_runs: int = 0
 
     @property
     def source(self) -> DatasetURI:
@@ -87,7 +88,7 @@ class Trial:
             try:
                 return self.move(plane(), **ways)
             except LintasError:
-                continue
+                self.failed_runs += 1
         return self.move(plane())
 
     def digests_by_rclone(self, cloud: CloudConfig, prefix: str) -> dict[str, str]:

@@ -16,7 +16,6 @@ MAX_MEMBERS = 10_000
 _MAX_DIRECTORY_BYTES = 8 * 1024 * 1024
 _END = b"PK\x05\x06"
 _END_BYTES = 65_535 + 22
-_STEP_BYTES = 1024 * 1024
 _ENCRYPTED = 1
 _INSIDE = ("csv", "jsonl", "json", "text", "pickle", "npy")
 """What is looked into inside an archive: what can be read from its beginning to its end."""
@@ -75,11 +74,7 @@ def _member(source: Source, archive: zipfile.ZipFile, info: zipfile.ZipInfo, exp
     def opened() -> Iterator[bytes]:
         try:
             with archive.open(info) as stream:
-                while piece := stream.read(_STEP_BYTES):
-                    problem = expansion.add(len(piece))
-                    if problem:
-                        raise UnpackError(problem)
-                    yield piece
+                yield from expansion.counted(stream)
         except _BROKEN as error:
             raise UnpackError(f"a member of a zip archive that is broken ({type(error).__name__})") from error
 

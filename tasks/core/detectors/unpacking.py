@@ -37,6 +37,13 @@ class Expansion:
         self._left -= size_bytes
         return f"what expands to more than {MAX_RATIO} times its size" if self._left < 0 else ""
 
+    def counted(self, stream: Any) -> Iterator[bytes]:
+        """What a stream to read bytes from gives, piece by piece. Raises `UnpackError` when it is too much."""
+        while piece := stream.read(_STEP_BYTES):
+            if problem := self.add(len(piece)):
+                raise UnpackError(problem)
+            yield piece
+
 
 def packing_of(head: bytes) -> str:
     """How an object is compressed by its first bytes (`gzip`, `zstd`, `bz2`), or nothing."""
@@ -48,11 +55,7 @@ def unpacked(pieces: Iterator[bytes], packing: str, size_bytes: int) -> Iterator
     expansion = Expansion(size_bytes)
     try:
         stream = pa.CompressedInputStream(pa.PythonFile(StreamedFile(pieces), mode="r"), packing)
-        while piece := stream.read(_STEP_BYTES):
-            problem = expansion.add(len(piece))
-            if problem:
-                raise UnpackError(problem)
-            yield piece
+        yield from expansion.counted(stream)
     except _BROKEN as error:
         raise UnpackError(f"{packing} that is broken ({type(error).__name__})") from error
 
