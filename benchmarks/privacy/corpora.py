@@ -3,7 +3,8 @@
 The corpora are what registry packages bring along, read when this runs and not kept here: the examples in
 python-stdnum's modules and in the tests of its source archive (fetched with pip), and libphonenumber's example numbers
 of every country. A case is one cell by itself: whether a hit of its entity passes the checks. What a column of such
-cells would be taken for is not measured here. build/bench-corpora.json.
+cells would be taken for is not measured here. Names in sentences come from another package (see `names`).
+build/bench-corpora.json.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import phonenumbers
 import polars as pl
 import stdnum
 
+from benchmarks.privacy import names
 from benchmarks.privacy.scores import wilson
 from tasks.core.detectors.detection import Detection
 from tasks.core.detectors.search import hits_in
@@ -159,6 +161,17 @@ def main() -> None:
             "corpus": corpus, "entity": entity, "right": len(right), "found": found, "recall_95": [low, high],
             "wrong": len(wrong), "false": false, "misses": dict(why), "missed": missed[:_MOST_LISTED],
         })  # fmt: skip
+    lines += [
+        "",
+        f"| names in {names.PACKAGE} | labelled ones found | recall | false ones |",
+        "| --- | --- | --- | --- |",
+    ]
+    for entity, count in names.counted(list(names.messages())).items():
+        labelled = count.found + count.missed
+        low, high = wilson(count.found, labelled)
+        recall = f"{count.found / labelled:.3f} ({low:.3f} to {high:.3f})"
+        lines.append(f"| {entity} | {count.found} of {labelled} | {recall} | {count.false} |")
+        rows.append({"corpus": names.PACKAGE, "entity": entity, **vars(count), "recall_95": [low, high]})
     BUILD.mkdir(exist_ok=True)
     (BUILD / "bench-corpora.json").write_text(json.dumps(rows, indent=2) + "\n")
     print("\n".join(lines))

@@ -299,6 +299,7 @@ class Policy:
         keeps_labels: Whether user metadata, tags and names in dispositions, which nothing reads, may leave.
         rules, quality, anonymity: See there; the latter two have those of the policies it extends too.
         own: Entities that it and those it extends bring along.
+        names_in_text: Whether it by itself wants names looked for inside sentences.
         scanning: How thorough a scan this policy by itself asks for.
         phone_regions: Countries whose telephone numbers are known without a country's code.
         digest: Identity of the policy's content, that of the policies it extends included: SHA-256 over its canonical
@@ -325,6 +326,7 @@ class Policy:
     keeps_labels: bool = False
     own: tuple[OwnEntity, ...] = ()
     phone_regions: tuple[str, ...] = PHONE_REGIONS
+    names_in_text: bool = False
     scanning: Thoroughness = field(default_factory=Thoroughness)
 
     @property
@@ -336,7 +338,11 @@ class Policy:
     def detection(self) -> Detection:
         """What a scan must look for so that this policy and every one that it extends can judge."""
         regions = (region for layer in self.layers for region in layer.phone_regions)
-        return Detection(phone_regions=tuple(dict.fromkeys(regions)), own=self.own)
+        return Detection(
+            phone_regions=tuple(dict.fromkeys(regions)),
+            own=self.own,
+            names_in_text=any(layer.names_in_text for layer in self.layers),
+        )
 
     def knows(self, entity: str) -> bool:
         """Whether this policy by itself would have looked for an entity."""

@@ -101,7 +101,7 @@ class _Loader:
             self.wrong("version", "is not 1", "write 'version: 1'")
         self.own = self.own_entities(data, bases)
         detection = self.mapping(data, "detection")
-        self.only(detection, "detection", ("phone_regions", "mode", "parts", "seed"))
+        self.only(detection, "detection", ("phone_regions", "names_in_text", "mode", "parts", "seed"))
         residency = self.mapping(data, "residency", required=True)
         self.only(residency, "residency", ("allowed", "by_group", "by_purpose"))
         by_purpose = self.mapping(residency, "by_purpose", "residency")
@@ -148,6 +148,7 @@ class _Loader:
             keeps_labels=labels == "keep",
             own=tuple(self.own.values()),
             phone_regions=self.phone_regions(detection),
+            names_in_text=self.flag(detection, "names_in_text", "detection"),
             scanning=self.thoroughness(detection),
             bases=bases,
             origin=self.origin,
@@ -426,6 +427,13 @@ class _Loader:
         for word in words:
             self.one_of(word, JURISDICTIONS, key, "a jurisdiction (ISO 3166 country or EU)")
         return words
+
+    def flag(self, data: Mapping[str, Any], name: str, inside: str) -> bool:
+        """A yes or no, which is no when it is left out."""
+        value = data.get(name, False)
+        if not isinstance(value, bool):
+            self.wrong(f"{inside}.{name}", "is neither true nor false", "write true or false, without quotes")
+        return value
 
     def share(self, value: object, key: str) -> float:
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:

@@ -141,11 +141,15 @@ def _shifted(
 
 def treat_hits(cells: pl.Series, treatment: ColumnTreatment, needed: ObjectTreatment) -> pl.Series:
     """Texts with the hits of the treatment's entities changed wherever they stand, and the rest left as it is."""
-    hits = _hits(cells, set(treatment.entities), needed.detection)
-    if not hits:
-        return cells
+    from tasks.core.detectors.named import CONFIDENCE, without_names
+
+    entities, vocabulary = set(treatment.entities), replace(needed.detection, names_in_text=False)
     change = text_change(treatment, needed.keys, needed.destination)
-    return cells.str.replace_many(hits, [change(hit) for hit in hits], leftmost=True)
+    hits = _hits(cells, entities, vocabulary)
+    if hits:
+        cells = cells.str.replace_many(hits, [change(hit) for hit in hits], leftmost=True)
+    names = entities.intersection(CONFIDENCE) if needed.detection.names_in_text else set[str]()
+    return without_names(cells, names, change) if names else cells
 
 
 def text_change(treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> Callable[[str], str]:

@@ -185,6 +185,7 @@ class Evidence(enum.StrEnum):
     CONTEXT = "words beside it"
     BARE = "its digits alone"
     CODED = "digits behind a prefix"
+    NAMED = "a language model that knows names"
 
 
 @dataclass(frozen=True)

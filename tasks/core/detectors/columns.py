@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from tasks.core.detectors import named
 from tasks.core.detectors.candidates import Evidence, Hits, Ints, Mask
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.patterns import PLAIN
@@ -120,7 +121,7 @@ class ColumnState:
             new = admitted[smallest(hashes[admitted], self.cells.size)]
             self.cells.add(hashes[new], text_marks(cells.gather(new)))
         plain = cells.head(_SAMPLE).str.contains(PLAIN).all() and cells.str.contains(PLAIN).all()
-        if plain and not self.detection.own:
+        if plain and not self.detection.own and not self.detection.names_in_text:
             return
         weights = None
         if parents is None and len(cells) >= _UNIQUE_FROM and cells.head(_UNIQUE_FROM).n_unique() < _UNIQUE_FROM // 2:
@@ -199,7 +200,7 @@ def with_context(found: Iterator[Hits], cells: pl.Series, lengths: Ints, detecti
     """
     for each in found:
         words = detection.words(each.entity)
-        if each.evidence is Evidence.SHAPED or not words:
+        if each.evidence in (Evidence.SHAPED, Evidence.NAMED) or not words:
             yield each
             continue
         rows = each.found.rows[each.which]
@@ -328,6 +329,8 @@ def confidences(state: ColumnState, path: str) -> dict[tuple[str, Evidence], flo
 
 
 def _confidence(state: ColumnState, path: str, entity: str, evidence: Evidence, tally: Tally) -> float:
+    if evidence is Evidence.NAMED:
+        return named.CONFIDENCE[entity]
     known = state.detection.entity(entity)
     header = bool(state.detection.speaks_for(entity, state.name))
     chance = known.chance
@@ -374,15 +377,8 @@ def _by_header(state: ColumnState, path: str, rows: int, found: set[str]) -> Ite
     cells = state.cells
     if not len(cells):
         return
-    person = state.detection.speaks_for("PERSON", state.name)
-    names, given, full = cells.share(NAME), cells.share(GIVEN), cells.share(FULL_NAME)
-    if person and names >= 0.5:
-        confidence = 0.95 if person not in ("name", "nama") or given >= 0.05 else 0.4
-        why = f"the column's name says '{person}', and {names:.0%} of the values look like names"
-        yield _finding(state, "PERSON", path, round(names * state.filled), rows, confidence, why)
-    elif full >= 0.8 and given >= 0.2 and len(cells) >= 20:
-        why = f"{full:.0%} of the values look like full names, {given:.0%} begin with a common given name"
-        yield _finding(state, "PERSON", path, round(full * state.filled), rows, 0.8, why)
+    if "PERSON" not in found:
+        yield from _names(state, path, rows)
     for entity, mark, least, looks in (
         ("LOCATION", ADDRESS, 0.3, "addresses"),
         ("DATE_OF_BIRTH", DATE, 0.5, "dates to the day"),
@@ -396,6 +392,18 @@ def _by_header(state: ColumnState, path: str, rows: int, found: set[str]) -> Ite
         if header and share >= least and entity not in found:
             why = f"the column's name says '{header}', and {share:.0%} of the values look like {looks}"
             yield _finding(state, entity, path, round(share * state.filled), rows, 0.9, why)
+
+
+def _names(state: ColumnState, path: str, rows: int) -> Iterator[Finding]:
+    cells, person = state.cells, state.detection.speaks_for("PERSON", state.name)
+    names, given, full = cells.share(NAME), cells.share(GIVEN), cells.share(FULL_NAME)
+    if person and names >= 0.5:
+        confidence = 0.95 if person not in ("name", "nama") or given >= 0.05 else 0.4
+        why = f"the column's name says '{person}', and {names:.0%} of the values look like names"
+        yield _finding(state, "PERSON", path, round(names * state.filled), rows, confidence, why)
+    elif full >= 0.8 and given >= 0.2 and len(cells) >= 20:
+        why = f"{full:.0%} of the values look like full names, {given:.0%} begin with a common given name"
+        yield _finding(state, "PERSON", path, round(full * state.filled), rows, 0.8, why)
 
 
 def _finding(

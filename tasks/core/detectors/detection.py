@@ -52,6 +52,8 @@ class Detection:
         languages: Languages whose words may speak for an entity, of `LANGUAGES`.
         phone_regions: Countries whose telephone numbers are known without a country's code.
         own: Entities of the policy's own.
+        names_in_text: Whether a language model looks for names of people, places and organisations inside sentences
+            (see `named`).
 
     Raises:
         Invalid: A language is not known; the text names those that are.
@@ -60,6 +62,7 @@ class Detection:
     languages: tuple[str, ...] = LANGUAGES
     phone_regions: tuple[str, ...] = PHONE_REGIONS
     own: tuple[OwnEntity, ...] = ()
+    names_in_text: bool = False
 
     def __post_init__(self) -> None:
         for language in self.languages:
@@ -80,7 +83,11 @@ class Detection:
 
     def covers(self, other: Detection) -> bool:
         """Whether everything is looked for that the other looks for."""
-        return set(other.own) <= set(self.own) and set(other.phone_regions) <= set(self.phone_regions)
+        return (
+            set(other.own) <= set(self.own)
+            and set(other.phone_regions) <= set(self.phone_regions)
+            and self.names_in_text >= other.names_in_text
+        )
 
     def _own(self, name: str) -> OwnEntity:
         return next(own for own in self.own if own.name == name)
@@ -96,4 +103,5 @@ def joined(parts: Iterable[Detection]) -> Detection:
     return Detection(
         phone_regions=tuple(dict.fromkeys(region for each in every for region in each.phone_regions)),
         own=tuple(dict.fromkeys(own for each in every for own in each.own)),
+        names_in_text=any(each.names_in_text for each in every),
     )

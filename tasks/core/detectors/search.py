@@ -12,6 +12,7 @@ from tasks.core.detectors import native, phones
 from tasks.core.detectors.candidates import Candidates, Hits, Ints, buffers, strings
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.detection import EVERYTHING, Detection
+from tasks.core.detectors.named import named_hits
 from tasks.core.detectors.own import own_hits
 from tasks.core.detectors.patterns import ALL
 
@@ -25,12 +26,17 @@ def hits_in(cells: pl.Series, detection: Detection = EVERYTHING, *, plain: bool 
     Args:
         cells: The cells.
         detection: What is looked for beyond the vocabulary.
-        plain: Whether the cells are known to hold nothing of the vocabulary.
+        plain: Whether the cells are known to hold nothing of the vocabulary; they may hold names.
+
+    Raises:
+        Invalid: Names are looked for, and the extra `nlp` is not installed.
     """
     if not plain:
         yield from phones.checked(_candidates_in(cells), detection.phone_regions)
     for own in detection.own:
         yield from own_hits(cells, own)
+    if detection.names_in_text:
+        yield from named_hits(cells)
 
 
 def _candidates_in(cells: pl.Series) -> Iterator[Hits]:
