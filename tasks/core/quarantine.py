@@ -159,12 +159,13 @@ def _reasons(
 
 
 def _about(entry: Entry, wanted: Iterable[Decision]) -> list[Decision]:
-    path = safe_path(entry.path)
+    shown = safe_path(entry.path)
     return [
         decision
         for decision in wanted
-        for of in [decision.finding.path]
-        if path == of or (decision.finding.column != NAME_COLUMN and fnmatchcase(path, of.replace("[", "[[]")))
+        for glob in [decision.finding.path.replace("[", "[[]")]
+        if shown == decision.finding.path
+        or (decision.finding.column != NAME_COLUMN and any(fnmatchcase(name, glob) for name in (entry.path, shown)))
     ]
 
 

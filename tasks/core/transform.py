@@ -67,8 +67,9 @@ def apply_treatment(
 
 def treatment_of(entry: Entry, treatment: Treatment, keys: PseudonymKey) -> ObjectTreatment:
     """The part of a treatment that is about one object."""
-    shown = safe_path(entry.path)
-    columns = {column.column: column for column in treatment.columns if column.applies_to(shown)}
+    # A table of several objects has a glob of their real names, one of a single object what is shown of its name.
+    names = (entry.path, safe_path(entry.path))
+    columns = {column.column: column for column in treatment.columns if any(map(column.applies_to, names))}
     return ObjectTreatment(columns, keys, treatment.destination.cloud, treatment.detection)
 
 

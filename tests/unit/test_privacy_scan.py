@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -133,6 +134,12 @@ def test_a_csv_without_a_header_does_not_show_its_first_row() -> None:
     assert {each.column for each in report.findings} == {"#1", "#2", "#3"}
 
 
+def test_beside_a_value_no_name_in_the_first_line_of_a_csv_is_shown() -> None:
+    report = scanned(t__csv=f"7,{CANARY},canary-of-nobody\n8,b@example.org,y\n".encode())
+    assert "canary" not in repr(report)
+    assert {each.column for each in report.profile} == {"#1", "#2", "#3"}
+
+
 def test_the_name_of_an_object_is_searched_and_not_shown() -> None:
     report = scanned_objects({f"users/{CANARY}/x.txt": b"nothing\n"})
     assert ("(name)", "EMAIL_ADDRESS") in found(report)
@@ -186,6 +193,14 @@ def test_what_cannot_be_read_is_a_finding(path: str, content: bytes, why: str) -
     assert {each.confidence for each in unread} == {1.0}
     assert why in unread[0].why
     assert report.objects == 1
+
+
+def test_a_ragged_row_that_is_no_utf_8_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    report = scanned(t__csv=b"a,b\n1,2\nJos\xe9\n")
+    assert [each.why for each in report.findings] == ["CSV that cannot be parsed after 0 rows (ArrowInvalid)"]
+    assert told == []
 
 
 def test_what_follows_something_unreadable_is_still_searched() -> None:

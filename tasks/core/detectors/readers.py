@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -93,6 +94,7 @@ def csv_batches(source: Source) -> Iterator[tuple[list[str], Any]]:
         ragged += 1
         return "skip"
 
+    _leave_to_arrow(skip)
     row = 0
     header: list[str] = []
     try:
@@ -121,6 +123,22 @@ def csv_batches(source: Source) -> Iterator[tuple[list[str], Any]]:
         yield header, Unread(f"CSV that cannot be parsed after {row} rows ({_kind(error)})")
     if ragged:
         yield header, Unread("rows with another number of fields than the first", count=ragged)
+
+
+def _leave_to_arrow(handler: Callable[[Any], str]) -> None:
+    """Keep the traceback of a ragged row that is no UTF-8 off the screen.
+
+    Arrow cannot show such a row to the handler, tells Python's hook for errors that nobody can catch, and gives up the
+    file: that is what `csv_batches` reports.
+    """
+    others = sys.unraisablehook
+
+    def told(error: sys.UnraisableHookArgs) -> None:
+        if getattr(error.object, "__code__", None) is not handler.__code__:
+            others(error)
+
+    if getattr(others, "__code__", None) is not told.__code__:
+        sys.unraisablehook = told
 
 
 def delimiter_of(source: Source) -> str:

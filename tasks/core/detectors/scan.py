@@ -76,6 +76,11 @@ class Table:
     rows: int = 0
     columns: dict[str, ColumnState] = field(default_factory=dict[str, ColumnState])
     personal_names: dict[str, str] = field(default_factory=dict[str, str])
+    format: str = ""
+
+    def hides(self, name: str) -> bool:
+        """Whether a column's name is not shown: it is a value, or stands in the first line of a CSV beside one."""
+        return name in self.personal_names or (self.format == "csv" and bool(self.personal_names))
 
     def label(self) -> str:
         """The object's path, or a glob for several, without any part that is itself a value."""
@@ -167,8 +172,8 @@ def read_tables(
     unread: list[Finding] = []
     with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="scan") as pool:
         for seen in pool.map(partial(scan_object, store, uri, detection, by_name), entries):
-            _merge(tables.setdefault(seen.key, Table()), seen)
-            unread += [_unread_finding(safe_path(seen.path), each, seen.rows) for each in seen.unread]
+            _merge(tables.setdefault(seen.key, Table(format=seen.key.format)), seen)
+            unread += [_unread_finding(seen, each) for each in seen.unread]
     return tables, unread
 
 
@@ -266,10 +271,9 @@ def _profile(table: Table, personal: set[str]) -> Iterator[ColumnProfile]:
 
 
 def _shown(table: Table) -> Iterator[tuple[str, ColumnState]]:
-    """The columns with the names that may be shown: a name that is a value itself gives way to its position."""
+    """The columns with the names that may be shown: a name that may be a value gives way to its position."""
     for at, (name, state) in enumerate(table.columns.items(), 1):
-        hidden = name in table.personal_names or len(name) > _LONGEST_NAME
-        yield (f"#{at}" if hidden else name), state
+        yield (f"#{at}" if table.hides(name) or len(name) > _LONGEST_NAME else name), state
 
 
 def personal_name(name: str) -> str:
@@ -314,10 +318,11 @@ def _name_findings(manifest: Manifest) -> Iterator[Finding]:
                 yield Finding(entity, safe_path(full_path), NAME_COLUMN, 1, 1.0, 0.9, "the name of an object")
 
 
-def _unread_finding(path: str, unread: Unread, rows: int) -> Finding:
-    share = min(1.0, unread.count / (rows + unread.count)) if rows else 1.0
-    shown = "#?" if unread.column and personal_name(unread.column) else unread.column
-    return Finding(UNREADABLE, path, shown, unread.count, round(share, 6), 1.0, unread.why)
+def _unread_finding(seen: ObjectScan, unread: Unread) -> Finding:
+    share = min(1.0, unread.count / (seen.rows + unread.count)) if seen.rows else 1.0
+    hidden = Table(personal_names=seen.personal_names, format=seen.key.format).hides(unread.column)
+    shown = "#?" if unread.column and (hidden or personal_name(unread.column)) else unread.column
+    return Finding(UNREADABLE, safe_path(seen.path), shown, unread.count, round(share, 6), 1.0, unread.why)
 
 
 def _shortened(unread: list[Finding]) -> list[Finding]:

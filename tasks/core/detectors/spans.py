@@ -70,7 +70,7 @@ def spans(
             if isinstance(part, Batch):
                 for leaf in part.leaves:
                     if leaf.name in table.columns and leaf.name != METADATA:
-                        shown = "#?" if leaf.name in table.personal_names else leaf.name
+                        shown = "#?" if table.hides(leaf.name) else leaf.name
                         state = table.columns[leaf.name]
                         for row, entity, start, end, score in _of_leaf(leaf, state, label, table.rows, min_confidence):
                             yield {
