@@ -14,7 +14,7 @@ from tasks.core.anonymity import distinct_l_diversity, entropy_l_diversity, k_an
 
 
 def figures(path: str, quasi_identifiers: list[str], sensitive: str) -> dict[str, Any]:
-    """Each figure with the seconds of processor time it took; reading the file is not counted."""
+    """Each figure with the seconds of processor time that `timed` tells; reading the file is not counted."""
     table = pl.read_csv(path)
     calls: dict[str, Callable[[], float]] = {
         "k": lambda: k_anonymity(table, quasi_identifiers),

@@ -12,7 +12,7 @@ from benchmarks.anonymity.clock import timed
 
 
 def figures(path: str, quasi_identifiers: list[str], sensitive: str) -> dict[str, Any]:
-    """Each figure with the seconds of processor time it took; reading the file is not counted."""
+    """Each figure with the seconds of processor time that `timed` tells; reading the file is not counted."""
     import pandas as pd
     from pycanon import anonymity
 
