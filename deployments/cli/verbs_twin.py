@@ -18,13 +18,17 @@ app.add_typer(twin, name="twin")
 twin.add_typer(faults, name="faults")
 
 Cloud = Annotated[str, typer.Argument(metavar="CLOUD", help="A cloud of lintas.yaml whose double should misbehave.")]
-Role = Annotated[str, typer.Option("--role", help="Which of its services: training or serving.")]
+Role = Annotated[
+    str,
+    typer.Option("--role", help="Which of its services: training, serving, objects, events, or all: the whole cloud."),
+]
+_EVERY_ROLE = "all"
 
 
 @faults.command()
 def show(cloud: Cloud, role: Role = "training", as_json: AsJson = False) -> None:
     """The faults that are set, with how often each came about."""
-    _tell(_ask(cloud, role, "GET"), as_json)
+    _tell({name: _ask(cloud, url, "GET") for name, url in _services(cloud, role).items()}, as_json)
 
 
 @faults.command(name="set")
@@ -40,9 +44,7 @@ def set_fault(
     seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Add one fault to those that are set."""
-    table = _ask(cloud, role, "GET")
-    kept = [{key: value for key, value in fault.items() if key != "met"} for fault in table["faults"]]
+    """Add one fault to those that are set: `set aws lost --role all` takes the whole cloud away."""
     wanted = {
         "kind": kind,
         "operation": operation,
@@ -51,26 +53,45 @@ def set_fault(
         "times": times,
         "delay_s": delay_s,
     }
-    _tell(_ask(cloud, role, "PUT", {"seed": seed, "faults": [*kept, wanted]}), as_json)
+    services = _services(cloud, role)
+    set_before = {name: _ask(cloud, url, "GET") for name, url in services.items()}
+    told: dict[str, dict[str, Any]] = {}
+    for name, url in services.items():
+        kept = [{key: value for key, value in each.items() if key != "met"} for each in set_before[name]["faults"]]
+        told[name] = _ask(cloud, url, "PUT", {"seed": seed, "faults": [*kept, wanted]})
+    _tell(told, as_json)
 
 
 @faults.command()
 def clear(cloud: Cloud, role: Role = "training", as_json: AsJson = False) -> None:
     """Forget all faults: the cloud is well again."""
-    _tell(_ask(cloud, role, "DELETE"), as_json)
+    _tell({name: _ask(cloud, url, "DELETE") for name, url in _services(cloud, role).items()}, as_json)
 
 
-def _ask(cloud: str, role: str, method: str, table: dict[str, Any] | None = None) -> dict[str, Any]:
+def _services(cloud: str, role: str) -> dict[str, str]:
+    """The addresses without paths behind a role, by its name; those that share one are named once."""
+    from tasks.registry import installation
+
+    config = installation().cloud(cloud)
+    wanted = config.endpoints if role == _EVERY_ROLE else {role: config.endpoint(role)}
+    by_address: dict[str, list[str]] = {}
+    for name, url in wanted.items():
+        if url:
+            by_address.setdefault("/".join(url.split("/", 3)[:3]), []).append(name)
+    if not by_address:
+        raise Invalid(f"'{cloud}' has no service of the twin that could misbehave", "name a cloud of the local twin")
+    return {", ".join(names): address for address, names in by_address.items()}
+
+
+def _ask(cloud: str, address: str, method: str, table: dict[str, Any] | None = None) -> dict[str, Any]:
     """One request to the double's admin API; its answer is the table as it is now."""
     import ssl
 
     from deployments.local.faults import ADMIN_PATH
     from tasks.registry import installation
 
-    config = installation().cloud(cloud)
-    parts = config.endpoint(role).split("/", 3)
-    url = f"{parts[0]}//{parts[2]}{ADMIN_PATH}"
-    authority = config.options.get("ca_file")
+    url = f"{address}{ADMIN_PATH}"
+    authority = installation().cloud(cloud).options.get("ca_file")
     context = ssl.create_default_context(cafile=authority) if url.startswith("https") else None
     body = None if table is None else json.dumps(table).encode()
     request = urllib.request.Request(url, body, {"content-type": "application/json"}, method=method)
@@ -87,17 +108,21 @@ def _ask(cloud: str, role: str, method: str, table: dict[str, Any] | None = None
         raise Retryable(f"'{cloud}' at {url} does not answer", "start the twin: 'lintas up'") from error
 
 
-def _tell(table: dict[str, Any], as_json: bool) -> None:
+def _tell(tables: dict[str, dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        print_json(table)
+        print_json(next(iter(tables.values())) if len(tables) == 1 else tables)
         return
     from deployments.cli import show as shown
 
-    shown.table(
-        f"{len(table['faults'])} faults, seed {table['seed']}",
-        ["kind", "operation", "target", "probability", "times", "delay s", "met"],
-        [
-            (f["kind"], f["operation"], f["target"], f["probability"], f["times"] or "always", f["delay_s"], f["met"])
-            for f in table["faults"]
-        ],
-    )
+    for name, table in tables.items():
+        shown.table(
+            f"{name}: {len(table['faults'])} faults, seed {table['seed']}",
+            ["kind", "operation", "target", "probability", "times", "delay s", "met"],
+            [
+                (
+                    each["kind"], each["operation"], each["target"], each["probability"], each["times"] or "always",
+                    each["delay_s"], each["met"],
+                )
+                for each in table["faults"]
+            ],
+        )  # fmt: skip

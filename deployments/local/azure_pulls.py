@@ -25,9 +25,10 @@ from azure.storage.blob import BlobServiceClient
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
+from deployments.local.passing import Behind, passed_headers
 from deployments.local.serve import serve
 
 _SOURCE = "x-ms-copy-source"
@@ -43,7 +44,6 @@ _NOT_IMITATED = (
     "x-ms-encryption-key",
     "x-ms-file-request-intent",
 )
-_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "date", "server"})
 
 
 class Refused(Exception):
@@ -70,7 +70,7 @@ class Pulls:
     """
 
     def __init__(self, azurite: str, account: str, key: str) -> None:
-        self._azurite = httpx.AsyncClient(base_url=azurite, timeout=120, trust_env=False)
+        self._azurite = Behind(azurite, silence_s=120)
         self._sources = httpx.AsyncClient(timeout=120, follow_redirects=False, trust_env=False)
         credential = AzureNamedKeyCredential(account, key)
         self._staging = BlobServiceClient(f"{azurite}/{account}", credential=credential)
@@ -83,24 +83,7 @@ class Pulls:
                 return await self._block_from_url(request)
             except Refused as refused:
                 return refused.answer()
-        return await self._pass(request)
-
-    async def _pass(self, request: Request) -> Response:
-        answer = await self._forwarded(request)
-        return StreamingResponse(answer.aiter_raw(), answer.status_code, _passed(answer))
-
-    async def _forwarded(self, request: Request) -> httpx.Response:
-        raw = request.scope["raw_path"].decode()
-        query = request.scope["query_string"].decode()
-        length = request.headers.get("content-length", "0")
-        content = request.stream() if length != "0" or "transfer-encoding" in request.headers else b""
-        sent = self._azurite.build_request(
-            request.method,
-            f"{raw}?{query}" if query else raw,
-            headers=[(name.decode(), value.decode("latin-1")) for name, value in request.headers.raw],
-            content=content,
-        )
-        return await self._azurite.send(sent, stream=True)
+        return await self._azurite.answer(request)
 
     async def _block_from_url(self, request: Request) -> Response:
         headers = request.headers
@@ -109,11 +92,11 @@ class Pulls:
         for name in _NOT_IMITATED:
             if name in headers:
                 raise Refused(501, "NotImplemented")
-        known = await self._forwarded(request)
+        known = await self._azurite.asked(request)
         await known.aread()
         code = known.headers.get("x-ms-error-code", "")
         if known.status_code < 400:
-            return Response(status_code=known.status_code, headers=_passed(known))
+            return Response(status_code=known.status_code, headers=passed_headers(known))
         if (known.status_code, code) != (404, _ELSEWHERE):
             # It did not get as far as the source: it does not know who asks, say, or there is no such container.
             raise Refused(known.status_code, code or "NotImplemented")
@@ -150,10 +133,6 @@ class Pulls:
         _, container, name = request.url.path.lstrip("/").split("/", 2)
         block_id = base64.b64decode(request.query_params["blockid"]).decode()
         self._staging.get_blob_client(container, name).stage_block(block_id, block)
-
-
-def _passed(answer: httpx.Response) -> dict[str, str]:
-    return {name: value for name, value in answer.headers.items() if name not in _HOP}
 
 
 def main() -> None:

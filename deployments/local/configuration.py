@@ -13,6 +13,9 @@ from deployments.local.credentials import SecretFiles
 from deployments.local.processes import HOST
 
 CLOUDS = ("aws", "google", "azure", "coreweave", "onprem", "edge")
+FRONT = "-front"
+"""How the name of the port ends that stands in front of a server, with its knobs."""
+
 QUEUE = "lintas-events"
 AWS_REGION = "us-east-1"
 GOOGLE_REGION = "europe-west4"
@@ -76,8 +79,9 @@ def write_config(state: Path, ports: Mapping[str, int], secrets: SecretFiles, cl
 def _clouds(state: Path, ports: Mapping[str, int], secrets: SecretFiles) -> dict[str, dict[str, Any]]:
     account = secrets.text("azure-account-name", credentials.account_name)
 
-    def url(port: str) -> str:
-        return f"http://{HOST}:{ports[port]}" if port in ports else ""
+    def url(name: str) -> str:
+        port = ports.get(f"{name}{FRONT}", ports.get(name))
+        return "" if port is None else f"http://{HOST}:{port}"
 
     def s3(cloud: str) -> dict[str, str]:
         return {

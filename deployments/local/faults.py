@@ -16,7 +16,7 @@ import asyncio
 import fnmatch
 import json
 import random
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -39,7 +39,8 @@ KINDS = {
     "cut": "the connection is cut in the middle of an answer",
     "lost": "the cloud is gone: every connection is cut before an answer",
 }
-_WIRE = ("lost", "hang", "wrong_bytes", "cut")
+WIRE_KINDS = ("lost", "hang", "wrong_bytes", "cut")
+"""Those that are the same on every wire."""
 ADMIN_PATH = "/_twin/faults"
 _ONE_HOUR_S = 3600.0
 
@@ -127,8 +128,8 @@ class FaultTable:
         return {"seed": self.seed, "faults": [asdict(fault) for fault in self.faults]}
 
 
-async def administer(table: FaultTable, request: Request) -> Response:
-    """Answer a request to `ADMIN_PATH`."""
+async def administer(table: FaultTable, request: Request, kinds: Collection[str] = KINDS) -> Response:
+    """Answer a request to `ADMIN_PATH`; a fault of another kind than these is refused."""
     if request.method == "DELETE":
         table.replace([])
     elif request.method == "PUT":
@@ -138,7 +139,11 @@ async def administer(table: FaultTable, request: Request) -> Response:
             stray = {key for fault in wanted["faults"] for key in fault} - known
             if stray:
                 raise ValueError(f"a fault has no '{min(stray)}'; it has {', '.join(sorted(known))}")
-            table.replace([Fault(**fault) for fault in wanted["faults"]], int(wanted.get("seed", 0)))
+            faults = [Fault(**fault) for fault in wanted["faults"]]
+            for fault in faults:
+                if fault.kind not in kinds:
+                    raise ValueError(f"'{fault.kind}' cannot happen here; use one of {', '.join(kinds)}")
+            table.replace(faults, int(wanted.get("seed", 0)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             return JSONResponse({"error": f"not a table of faults: {error}"}, 400)
     elif request.method != "GET":
@@ -159,6 +164,7 @@ class WireFaults:
         table: Its faults.
         operation: Names the operation of a request.
         target: Names what it is about; the whole path by default.
+        kinds: The kinds of faults that the double can meet.
     """
 
     def __init__(
@@ -167,8 +173,9 @@ class WireFaults:
         table: FaultTable,
         operation: Callable[[MutableMapping[str, Any]], str] = by_path,
         target: Callable[[MutableMapping[str, Any]], str] = lambda scope: str(scope["path"]),
+        kinds: Collection[str] = KINDS,
     ) -> None:
-        self._application, self._table = application, table
+        self._application, self._table, self._kinds = application, table, kinds
         self._operation, self._target = operation, target
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -177,20 +184,20 @@ class WireFaults:
             await self._application(scope, receive, send)
             return
         if scope["path"] == ADMIN_PATH:
-            await (await administer(self._table, Request(scope, receive)))(scope, receive, send)
+            await (await administer(self._table, Request(scope, receive), self._kinds))(scope, receive, send)
             return
         operation, target = self._operation(scope), self._target(scope)
-        met = {kind: self._table.take(kind, operation=operation, target=target) for kind in _WIRE}
-        owner = _transport_owner(send)
+        met = {kind: self._table.take(kind, operation=operation, target=target) for kind in WIRE_KINDS}
+        uncut = send
         if met["lost"]:
-            await _cut_off(owner)
+            await cut_off(uncut)
             return
         if met["hang"]:
             await asyncio.sleep(met["hang"].delay_s or _ONE_HOUR_S)
         if met["wrong_bytes"]:
             send = _damaging(send, self._table.place_in)
         if met["cut"]:
-            send = _cutting(send, owner)
+            send = _cutting(send, uncut)
         await self._application(scope, receive, send)
 
 
@@ -209,7 +216,7 @@ def _damaging(send: Send, place_in: Callable[[bytes], int]) -> Send:
     return damage
 
 
-def _cutting(send: Send, owner: Any) -> Send:
+def _cutting(send: Send, uncut: Send) -> Send:
     over = False
 
     async def cut(message: Message) -> None:
@@ -223,19 +230,14 @@ def _cutting(send: Send, owner: Any) -> Send:
         if len(body) > 1:
             await send({**message, "body": body[: len(body) // 2], "more_body": True})
         over = True
-        await _cut_off(owner)
+        await cut_off(uncut)
 
     return cut
 
 
-def _transport_owner(send: Any) -> Any:
-    """What holds the connection: uvicorn's `send` is a method of the cycle that owns the transport."""
-    return send.__self__
-
-
-async def _cut_off(owner: Any) -> None:
-    """Close the connection without a word."""
-    owner.transport.abort()
+async def cut_off(send: Any) -> None:
+    """Close a connection without a word: uvicorn's own `send` is a method of the cycle that owns the transport."""
+    send.__self__.transport.abort()
     # Only in the next round does the server learn of it; before that it would answer 500.
     await asyncio.sleep(0.01)
 

@@ -24,6 +24,7 @@ from deployments.local.configuration import (
     AZURE_REGION,
     AZURE_WORKSPACE,
     CLOUDS,
+    FRONT,
     GOOGLE_PROJECT,
     GOOGLE_REGION,
     QUEUE,
@@ -31,6 +32,7 @@ from deployments.local.configuration import (
     write_config,
 )
 from deployments.local.credentials import SecretFiles
+from deployments.local.knobs.process import Front, knobs
 from deployments.local.kubernetes_api.process import kubernetes_api
 from deployments.local.object_stores import AZURITE_PORTS, SEAWEEDFS_PORTS
 from deployments.local.ports import choose_ports
@@ -43,6 +45,16 @@ from tasks.core.errors import Invalid, Terminal
 LEVELS = ("objects", "all")
 _PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000}
 _SITES = ("onprem", "edge")
+_DIALECTS = {
+    "aws-s3": "s3",
+    "aws-events": "sqs",
+    "google-objects": "cloud-storage",
+    "google-events": "google-api",
+    "azure-blob": "azure-storage",
+    "azure-queue": "azure-storage",
+    "coreweave-s3": "s3",
+}
+"""The servers that know no faults, and how the services that they stand in for refuse."""
 _SMALLEST_FREE_BYTES = 512 * 1024 * 1024
 
 
@@ -123,6 +135,7 @@ def _port_names(wanted: Wanted) -> list[str]:
     }
     names = [name for cloud in wanted.clouds for name in of_cloud.get(cloud, [])]
     if wanted.level == "all":
+        names += [f"{name}{FRONT}" for name in _DIALECTS if name in names]
         names += ["prefect", "mlflow", "registry-webhook"]
         names += [f"{site}-serving" for site in _SITES if site in wanted.clouds]
     return names
@@ -288,7 +301,13 @@ def _upper_floor(
     logs, home = state / "logs", state / "data" / "prefect"
     home.mkdir(parents=True, exist_ok=True)
     told_by = {"aws": "aws-notifications", "google": "google-events", "azure": "azure-events"}
+    fronts = [
+        Front(ports[f"{name}{FRONT}"], dialect, f"http://{HOST}:{ports[name]}")
+        for name, dialect in _DIALECTS.items()
+        if name in ports
+    ]
     return [
+        *([knobs(logs / "knobs.log", fronts)] if fronts else []),
         services.prefect_server(ports["prefect"], home, logs / "prefect.log"),
         services.mlflow_server(
             ports["mlflow"],

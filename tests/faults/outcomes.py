@@ -16,8 +16,12 @@ from pathlib import Path
 from deployments.local.faults import KINDS
 from tasks.core.errors import LintasError
 
+PORTS = ("Trainer", "Server", "Store", "EventSource")
+"""The ports of the table, in its order."""
+
 _BUILD = Path("build")
 _NOTHING = "-"
+_BROKEN = "PROMISE BROKEN"
 
 
 def class_of(error: LintasError) -> str:
@@ -44,7 +48,7 @@ class Cell:
         """Everything that is observed is one of the things that were promised, and there is something."""
         for outcome in observed:
             self.seen.add(outcome)
-            assert outcome in promised
+            assert outcome in promised, outcome
         assert self.seen, "nothing was seen of the fault"
 
 
@@ -62,7 +66,7 @@ class FaultOutcomes:
         try:
             yield cell
         except BaseException:
-            cell.seen.add("FAILED")
+            cell.seen.add(_BROKEN)
             raise
         finally:
             self._seen[port, kind][cloud] = sorted(cell.seen)
@@ -86,10 +90,11 @@ class FaultOutcomes:
             "",
             "Written by `make faults`: every fault of every double, met through the provider's own client, and what",
             "came out: a class of `tasks.core.errors`, the state of a job, or what an endpoint was seen to be.",
-            "`FAILED` in a cell is a promise that was not kept. After every fault the same call succeeded. An answer",
-            "that has no body cannot be cut in its middle: `ok`.",
+            f"`{_BROKEN}` would be a promise that was not kept. After every fault the same call succeeded. `ok`: an",
+            "answer that has no body cannot be cut in its middle, and half a second of silence is waited out. Blob",
+            "Storage sends no checksum with a body, so that a wrong byte is left to the manifest's digest.",
         ]
-        for port in ("Trainer", "Server"):
+        for port in PORTS:
             lines += ["", f"## {port}", "", f"| fault | {' | '.join(self._clouds)} |"]
             lines.append("| --- |" + " --- |" * len(self._clouds))
             for kind in KINDS:

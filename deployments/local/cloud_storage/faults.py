@@ -28,6 +28,9 @@ _XML_CODES = {
     "incompleteBody": "IncompleteBody",
     "notImplemented": "NotImplemented",
     "insufficientStorage": "InternalError",
+    "rateLimitExceeded": "SlowDown",
+    "forbidden": "AccessDenied",
+    "backendError": "InternalError",
 }
 _JSON_REASONS = {
     "badDigest": "invalid",

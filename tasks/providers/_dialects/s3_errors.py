@@ -73,7 +73,17 @@ WRITE_CODES: Mapping[str, Sentence] = MappingProxyType(
     {**S3_CODES, **dict.fromkeys(("NoSuchKey", "404"), Place.changed)}
 )
 
-_BUSY_CODES = frozenset({"InternalError", "RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "Throttling"})
+_BUSY_CODES = frozenset(
+    {
+        "InternalError",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+    }
+)
 
 _CUT = (boto.IncompleteReadError, boto.ResponseStreamingError)
 _UNREACHABLE = (

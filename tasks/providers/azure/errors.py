@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from azure.core import exceptions as azure
+from requests import RequestException
 
 from tasks.core.errors import LintasError, Terminal
 from tasks.providers._dialects.objects import Place, retry_after_s
@@ -51,8 +52,12 @@ def translate(error: azure.AzureError, place: Place, key: str | None = None) -> 
         return place.unreachable()
     if isinstance(error, azure.HttpResponseError) and error.status_code is not None:
         return _by_answer(error, error.status_code, place, key)
-    if isinstance(error, azure.HttpResponseError) and isinstance(error.inner_exception, azure.AzureError):
-        return translate(error.inner_exception, place, key)
+    inner = error.inner_exception
+    if isinstance(error, azure.HttpResponseError) and isinstance(inner, azure.AzureError):
+        return translate(inner, place, key)
+    if isinstance(inner, RequestException):
+        # What azure-core makes of an answer in chunks that ended before its last one.
+        return place.cut(key)
     if isinstance(error, azure.ClientAuthenticationError):
         return place.denied()
     return place.not_understood(type(error).__name__)
