@@ -100,6 +100,11 @@ class Describing:
         tier = self.classes.tier(str(blob.blob_tier or ""))
         return _description(blob.metadata or {}, replace(PLAIN, **stated, tier=tier))
 
+    def read_listed(self, metadata: Mapping[str, str], properties: Mapping[str, str]) -> Description:
+        """The description in a listing's properties of a blob, by lower-case name, without its tags."""
+        tier = self.classes.tier(properties.get("accesstier"))
+        return _description(metadata, content_attributes(properties, tier))
+
     def read_headers(self, headers: Mapping[str, str]) -> Description | None:
         """The description in the headers of an answer, without its tier; None where the blob has tags."""
         if headers.get("x-ms-tag-count", "0") != "0":

@@ -1,8 +1,5 @@
 """Blob Storage, authorised for others to send; see `tasks.core.ports.Direct`.
 
-With an account's key the SDK signs one container for an hour at a time (a shared access signature); otherwise requests
-carry the configured signature or a token.
-
 The service verifies CRC64 (NVME, little-endian), which costs a tenth of MD5; Azurite returns it unread. Which of the
 two is found out before the first upload in blocks, with a block that is never committed and whose checksum is wrong on
 purpose; until then a blob carries MD5.
@@ -12,11 +9,9 @@ https://learn.microsoft.com/rest/api/storageservices/put-block
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -27,9 +22,7 @@ from azure.storage.blob import (
     BlobBlock,
     BlobSasPermissions,
     ContainerClient,
-    ContainerSasPermissions,
     generate_blob_sas,
-    generate_container_sas,
 )
 
 from tasks.core.dataset import CHUNK_BYTES
@@ -42,12 +35,7 @@ from tasks.providers.azure.identity import StorageCredential
 from tasks.providers.azure.names import require_kept
 from tasks.providers.azure.signing import CRC64, STAGED, AllBut, AzureSigning, block_id_of, crc64_text
 
-if TYPE_CHECKING:
-    from azure.core.credentials import TokenCredential
-
 _MOST_BLOCKS = 50_000
-_SIGNED_FOR_S = 3600
-_SCOPE = "https://storage.azure.com/.default"
 _TIMEOUT = (20.0, 60.0)
 _WRONG_CRC64 = "Crc64Mismatch"
 
@@ -65,21 +53,20 @@ class AzureDirect(AzureSigning):
         describing: Describing,
         is_plain: Callable[[str], bool],
         tiered: Callable[[], frozenset[str] | None],
+        authorize: Callable[[], Pass],
     ) -> None:
         where = urlsplit(container.url)
         origin, version = f"{where.scheme}://{where.netloc}", str(container.api_version)
-        super().__init__(origin, where.path, version, place, describing, is_plain, self._pass)
+        super().__init__(origin, where.path, version, place, describing, is_plain, authorize)
         self._container = container
         self._credential = credential
         self._tiered = tiered
-        self._signature = ("", 0.0)
-        self._signing = threading.Lock()
         self._probing = threading.Lock()
 
     def lent(self) -> AzureSigning:
         return AzureSigning(
             self._origin, self._base, self._api_version, self._place, self._describing,
-            AllBut(self._tiered()), self._pass(), self._verifies_crc64,
+            AllBut(self._tiered()), self._authorize(), self._verifies_crc64,
         )  # fmt: skip
 
     def link(self, key: str, *, valid_s: int) -> Link:
@@ -159,36 +146,3 @@ class AzureDirect(AzureSigning):
                 raise self._place.unreachable() from error
             outcomes.append((answer.status_code, answer.headers.get("x-ms-error-code", "")))
         return outcomes == [(400, _WRONG_CRC64), (201, "")]
-
-    def _pass(self) -> Pass:
-        if isinstance(self._credential, (AzureNamedKeyCredential, AzureSasCredential)):
-            return Pass(self._shared_signature(self._credential))
-        return Pass(headers={"Authorization": f"Bearer {self._token(self._credential)}"})
-
-    def _shared_signature(self, credential: AzureNamedKeyCredential | AzureSasCredential) -> str:
-        if isinstance(credential, AzureSasCredential):
-            return credential.signature.lstrip("?")
-        signature, renewed_at = self._signature
-        if time.monotonic() < renewed_at:
-            return signature
-        with self._signing:
-            signature = generate_container_sas(
-                str(credential.named_key.name),
-                self._place.bucket,
-                account_key=credential.named_key.key,
-                permission=ContainerSasPermissions(read=True, write=True, create=True, tag=True),
-                # Clocks differ by minutes.
-                start=datetime.now(UTC) - timedelta(minutes=15),
-                expiry=datetime.now(UTC) + timedelta(seconds=_SIGNED_FOR_S),
-            )
-            self._signature = (signature, time.monotonic() + _SIGNED_FOR_S / 2)
-        return signature
-
-    def _token(self, credential: TokenCredential) -> str:
-        text, renewed_at = self._signature
-        if time.monotonic() < renewed_at:
-            return text
-        with self._signing, translated(self._place):
-            token = credential.get_token(_SCOPE)
-            self._signature = (token.token, time.monotonic() + max(0.0, (token.expires_on - time.time()) / 2))
-        return token.token

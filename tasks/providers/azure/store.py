@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
+from azure.core import PipelineClient
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
-from azure.storage.blob import BlobBlock, BlobClient, BlobPrefix, BlobProperties, BlobServiceClient, LinearRetry
+from azure.storage.blob import BlobBlock, BlobClient, BlobProperties, BlobServiceClient, LinearRetry
 from requests.adapters import HTTPAdapter
 
 from tasks.core.attributes import PLAIN, Attributes
@@ -37,7 +38,9 @@ from tasks.providers._dialects.storage_classes import storage_classes
 from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import code_of, translated
 from tasks.providers.azure.identity import StorageCredential, storage_credential
+from tasks.providers.azure.listing import ListedBlob, ListedPrefix, Listing, Pipeline
 from tasks.providers.azure.names import require_kept
+from tasks.providers.azure.passes import Passes
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -63,12 +66,14 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0))
     credential = storage_credential(config, endpoint, "objects")
+    # The first also limits how long one piece may take to be sent.
+    transport = RequestsTransport(session=session, connection_timeout=20, read_timeout=60)
+    retries = LinearRetry(backoff=1, retry_total=2, random_jitter_range=1)
     client = BlobServiceClient(
         endpoint,
         credential=credential,
-        # The first also limits how long one piece may take to be sent.
-        transport=RequestsTransport(session=session, connection_timeout=20, read_timeout=60),
-        retry_policy=LinearRetry(backoff=1, retry_total=2, random_jitter_range=1),
+        transport=transport,
+        retry_policy=retries,
         max_single_put_size=CHUNK_BYTES,
         max_single_get_size=CHUNK_BYTES,
         max_chunk_get_size=CHUNK_BYTES,
@@ -77,7 +82,9 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
     classes = storage_classes(Path(__file__).with_name("catalog.yaml"), particular)
     describing = Describing(classes, particular.encryption_key or None)
     pulls = config.options.get("pulls", "").lower() == "true"
-    return AzureStore(client, credential, Place(config.name, bucket, address_of(endpoint)), describing, pulls)
+    pipeline: Pipeline = PipelineClient(endpoint, policies=[retries], transport=transport)
+    place = Place(config.name, bucket, address_of(endpoint))
+    return AzureStore(client, pipeline, credential, place, describing, pulls)
 
 
 class AzureStore:
@@ -86,6 +93,7 @@ class AzureStore:
     def __init__(
         self,
         client: BlobServiceClient,
+        pipeline: Pipeline,
         credential: StorageCredential,
         place: Place,
         describing: Describing,
@@ -96,6 +104,9 @@ class AzureStore:
         self._place = place
         self._describing = describing
         self._pulls = pulls
+        self._passes = Passes(credential, place)
+        url, version = str(self._container.url), str(self._container.api_version)
+        self._listing = Listing(pipeline, url, version, place, self._passes)
         self._listed = False
         self._tiered: set[str] = set()
 
@@ -113,8 +124,9 @@ class AzureStore:
         from tasks.providers.azure.direct import AzureDirect
 
         return AzureDirect(
-            self._container, self._credential, self._place, self._describing, self._tells_tier, self._few_tiered
-        )
+            self._container, self._credential, self._place, self._describing, self._tells_tier, self._few_tiered,
+            self._passes,
+        )  # fmt: skip
 
     @cached_property
     def server_side(self) -> AzureCopy:
@@ -133,26 +145,20 @@ class AzureStore:
         return self._container.url.partition("?")[0].rpartition("/")[0]
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        with translated(self._place):
-            for blob in self._container.list_blobs(
-                name_starts_with=prefix or None, include=["metadata"], results_per_page=1000
-            ):
-                if not _is_folder(blob):
-                    yield self._info(blob)
-            self._listed = True
+        for found in self._listing.entries(prefix):
+            if isinstance(found, ListedBlob) and not _is_folder(found):
+                yield self._listed_info(found)
+        self._listed = True
 
     def level(self, prefix: str, most: int) -> Level | None:
         level = Level([], [])
-        with translated(self._place):
-            for found in self._container.walk_blobs(
-                name_starts_with=prefix or None, include=["metadata"], results_per_page=1000, delimiter="/"
-            ):
-                if isinstance(found, BlobPrefix):
-                    level.prefixes.append(str(found.name))
-                elif not _is_folder(found):
-                    level.objects.append(self._info(found))
-                if len(level.objects) + len(level.prefixes) > most:
-                    return None
+        for found in self._listing.entries(prefix, delimiter="/"):
+            if isinstance(found, ListedPrefix):
+                level.prefixes.append(found.name)
+            elif not _is_folder(found):
+                level.objects.append(self._listed_info(found))
+            if len(level.objects) + len(level.prefixes) > most:
+                return None
         return level
 
     def head(self, key: str) -> ObjectInfo:
@@ -240,15 +246,24 @@ class AzureStore:
                     raise
 
     def _info(self, blob: BlobProperties) -> ObjectInfo:
-        kept = self._describing.read(blob)
-        tier = str(blob.blob_tier or "")
-        if tier and not blob.blob_tier_inferred:
-            self._tiered.add(blob.name)
-        archived = tier in self._describing.classes.unreadable
-        version = _version(blob.etag)
+        archived = self._archived(blob.name, str(blob.blob_tier or ""), inferred=bool(blob.blob_tier_inferred))
+        kept, version = self._describing.read(blob), _version(blob.etag)
         return ObjectInfo(
             blob.name, blob.size, version, blob.last_modified, kept.metadata, kept.attributes, archived=archived
         )
+
+    def _listed_info(self, blob: ListedBlob) -> ObjectInfo:
+        archived = self._archived(blob.name, blob.tier, inferred=blob.tier_inferred)
+        kept, version = self._describing.read_listed(blob.metadata, blob.properties), _version(blob.etag)
+        return ObjectInfo(
+            blob.name, blob.size_bytes, version, blob.modified, kept.metadata, kept.attributes, archived=archived
+        )
+
+    def _archived(self, name: str, tier: str, *, inferred: bool) -> bool:
+        """Whether a blob of this tier cannot be read; remembers blobs that have a tier of their own."""
+        if tier and not inferred:
+            self._tiered.add(name)
+        return tier in self._describing.classes.unreadable
 
     def _tells_tier(self, key: str) -> bool:
         """Whether the listing has shown that the blob has no tier of its own, which no answer to a read would tell."""
@@ -271,9 +286,9 @@ class AzureStore:
             return blob.commit_block_list(blocks, **describing)
 
 
-def _is_folder(blob: BlobProperties) -> bool:
+def _is_folder(blob: ListedBlob) -> bool:
     """Accounts with a hierarchical namespace list directories as empty blobs."""
-    return (blob.metadata or {}).get("hdi_isfolder") == "true"
+    return blob.metadata.get("hdi_isfolder") == "true"
 
 
 def _version(etag: str) -> str:

@@ -56,6 +56,8 @@ _RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with
 _TIMEOUT: Any = (20.0, 60.0)
 _CALL: dict[str, Any] = {"retry": _RETRY, "timeout": _TIMEOUT}
 _CONNECTIONS = 32
+_PAGE = 1000
+_LISTED = "items(name,size,generation,updated,storageClass),prefixes,nextPageToken"
 _INCOMPLETE = 308
 _GONE = (404, 410)
 
@@ -135,32 +137,42 @@ class GoogleStore:
         return GoogleCopy(self._client, self._bucket, self._place, self._describing, is_ours, _CALL)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        with translated(self._place):
-            yield from map(self._listed, self._blobs(prefix))
+        for page in self._pages(prefix):
+            yield from page.objects
 
     def level(self, prefix: str, most: int) -> Level | None:
-        objects: list[ObjectInfo] = []
-        with translated(self._place):
-            found = self._blobs(prefix, delimiter="/")
-            for page in found.pages:
-                objects += map(self._listed, page)
-                if len(objects) + len(found.prefixes) > most:
-                    return None
-        return Level(objects, sorted(found.prefixes))
+        level = Level([], [])
+        for page in self._pages(prefix, delimiter="/"):
+            level.objects.extend(page.objects)
+            level.prefixes.extend(page.prefixes)
+            if len(level.objects) + len(level.prefixes) > most:
+                return None
+        return level
 
-    def _blobs(self, prefix: str, delimiter: str | None = None) -> Any:
-        return self._client.list_blobs(
-            self._bucket,
-            prefix=prefix,
-            delimiter=delimiter,
-            page_size=1000,
-            fields="items(name,size,generation,updated,storageClass),prefixes,nextPageToken",
-            **_CALL,
-        )
+    def _pages(self, prefix: str, delimiter: str = "") -> Iterator[Level]:
+        """The pages of a listing. The client library reads times by a format, which is a third of a listing's cost."""
+        query = {"projection": "noAcl", "maxResults": str(_PAGE), "fields": _LISTED, "prefix": prefix}
+        query |= {"delimiter": delimiter} if delimiter else {}
+        if self._describing.user_project:
+            query["userProject"] = self._describing.user_project
+        url = f"{self._endpoint}/storage/v1/b/{quote(self.bucket, safe='')}/o"
+        more: str | None = ""
+        while more is not None:
+            asked = {**query, "pageToken": more} if more else query
+            with translated(self._place):
+                answer = self._request("GET", f"{url}?{urlencode(asked)}")
+            try:
+                page: dict[str, Any] = answer.json()
+                found = Level(list(map(self._listed, page.get("items", ()))), page.get("prefixes", []))
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise self._place.not_understood("a listing") from error
+            yield found
+            more = page.get("nextPageToken")
 
-    def _listed(self, blob: Any) -> ObjectInfo:
-        tier = Attributes(tier=self._describing.classes.tier(blob.storage_class))
-        return ObjectInfo(blob.name, blob.size or 0, str(blob.generation), blob.updated, attributes=tier)
+    def _listed(self, item: Mapping[str, Any]) -> ObjectInfo:
+        tier = Attributes(tier=self._describing.classes.tier(item.get("storageClass")))
+        modified = datetime.fromisoformat(item["updated"])
+        return ObjectInfo(item["name"], int(item.get("size", 0)), item["generation"], modified, attributes=tier)
 
     def head(self, key: str) -> ObjectInfo:
         blob = self._blob(key)
