@@ -65,8 +65,9 @@ $(AZURE_ML)/.installed: $(UV) requirements/azure-ml.txt pyproject.toml
 	$(UV) pip install --quiet --python $(AZURE_ML)/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-conformance-azure-ml: setup $(AZURE_ML)/.installed ## The double of Azure ML against Microsoft's own client
-	$(AZURE_ML)/bin/python -m pytest tests/twin/test_azure_ml_official.py
+conformance-azure-ml: setup $(AZURE_ML)/.installed ## Azure ML: the double against Microsoft's own client, and all that is said against its models
+	$(AZURE_ML)/bin/python -m pytest -p tests.azure_ml_models -k "azure or official" \
+		tests/twin/test_azure_ml_official.py tests/conformance/test_trainer.py tests/conformance/test_server.py
 
 clouds: setup-dev ## Training and serving on each of the four clouds, and on all at once
 	$(BIN)/python -m pytest tests/flows/test_four_clouds.py -m campaign

@@ -114,7 +114,8 @@ def test_a_job_of_the_official_client_runs_and_its_log_is_streamed(client, cloud
     folder = f"wasbs://official@{cloud.option('account')}.blob.core.windows.net"
     job = ml.command(
         name=f"official-{time.time_ns()}",
-        command="wc -l < ${{inputs.data}}/rows.txt | tee ${{outputs.count}}/count.txt",
+        # The client prints no log of a job that has ended before it looks.
+        command="sleep 3; wc -l < ${{inputs.data}}/rows.txt | tee ${{outputs.count}}/count.txt",
         inputs={"data": ml.Input(type="uri_folder", path=f"{folder}/flights/")},
         outputs={"count": ml.Output(type="uri_folder", path=f"{folder}/counts/")},
         environment="azureml:lintas-training:1",
@@ -191,3 +192,22 @@ def test_a_model_is_registered_deployed_asked_and_removed_by_the_official_client
     assert json.loads(told)["predictions"] == pytest.approx([5.0])
     client.online_endpoints.begin_delete("official").result()
     assert "official" not in {each.name for each in client.online_endpoints.list()}
+
+
+def test_a_body_that_the_official_models_do_not_have_is_noticed():
+    from tests.azure_ml_models import Watch
+
+    watch = Watch()
+    right = {"properties": {"jobType": "Command", "command": "true", "environmentId": "e", "status": "Running"}}
+
+    def wrong(**changes: Any) -> list[str]:
+        return list(watch.problems(watch.models.JobBase, {"properties": right["properties"] | changes}))
+
+    assert wrong() == []
+    assert wrong(colour="red") == [".properties.colour is no field of CommandJob"]
+    assert wrong(status="Sunny") == [".properties.status is 'Sunny', which JobStatus does not have"]
+    assert wrong(environmentVariables={"A": 1}) == [".properties.environmentVariables.A is 1, no str"]
+    assert wrong(limits={"jobLimitsType": "Command", "timeout": 5}) == [".properties.limits.timeout is 5, no timedelta"]
+    assert list(watch.problems(watch.models.JobBase, {"properties": {"jobType": "Command", "command": "true"}})) == [
+        ".properties.environmentId is missing, which CommandJob requires"
+    ]
