@@ -10,6 +10,24 @@ from deployments.local.sagemaker.wire import Account, Refused, invalid
 
 Thing = dict[str, Any]
 
+_CHANGING = ("training-job", "endpoint")
+_SUMMARIES = {
+    "training-job": (
+        "TrainingJobName",
+        "TrainingJobArn",
+        "CreationTime",
+        "TrainingEndTime",
+        "LastModifiedTime",
+        "TrainingJobStatus",
+        "SecondaryStatus",
+        "WarmPoolStatus",
+    ),
+    "model": ("ModelName", "ModelArn", "CreationTime"),
+    "endpoint-config": ("EndpointConfigName", "EndpointConfigArn", "CreationTime"),
+    "endpoint": ("EndpointName", "EndpointArn", "CreationTime", "LastModifiedTime", "EndpointStatus"),
+}
+"""What a listing tells of each."""
+
 
 class Resources:
     """The account's things.
@@ -28,7 +46,9 @@ class Resources:
         if (kind, name) in self._things:
             raise taken
         arn = self.account.arn(kind, name)
-        thing["CreationTime"] = thing["LastModifiedTime"] = time.time()
+        thing["CreationTime"] = time.time()
+        if kind in _CHANGING:
+            thing["LastModifiedTime"] = thing["CreationTime"]
         self._tags[arn] = {tag["Key"]: tag["Value"] for tag in thing.pop("Tags", [])}
         self._things[kind, name] = thing
         return arn
@@ -53,6 +73,16 @@ class Resources:
     def all(self, kind: str) -> Iterator[tuple[str, Thing]]:
         """Every thing of a kind, newest first."""
         yield from reversed([(name, thing) for (of, name), thing in self._things.items() if of == kind])
+
+    def listed(self, kind: str, request: Thing, *, status: str | None = None) -> list[Thing]:
+        """The summaries of a kind's things that a listing asks for, newest first."""
+        part = request.get("NameContains", "")
+        found = [
+            {name: thing[name] for name in _SUMMARIES[kind] if name in thing}
+            for name, thing in self.all(kind)
+            if part in name and status in (None, thing.get("TrainingJobStatus"))
+        ]
+        return found[: request.get("MaxResults", 100)]
 
     async def add_tags(self, request: Thing) -> Thing:
         """AddTags."""

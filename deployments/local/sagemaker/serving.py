@@ -112,7 +112,7 @@ class Endpoints:
 
     async def list_models(self, request: Thing) -> Thing:
         """ListModels, all on one page."""
-        return {"Models": self._listed(MODEL, request)}
+        return {"Models": self._resources.listed(MODEL, request)}
 
     async def create_config(self, request: Thing) -> Thing:
         """CreateEndpointConfig."""
@@ -142,7 +142,7 @@ class Endpoints:
 
     async def list_configs(self, request: Thing) -> Thing:
         """ListEndpointConfigs, all on one page."""
-        return {"EndpointConfigs": self._listed(CONFIG, request)}
+        return {"EndpointConfigs": self._resources.listed(CONFIG, request)}
 
     async def create(self, request: Thing) -> Thing:
         """CreateEndpoint."""
@@ -206,7 +206,7 @@ class Endpoints:
 
     async def list(self, request: Thing) -> Thing:
         """ListEndpoints, all on one page."""
-        return {"Endpoints": self._listed(ENDPOINT, request)}
+        return {"Endpoints": self._resources.listed(ENDPOINT, request)}
 
     async def invoke(self, name: str, body: bytes, headers: Mapping[str, str]) -> tuple[bytes, dict[str, str]]:
         """InvokeEndpoint: the body and the headers of the answer."""
@@ -249,10 +249,6 @@ class Endpoints:
         noun = kind.replace("-", " ")
         taken = invalid(f'Cannot create already existing {noun} "{self._resources.account.arn(kind, name)}".')
         return self._resources.add(kind, name, thing, taken)
-
-    def _listed(self, kind: str, request: Thing) -> list[Thing]:
-        part = request.get("NameContains", "")
-        return [thing for name, thing in self._resources.all(kind) if part in name][: request.get("MaxResults", 100)]
 
     def _exists(self, uri: str) -> bool:
         bucket, key = split(uri)

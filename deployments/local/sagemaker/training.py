@@ -93,7 +93,6 @@ class TrainingJobs:
             "TrainingJobStatus": "InProgress",
             "SecondaryStatus": "Starting",
             "SecondaryStatusTransitions": [],
-            "ModelArtifacts": {"S3ModelArtifacts": ""},
         }
         taken = Refused(
             "ResourceInUse",
@@ -123,13 +122,7 @@ class TrainingJobs:
 
     async def list(self, request: Thing) -> Thing:
         """ListTrainingJobs, all on one page."""
-        wanted, part = request.get("StatusEquals"), request.get("NameContains", "")
-        found = [
-            job
-            for name, job in self._resources.all(KIND)
-            if wanted in (None, job["TrainingJobStatus"]) and part in name
-        ]
-        return {"TrainingJobSummaries": found[: request.get("MaxResults", 100)]}
+        return {"TrainingJobSummaries": self._resources.listed(KIND, request, status=request.get("StatusEquals"))}
 
     async def close(self) -> None:
         """End everything that runs."""
