@@ -35,8 +35,8 @@ def listed(store: Store, prefix: str) -> Iterator[ObjectInfo]:
         LintasError: Whatever a page raises; the other prefixes are given up.
     """
     plainly = store.list(prefix)
-    first = list(islice(plainly, _PAGE))
-    if len(first) < _PAGE or not isinstance(store, LevelledStore):
+    first, deeper = _first(plainly, prefix)
+    if not deeper or not isinstance(store, LevelledStore):
         yield from first
         yield from plainly
         return
@@ -47,6 +47,22 @@ def listed(store: Store, prefix: str) -> Iterator[ObjectInfo]:
         return
     yield from above.objects
     yield from _side_by_side(store, above.prefixes)
+
+
+def _first(plainly: Iterator[ObjectInfo], prefix: str) -> tuple[list[ObjectInfo], bool]:
+    """The first pages, up to one that is full and shows a prefix; and whether there is such a page.
+
+    Where so many objects lie directly below the prefix that they are listed plainly anyway, that is known from here.
+    """
+    first: list[ObjectInfo] = []
+    while len(first) <= _MOST_PREFIXES:
+        page = list(islice(plainly, _PAGE))
+        first += page
+        if len(page) < _PAGE:
+            break
+        if any("/" in info.key[len(prefix) :] for info in page):
+            return first, True
+    return first, False
 
 
 def _spread(store: LevelledStore, prefix: str) -> Level:

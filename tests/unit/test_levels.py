@@ -70,6 +70,15 @@ def test_a_small_dataset_costs_no_more_than_its_listing() -> None:
     assert calls == ["list"]
 
 
+def test_what_is_known_to_be_flat_is_listed_once() -> None:
+    calls: list[str] = []
+    store = filled(Levelled(before=lambda call, _: calls.append(call)), [f"a/{number}" for number in range(20)])
+    calls.clear()
+    with in_little():  # pyright: ignore[reportGeneralTypeIssues]
+        assert len(list(listed(store, "a/"))) == 20
+    assert calls == ["list"]
+
+
 def test_a_page_that_fails_ends_the_listing_and_its_threads() -> None:
     def fail(call: str, prefix: str) -> None:
         if call == "list" and prefix == "b/" and threading.current_thread().name.startswith("listing"):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
 from azure.core import PipelineClient
 from azure.core.pipeline.transport import RequestsTransport
+from botocore.awsrequest import AWSResponse
 from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
 from tasks.core.cloud import BucketConfig, CloudConfig, Secret
-from tasks.core.errors import NotFound, Terminal
+from tasks.core.errors import LintasError, NotFound, Terminal
 from tasks.providers._dialects.objects import Pass, Place
+from tasks.providers._dialects.s3 import S3Store
 from tasks.providers.azure.listing import ListedBlob, ListedPrefix, Listing
 from tasks.providers.google.store import GoogleStore
 from tasks.registry import providers
@@ -151,3 +154,54 @@ def test_a_page_that_nobody_asked_for_is_not_fetched() -> None:
 
     assert isinstance(next(azure(pages).entries("")), ListedBlob)
     assert len(pages.asked) == 1
+
+
+S3_PAGE = """<?xml version="1.0" encoding="UTF-8"?>
+<ListBucketResult{space}><Name>raw</Name><Prefix></Prefix><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>
+<Contents><Key>a%2Bb+c/%C3%BC%26</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;e1&quot;</ETag>
+<ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm><Size>3</Size><StorageClass>GLACIER</StorageClass><RestoreStatus>
+<IsRestoreInProgress>false</IsRestoreInProgress><RestoreExpiryDate>2026-02-01T00:00:00Z</RestoreExpiryDate>
+</RestoreStatus></Contents><Contents><Key>b</Key><LastModified>Thu, 01 Jan 2026 00:00:00 GMT</LastModified>
+<ETag>"e2"</ETag><Size>0</Size><StorageClass>GLACIER</StorageClass><Owner><ID>o</ID></Owner></Contents>
+<CommonPrefixes><Prefix>c%2F/</Prefix></CommonPrefixes></ListBucketResult>"""
+
+
+def aws(page: str) -> S3Store:
+    config = CloudConfig(
+        "aws",
+        "aws",
+        region="eu-central-1",
+        endpoints={"objects": "https://aws.test"},
+        credentials={name: Secret(f"test:{name}", lambda _: "x") for name in ("access_key_id", "secret_access_key")},
+        options={},
+    )
+    store = providers()["aws"].open_store(config, "raw")
+    assert isinstance(store, S3Store)
+
+    def caught(request: Any, **_: object) -> AWSResponse:
+        headers: Any = {}
+        return AWSResponse(request.url, 200, headers, HTTPResponse(io.BytesIO(page.encode()), preload_content=False))
+
+    events: Any = store._client.meta.events
+    events.register("before-send.s3", caught)
+    return store
+
+
+@pytest.mark.parametrize("space", ["", ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'])
+def test_a_page_of_s3_means_what_its_sdk_reads_in_it(space: str) -> None:
+    page = S3_PAGE.format(space=space)
+    level = aws(page).level("", 10)
+    with patch("tasks.providers._dialects.s3.contents_reader", lambda _moment: lambda **_: None):
+        theirs = aws(page).level("", 10)
+
+    assert level == theirs
+    assert level is not None
+    assert [info.key for info in level.objects] == ["a+b c/ü&", "b"]
+    assert [info.archived for info in level.objects] == [False, True]
+    assert level.prefixes == ["c//"]
+
+
+@pytest.mark.parametrize("text", ["<ListBucketResult", "<ListBucketResult><Contents><Size>x</Size></Contents>"])
+def test_what_is_no_listing_of_s3_is_not_taken_for_an_empty_one(text: str) -> None:
+    with pytest.raises(LintasError):
+        list(aws(text).list(""))

@@ -8,6 +8,7 @@ ends, whether the other process closed it or was killed, it is gone at once.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import sys
@@ -50,6 +51,9 @@ _RESERVE, _RESERVE_OF_PARTS = 48, 2
 
 _REPORT_AT = 16
 """So many objects are reported at once, or fewer when nothing else is under way."""
+
+_COLLECT_AT = 20_000
+"""So many more things than before are there when circles of them are looked for."""
 
 
 class _SentPiece:
@@ -213,6 +217,9 @@ class _Move:
 
 def main() -> None:
     """Carry what standard input tells."""
+    # What has been loaded stays, and of what comes and goes little is in circles: it need not be looked for so often.
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AT)
     orders, move = sys.stdin.buffer, _Move(sys.stdout.buffer)
     start: Start = pickle.load(orders)  # noqa: S301  (as above)
     pump = Pump(move, start.budget_bytes, start.in_flight)

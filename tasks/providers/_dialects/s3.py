@@ -47,6 +47,7 @@ from tasks.providers._dialects.s3_describing import (
     stated_checksums,
 )
 from tasks.providers._dialects.s3_errors import WRITE_CODES, translated
+from tasks.providers._dialects.s3_pages import contents_reader
 from tasks.providers._dialects.storage_classes import StorageClasses, storage_classes
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def _client(config: CloudConfig, dialect: S3Dialect) -> tuple[S3Client, Credenti
     )
     endpoint = config.endpoint_or_public("objects") or dialect.endpoint
     client = session.client("s3", endpoint_url=endpoint, config=settings)
+    client.meta.events.register_first("before-parse.s3.ListObjectsV2", contents_reader(_moment))
     return client, session.get_credentials()
 
 
