@@ -24,7 +24,7 @@ from deployments.local.vertex_ai.jobs import Jobs
 from deployments.local.vertex_ai.logs import list_entries
 from deployments.local.vertex_ai.models import Models
 from deployments.local.vertex_ai.resources import Registry
-from deployments.local.vertex_ai.schema import numbered
+from deployments.local.vertex_ai.schema import numbered, official
 
 _LARGEST_BODY_BYTES = 10 * 1024 * 1024
 # Google's clients poll operations below /ui.
@@ -153,6 +153,8 @@ class VertexAI:
         message, answer = method
         body = await _json(request) if request.method in ("POST", "PATCH") else None
         found_answer = answer(Call(name, body, request.query_params))
+        if message:
+            official(message, found_answer)
         as_numbers = "enum-encoding=int" in request.query_params.get("$alt", "")
         return JSONResponse(numbered(message, found_answer) if message and as_numbers else found_answer)
 

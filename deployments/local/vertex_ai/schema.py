@@ -50,6 +50,19 @@ def normalised(message: str, body: object, where: str = "") -> dict[str, Any]:
     return found
 
 
+class NotOfficial(Exception):
+    """The double would have said something that the service's messages do not have: a defect of the double."""
+
+
+def official(message: str, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The answer, which is a message of this type. Raises `NotOfficial` when it is none."""
+    try:
+        normalised(message, answer)
+    except Refused as wrong:
+        raise NotOfficial(f"{message}: {wrong}") from wrong
+    return answer
+
+
 def numbered(message: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """The message with its enums as numbers: what `enum-encoding=int` asks for."""
     fields: Mapping[str, str] = _schema()["messages"][message]
