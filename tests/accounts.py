@@ -31,6 +31,8 @@ _ONLY_THE_TWIN = {
     "test_events": "needs a queue of its own, which only the twin makes",
     "test_mirroring": "needs to count the requests that the twin's endpoints saw",
     "test_directory_store": "is about a directory of this machine",
+    "test_a_job_that_loses_its_machine_in_mid_training_goes_on_from_its_checkpoint": "needs faults on demand",
+    "test_mlflow_has_the_metrics_of_a_job_that_still_runs": "needs MLflow where the cloud's machines reach it",
     "test_a_service_that_is_down_is_retryable_and_named": "needs the service on this machine",
 }
 

@@ -25,6 +25,7 @@ from deployments.local.object_stores import (
 from deployments.local.ports import free_ports
 from deployments.local.processes import HOST, Process
 from deployments.local.queues import pubsub, sqs
+from deployments.local.services import mlflow_server
 from tasks.core.cloud import CloudConfig, Secret
 from tests.accounts import ACCOUNTS, account
 
@@ -151,6 +152,18 @@ def object_clouds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectCl
         return
     with ExitStack() as running:
         yield ObjectClouds(tmp_path_factory.mktemp("clouds"), running)
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where MLflow's tracking server listens."""
+    directory, (port,) = tmp_path_factory.mktemp("mlflow"), free_ports(1)
+    process = mlflow_server(port, directory / "data", directory / "mlflow.log", credentials.fernet_key()).start()
+    try:
+        process.wait_ready()
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.stop()
 
 
 @dataclass(frozen=True, slots=True)

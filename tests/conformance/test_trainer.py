@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from deployments.local.faults import put_faults
 from tasks.core.cloud import CloudConfig, Secret
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid, NotFound, Stockout
 from tasks.core.ports import Trainer
 from tasks.core.training import JobSpec, JobStatus, RunState, code_digest, run_job
-from tasks.providers.onprem.supervise import is_alive
+from tasks.providers.onprem.supervise import is_alive, read_json
 from tasks.registry import providers
 from tests.accounts import PATIENCE, own_name, purge
 from tests.compute_clouds import TRAINING_CLOUDS, ComputeCloud
@@ -27,6 +28,20 @@ from tests.servers import rclone_environment
 
 BUCKET = own_name("conformance-training")
 TIMEOUT_S = 60.0 * PATIENCE
+STEPS = """
+    import os, pathlib, time
+    state = pathlib.Path(os.environ["LINTAS_CHECKPOINT_DIR"]) / "step"
+    begin = int(state.read_text()) if state.exists() else 0
+    print(f"from {begin}")
+    for step in range(begin, 5):
+        draft = state.with_suffix(".new")
+        draft.write_text(str(step + 1))
+        draft.rename(state)
+        print(f"did {step}")
+        while step == 2 and begin == 0:
+            time.sleep(0.05)
+    """
+"""Five steps, each checkpointed; who begins at none waits after the third to be ended."""
 
 
 @dataclass
@@ -308,20 +323,7 @@ def test_an_unknown_job_is_not_found_and_cancelling_it_is_silent(site: Site) -> 
 
 
 def test_a_job_continues_from_its_checkpoint_in_the_next_attempt(site: Site) -> None:
-    script = """
-        import os, pathlib, time
-        state = pathlib.Path(os.environ["LINTAS_CHECKPOINT_DIR"]) / "step"
-        begin = int(state.read_text()) if state.exists() else 0
-        print(f"from {begin}")
-        for step in range(begin, 5):
-            draft = state.with_suffix(".new")
-            draft.write_text(str(step + 1))
-            draft.rename(state)
-            print(f"did {step}")
-            while step == 2 and begin == 0:
-                time.sleep(0.05)
-        """
-    job = site.job(script)
+    job = site.job(STEPS)
     first = site.submit(job)
     site.wait_for_line(first, "did 2")
     site.trainer.cancel(first)
@@ -333,6 +335,95 @@ def test_a_job_continues_from_its_checkpoint_in_the_next_attempt(site: Site) -> 
     fresh = site.submit(replace(job, run_id="run-2"))
     site.wait_for_line(fresh, "did 2")
     assert next(iter(site.trainer.logs(fresh))) == "from 0"
+
+
+@pytest.fixture
+def losing_machine(site: Site) -> Iterator[Callable[[str], None]]:
+    """Sees to it that a job loses its machine in mid-training; to be called once the job is submitted.
+
+    The doubles take every machine away half a second after the job began. A site of one's own has no such knob: there
+    the command is killed when it has done three steps.
+    """
+
+    def kill(job_id: str) -> None:
+        site.wait(job_id, lambda status: "did 2" in list(site.trainer.logs(job_id)) or status.state.ended)
+        if not site.trainer.poll(job_id).state.ended:
+            child = read_json(job_dir(Path(site.cloud.option("root")), job_id) / "child.json")
+            assert child is not None
+            os.kill(int(child["process"].split(":")[1]), signal.SIGKILL)
+
+    if site.cloud.provider == "onprem":
+        yield kill
+        return
+    put_faults(site.cloud.endpoint("training"), [{"kind": "preempt", "delay_s": 0.5}])
+    yield lambda job_id: None
+    put_faults(site.cloud.endpoint("training"), [])
+
+
+def test_a_job_that_loses_its_machine_in_mid_training_goes_on_from_its_checkpoint(
+    site: Site, losing_machine: Callable[[str], None]
+) -> None:
+    """Some services go on by themselves; elsewhere the next attempt does."""
+
+    def follow(job: JobSpec) -> JobStatus:
+        losing_machine(job_id := site.submit(job))
+        return site.wait(job_id, lambda status: status.state.ended)
+
+    job = replace(site.job(STEPS, run_id="run-lost"), spot=True)
+    status, words = follow(job), "SIGKILL" if site.cloud.provider == "onprem" else "preempted"
+    # On a busy machine half a second may be over before the third step: then it is a later attempt that waits there.
+    while status.state is not RunState.SUCCEEDED and job.attempt < 6:
+        assert status.state in (RunState.FAILED, RunState.STOPPED), status
+        assert words in status.detail
+        job = job.next_attempt()
+        status = follow(job)
+    assert status.state is RunState.SUCCEEDED, status
+    *_, last_start, end = (
+        line for line in site.trainer.logs(status.job_id) if line.startswith("from ") or line == "did 4"
+    )
+    assert last_start in ("from 1", "from 2", "from 3")
+    assert end == "did 4"
+
+
+def test_mlflow_has_the_metrics_of_a_job_that_still_runs(
+    site: Site, mlflow_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(mlflow_url)
+    run_id = client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_url)
+    go = site.work / "go"
+    job = site.job(
+        """
+        import json, os, pathlib, time, urllib.request
+        # What MLflow's own client sends; importing that takes longer than all else here.
+        def log_metric(step, value):
+            metric = {"run_id": os.environ["MLFLOW_RUN_ID"], "key": "loss", "value": value, "step": step}
+            metric["timestamp"] = int(time.time() * 1000)
+            url = os.environ["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow/runs/log-metric"
+            request = urllib.request.Request(url, json.dumps(metric).encode(), {"content-type": "application/json"})
+            urllib.request.urlopen(request, timeout=30).close()
+        log_metric(0, 0.5)
+        print("logged")
+        while not pathlib.Path(os.environ["GO"]).exists():
+            time.sleep(0.05)
+        log_metric(1, 0.25)
+        """,
+        run_id=run_id,
+        GO=str(go),
+    )
+    job_id = site.submit(job)
+
+    def losses() -> list[tuple[int, float]]:
+        return [(metric.step, metric.value) for metric in client.get_metric_history(run_id, "loss")]
+
+    site.wait_for_line(job_id, "logged")
+    assert losses() == [(0, 0.5)]
+    assert site.trainer.poll(job_id).state is RunState.RUNNING
+    go.touch()
+    assert site.wait(job_id, lambda status: status.state.ended).state is RunState.SUCCEEDED
+    assert losses() == [(0, 0.5), (1, 0.25)]
 
 
 def test_the_worker_s_secrets_do_not_reach_the_command(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
