@@ -19,7 +19,7 @@ from tasks.core.plane import Arrived, Load, copied, described, own_write, wrong_
 from tasks.core.plane.crew import Hand
 from tasks.core.plane.limits import NO_LIMITS, Limits
 from tasks.core.plane.parts import Parted, resumable
-from tasks.core.plane.pump import Errand, Pump
+from tasks.core.plane.pump import Errand, Pump, collecting_rarely
 from tasks.core.ports import DirectStore
 from tasks.core.retries import with_retries
 
@@ -138,10 +138,11 @@ class _Run:
                 with_retries(lambda: self.far.prepare(self._largest.key), self.attempts, self._stop)
         except BaseException as error:  # noqa: BLE001  (raised below, as every failure)
             self.fail(error)
-        while self._workers and self._failure is None:
-            self._work()
-            # What hands gave back at the very end is carried here.
-            self._workers = [Pump(self, *self._share)] if self._back else []
+        with collecting_rarely():
+            while self._workers and self._failure is None:
+                self._work()
+                # What hands gave back at the very end is carried here.
+                self._workers = [Pump(self, *self._share)] if self._back else []
         if self._failure is not None:
             self._settle(self._failure)
             raise self._failure

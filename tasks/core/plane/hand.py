@@ -36,7 +36,7 @@ from tasks.core.plane.orders import (
     Wanted,
     Whole,
 )
-from tasks.core.plane.pump import BUSY, Errand, Pump
+from tasks.core.plane.pump import BUSY, Errand, Pump, collecting_rarely
 from tasks.core.ports import Answer, SentPart, Signing
 
 if TYPE_CHECKING:
@@ -51,9 +51,6 @@ _RESERVE, _RESERVE_OF_PARTS = 48, 2
 
 _REPORT_AT = 16
 """So many objects are reported at once, or fewer when nothing else is under way."""
-
-_COLLECT_AT = 20_000
-"""So many more things than before are there when circles of them are looked for."""
 
 
 class _SentPiece:
@@ -217,14 +214,14 @@ class _Move:
 
 def main() -> None:
     """Carry what standard input tells."""
-    # What has been loaded stays, and of what comes and goes little is in circles: it need not be looked for so often.
+    # What has been loaded stays.
     gc.freeze()
-    gc.set_threshold(_COLLECT_AT)
     orders, move = sys.stdin.buffer, _Move(sys.stdout.buffer)
     start: Start = pickle.load(orders)  # noqa: S301  (as above)
     pump = Pump(move, start.budget_bytes, start.in_flight)
     threading.Thread(target=move.listen, args=(orders, pump.loop), daemon=True).start()
     move.report(Wanted(_RESERVE_OF_PARTS))
-    pump.run()
+    with collecting_rarely():
+        pump.run()
     # The thread that listens holds standard input, which the interpreter would wait for.
     os._exit(0)

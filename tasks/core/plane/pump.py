@@ -5,7 +5,9 @@ Reads and writes are apart: as many of each may be in flight as the pace allows,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
@@ -30,6 +32,24 @@ FAR_TIMES = 6
 
 BUSY = (429, 503)
 """Statuses by which a store asks for fewer requests."""
+
+_COLLECT_AT = 20_000
+
+
+@contextmanager
+def collecting_rarely() -> Generator[None, None, None]:
+    """Let the interpreter look for circles of garbage at every twenty thousandth new thing, not at every 700th.
+
+    A small object makes hundreds of things that are gone with it and in no circle: looking is a sixth of its cost.
+    Holds for the whole process; of moves that overlap the last one to end may leave it so.
+    """
+    before = gc.get_threshold()
+    if before[0]:
+        gc.set_threshold(max(before[0], _COLLECT_AT), *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 class Sending(Protocol):

@@ -97,8 +97,9 @@ class Signer:
             signed["x-amz-security-token"] = frozen.token
         names = sorted(signed)
         listed = ";".join(names)
-        lines = [method, path, canonical_query(query), *(f"{name}:{signed[name]}" for name in names), "", listed]
-        digest = hashlib.sha256("\n".join([*lines, _UNSIGNED]).encode()).hexdigest()
+        lines = "\n".join([f"{name}:{signed[name]}" for name in names])
+        canonical = f"{method}\n{path}\n{canonical_query(query) if query else ''}\n{lines}\n\n{listed}\n{_UNSIGNED}"
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
         scope = f"{stamp[:8]}/{self._region}/s3/aws4_request"
         key = self._signing_key(stamp[:8], str(frozen.secret_key))
         signature = hmac.digest(key, f"{_ALGORITHM}\n{stamp}\n{scope}\n{digest}".encode(), "sha256").hex()

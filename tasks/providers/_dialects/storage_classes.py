@@ -6,10 +6,12 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.core.attributes import HOT
-from tasks.core.cloud import BucketConfig
+
+if TYPE_CHECKING:
+    from tasks.core.cloud import BucketConfig
 
 
 @dataclass(frozen=True, slots=True)
