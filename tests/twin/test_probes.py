@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from deployments.local.faults import put_faults
 from deployments.local.object_stores import console_script
 from tasks.core.cloud import CloudConfig, Probe, Unseen
-from tasks.core.errors import Denied, LintasError, NotFound
+from tasks.core.errors import Denied, LintasError, NotFound, Stockout
 from tasks.registry import providers
 from tests.compute_clouds import TRAINING_CLOUDS, WORK_BUCKET, ComputeCloud, ComputeClouds
 from tests.servers import ObjectClouds, Vault, rclone_environment
@@ -222,6 +223,7 @@ def test_the_one_permission_that_is_not_granted_is_the_one_that_is_named(
         ("aws", "iam:SimulatePrincipalPolicy", "sagemaker:CreateModel", "sagemaker:DescribeModel"),
         # A bucket may have a policy of its own.
         ("aws", "s3:PutObject", "s3:PutObject", "s3:GetObject"),
+        ("google", "serviceusage.quotas.get", "serviceusage.quotas.get", "aiplatform.customJobs.create"),
         ("coreweave", "list resourcequotas", "list resourcequotas", "create jobs.batch"),
     ],
 )
@@ -232,6 +234,51 @@ def test_what_cannot_be_told_is_not_called_missing(
     assert "missing" not in found
     assert hidden in found["unseen"]
     assert seen in found["allowed"]
+
+
+def quotas_of(config: CloudConfig) -> str:
+    """What the doctor sees of Google's quotas."""
+    (probe,) = (probe for probe in probes_of(config) if probe.permission == "serviceusage.quotas.get")
+    return probe.look()
+
+
+def test_google_s_quotas_are_told_for_the_region_with_its_accelerators(compute_clouds: ComputeClouds) -> None:
+    config = compute_clouds["google"].config
+    assert quotas_of(config) == (
+        "3 of 4 training quotas in europe-west4 are not 0; accelerators: nvidia_h100_gpus 8, tpu_v5e unlimited"
+    )
+    assert quotas_of(replace(config, region="us-central1")) == (
+        "1 of 4 training quotas in us-central1 are not 0; accelerators: none; also in europe-west4"
+    )
+
+
+def test_a_google_project_without_any_quota_of_training_is_out_of_stock(compute_clouds: ComputeClouds) -> None:
+    config = compute_clouds["google"].config
+    put_faults(config.endpoint("training"), [{"kind": "quota", "operation": "consumerQuotaMetrics.list"}])
+    try:
+        with pytest.raises(Stockout, match="every quota of 'google' for custom jobs in europe-west4 is 0"):
+            quotas_of(config)
+    finally:
+        put_faults(config.endpoint("training"), [])
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("aiplatform.googleapis.com/consumerQuotaMetrics?view=ALL", 400, "Invalid value at 'view'"),
+        ("aiplatform.googleapis.com/consumerQuotaMetrics?filter=x", 400, 'Unknown name "filter"'),
+        ("aiplatform.googleapis.com/consumerQuotaMetrics?pageToken=999", 400, "invalid argument"),
+        ("compute.googleapis.com/consumerQuotaMetrics", 404, "is not found"),
+    ],
+)
+def test_the_double_of_service_usage_refuses_what_the_api_does_not_know(
+    compute_clouds: ComputeClouds, path: str, status: int, words: str
+) -> None:
+    cloud = compute_clouds["google"]
+    url = f"{cloud.config.endpoint('identity')}/v1beta1/projects/{cloud.config.option('project')}/services/{path}"
+    answer = requests.get(url, headers=dict(cloud.headers(url, b"")), timeout=20)
+    assert answer.status_code == status
+    assert words in answer.json()["error"]["message"]
 
 
 def test_a_work_bucket_that_is_not_there_yet_shows_nothing_and_hides_nothing(cloud: ComputeCloud) -> None:

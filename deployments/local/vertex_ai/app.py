@@ -23,6 +23,8 @@ from deployments.local.vertex_ai.errors import Refused, invalid, not_found
 from deployments.local.vertex_ai.jobs import Jobs
 from deployments.local.vertex_ai.logs import list_entries
 from deployments.local.vertex_ai.models import Models
+from deployments.local.vertex_ai.quotas import PERMISSION as QUOTAS_PERMISSION
+from deployments.local.vertex_ai.quotas import list_quotas, quotas_path
 from deployments.local.vertex_ai.resources import Registry
 from deployments.local.vertex_ai.schema import numbered, official
 
@@ -128,6 +130,8 @@ class VertexAI:
             return JSONResponse(list_entries(self._jobs, self._project, await _json(request)))
         if request.method == "POST" and (tested := _TEST.fullmatch(request.url.path)) is not None:
             return self._test_permissions(tested["project"], await _json(request))
+        if request.method == "GET" and request.url.path == quotas_path(self._project):
+            return JSONResponse(self._quotas(request.query_params))
         if request.method == "GET" and request.url.path == f"/v1/{self._registry.parent}":
             return JSONResponse({"name": self._registry.parent, "locationId": self._location})
         found = _PATH.fullmatch(request.url.path)
@@ -176,6 +180,14 @@ class VertexAI:
             raise Refused("PERMISSION_DENIED", "The caller does not have permission")
         held = [each for each in asked if self._faults.take("deny", operation=str(each)) is None]
         return JSONResponse({"permissions": held} if held else {})
+
+    def _quotas(self, query: Mapping[str, str]) -> dict[str, Any]:
+        """Service Usage's list of quotas; with the fault `quota` every limit is 0."""
+        if self._faults.take("deny", operation=QUOTAS_PERMISSION) is not None:
+            words = f"Permission denied to list quota metrics for project [{self._project}]"
+            raise Refused("PERMISSION_DENIED", words)
+        used_up = self._faults.take("quota", operation="consumerQuotaMetrics.list") is not None
+        return list_quotas(self._project, self._location, query, used_up=used_up)
 
     def _meet_faults(self, request: Request) -> None:
         operation, target = f"{request.method} {request.url.path}", request.url.path

@@ -2,13 +2,16 @@
 
 Cloud Storage, Pub/Sub, Resource Manager and IAM say which of a caller's permissions hold (`testIamPermissions`, which
 itself needs none), so that writing is shown without writing; what is only read is read. A permission that is given on
-single resources below the project is not seen at the project.
+single resources below the project is not seen at the project. Service Usage tells the quotas of Vertex AI, which has
+others than Compute Engine.
 
 https://cloud.google.com/iam/docs/testing-permissions
+https://cloud.google.com/service-usage/docs/reference/rest/v1beta1/services.consumerQuotaMetrics/list
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -16,8 +19,9 @@ from urllib.parse import quote
 
 from google.auth.transport.requests import AuthorizedSession
 
-from tasks.core.cloud import CloudConfig, Probe
-from tasks.core.errors import Denied, Invalid, Terminal
+from tasks.core.cloud import CloudConfig, Probe, Unseen
+from tasks.core.errors import Denied, Invalid, Stockout, Terminal
+from tasks.providers._dialects.answers import readable
 from tasks.providers._dialects.objects import Place, address_of
 from tasks.providers._dialects.probing import ABSENT, BucketProbes, not_imitated, remembered, unseen
 from tasks.providers.google.errors import refusal, translated
@@ -29,10 +33,16 @@ from tasks.providers.google.vertex import Vertex
 _STORAGE = "https://storage.googleapis.com"
 _RESOURCE_MANAGER = "https://cloudresourcemanager.googleapis.com"
 _IAM = "https://iam.googleapis.com"
+_SERVICE_USAGE = "https://serviceusage.googleapis.com"
 _STORAGE_SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 _TIMEOUT_S = 20.0
 _TELLING = (400, 403, 404, 501)
 """Statuses that say why a question about permissions is not answered."""
+
+_QUOTAS = "serviceusage.quotas.get"
+_TRAINING_QUOTA = "aiplatform.googleapis.com/custom_model_training_"
+"""How the metrics begin that limit custom jobs; the rest of the name is the machine or accelerator."""
+_ACCELERATOR = re.compile(r"_gpus$|tpu")
 
 _CONSUME = "pubsub.subscriptions.consume"
 _TRAINING_WRITES = ("aiplatform.customJobs.create", "aiplatform.customJobs.cancel")
@@ -52,7 +62,8 @@ def probes(cloud: CloudConfig, *, trains: bool) -> Iterator[Probe]:
     """The permissions that this cloud needs, by what it is set up for.
 
     Args:
-        cloud: The cloud. `endpoints.identity` is where Resource Manager and IAM are asked; the public ones by default.
+        cloud: The cloud. `endpoints.identity` is where Resource Manager, IAM and Service Usage are asked; the public
+            ones by default.
         trains: Whether it is set up for training.
     """
     project = _Project(cloud)
@@ -69,6 +80,7 @@ def probes(cloud: CloudConfig, *, trains: bool) -> Iterator[Probe]:
         for permission in _TRAINING_WRITES:
             yield Probe(permission, "training", partial(project.may, permission))
         yield Probe("iam.serviceAccounts.actAs", "training", project.may_act)
+        yield Probe(_QUOTAS, "training", project.quotas_told)
     if serves:
         serving = remembered(lambda: Vertex(cloud, "serving"))
         yield Probe("aiplatform.models.get", "serving", partial(_read, serving, f"models/{ABSENT}"))
@@ -171,6 +183,65 @@ class _Project:
         if self._ask(url, permission, "enable iam.googleapis.com to see it"):
             return "allowed on the jobs' account"
         raise self._missing(permission, "the jobs' account")
+
+    def quotas_told(self) -> str:
+        """What custom jobs may have in the region, and where else there are accelerators.
+
+        Raises:
+            Stockout: Nothing at all.
+            Unseen: Service Usage may not be asked, which Lintas itself does not need.
+        """
+        limits, region = self._training_limits(), self._cloud.region
+        # A region that is not named has what is said of none.
+        here = {name: by.get(region, by.get("", 0)) for name, by in limits.items()}
+        room = {name: limit for name, limit in here.items() if limit}
+        accelerated = {name: by for name, by in limits.items() if _ACCELERATOR.search(name)}
+        elsewhere = sorted({at for by in accelerated.values() for at, limit in by.items() if at and limit} - {region})
+        if not here:
+            raise Unseen("the quotas of training cannot be seen: Service Usage tells of none", "look in the console")
+        if not room:
+            instead = f", or use {elsewhere[0]}" if elsewhere else ""
+            raise Stockout(
+                f"every quota of '{self._cloud.name}' for custom jobs in {region} is 0", f"ask Google for more{instead}"
+            )
+        told = [
+            f"{name} {'unlimited' if room[name] < 0 else room[name]}" for name in sorted(accelerated) if name in room
+        ]
+        return (
+            f"{len(room)} of {len(here)} training quotas in {region} are not 0; "
+            f"accelerators: {', '.join(told) or 'none'}{'; also in ' + ', '.join(elsewhere) if elsewhere else ''}"
+        )
+
+    def _training_limits(self) -> dict[str, dict[str, int]]:
+        """The limit by metric and region ('': any other region); below 0 is no limit."""
+        vertex, limits, token = self._vertex(), dict[str, dict[str, int]](), ""
+        url = f"{self._url(_SERVICE_USAGE)}/v1beta1/projects/{vertex.project}/services/aiplatform.googleapis.com"
+        while True:
+            answer = vertex.send(
+                "GET",
+                f"{url}/consumerQuotaMetrics",
+                _QUOTAS,
+                params={"view": "FULL", **({"pageToken": token} if token else {})},
+                timeout_s=_TIMEOUT_S,
+                accept=lambda answer: answer.ok or answer.status_code in (403, 404, 501),
+            )
+            if answer.status_code == 501:
+                raise not_imitated(_QUOTAS)
+            if not answer.ok:
+                raise Unseen(
+                    f"quotas cannot be seen without {_QUOTAS}",
+                    "grant roles/serviceusage.serviceUsageViewer and enable serviceusage.googleapis.com to see them",
+                )
+            with readable(self._cloud.name):
+                page = vertex.read(answer)
+                for metric in page.get("metrics", ()):
+                    if str(metric["metric"]).startswith(_TRAINING_QUOTA):
+                        by_region = limits.setdefault(str(metric["metric"]).removeprefix(_TRAINING_QUOTA), {})
+                        for bucket in (each for one in metric["consumerQuotaLimits"] for each in one["quotaBuckets"]):
+                            by_region[bucket.get("dimensions", {}).get("region", "")] = int(bucket["effectiveLimit"])
+                token = page.get("nextPageToken", "")
+            if not token:
+                return limits
 
     def _ask(self, url: str, permission: str, mend: str) -> bool:
         answer = self._vertex().send(

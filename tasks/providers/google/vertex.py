@@ -89,7 +89,7 @@ class Vertex:
 
     def get(self, name: str, what: str) -> Json:
         """A resource or an operation by its name. Raises `NotFound` saying that there is no `what`."""
-        return self._json(self.send("GET", f"{self.url}/v1/{name}", what))
+        return self.read(self.send("GET", f"{self.url}/v1/{name}", what))
 
     def find(self, name: str, what: str) -> Json | None:
         """The same, or None when there is none."""
@@ -100,21 +100,21 @@ class Vertex:
 
     def post(self, path: str, body: Json, what: str, **query: str) -> Json:
         """Call a method (`.../endpoints/NAME:deployModel`) or create in a collection; errors speak of `what`."""
-        return self._json(self.send("POST", f"{self.url}/v1/{path}", what, json=body, params=query))
+        return self.read(self.send("POST", f"{self.url}/v1/{path}", what, json=body, params=query))
 
     def patch(self, name: str, body: Json, mask: str, what: str) -> Json:
         """Change the fields of a resource that the mask names."""
-        return self._json(self.send("PATCH", f"{self.url}/v1/{name}", what, json=body, params={"updateMask": mask}))
+        return self.read(self.send("PATCH", f"{self.url}/v1/{name}", what, json=body, params={"updateMask": mask}))
 
     def delete(self, name: str, what: str) -> Json:
         """Delete a resource; returns the operation."""
-        return self._json(self.send("DELETE", f"{self.url}/v1/{name}", what))
+        return self.read(self.send("DELETE", f"{self.url}/v1/{name}", what))
 
     def listed(self, path: str, key: str, what: str, **query: str) -> Iterator[Json]:
         """Everything in a collection, page by page."""
         token = ""
         while True:
-            page = self._json(self.send("GET", f"{self.url}/v1/{path}", what, params={**query, **_page_token(token)}))
+            page = self.read(self.send("GET", f"{self.url}/v1/{path}", what, params={**query, **_page_token(token)}))
             yield from page.get(key, ())
             token = page.get("nextPageToken", "")
             if not token:
@@ -131,7 +131,7 @@ class Vertex:
                 "pageSize": 1000,
                 **_page_token(token),
             }
-            page = self._json(self.send("POST", f"{self._logging}/v2/entries:list", what, json=body))
+            page = self.read(self.send("POST", f"{self._logging}/v2/entries:list", what, json=body))
             yield from page.get("entries", ())
             token = page.get("nextPageToken", "")
             if not token:
@@ -216,7 +216,8 @@ class Vertex:
             return answer
         raise self._refusal(answer, what)
 
-    def _json(self, answer: requests.Response) -> Json:
+    def read(self, answer: requests.Response) -> Json:
+        """The JSON object of an answer. Raises `Unanswered` when it cannot be read."""
         try:
             body = answer.json()
         except ValueError as error:
