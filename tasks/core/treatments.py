@@ -1,6 +1,7 @@
 """What is done to single values: ciphertexts, tokens, hashes, masks, replacements, coarser dates and numbers.
 
-Everything works on whole columns: different values are worked out once and the rest is looked up. Keys are derived
+Everything works on whole columns: different values are worked out once and the rest is looked up, but for tokens and
+hashes, which the native kernel makes of every value faster than they could be looked up. Keys are derived
 with HMAC-SHA256 (RFC 2104) from one secret, so that tokens of another domain or destination tell nothing about these.
 """
 
@@ -11,8 +12,11 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import polars as pl
 
+from tasks.core.detectors import native
+from tasks.core.detectors.candidates import buffers, strings
 from tasks.core.detectors.detection import Detection
 from tasks.core.errors import Invalid
 from tasks.core.policy import Action
@@ -23,6 +27,7 @@ from tasks.core.shifting import days_of, shifted
 
 _MIN_SECRET_BYTES = 16
 _TOKEN_BYTES = 16
+_DIGESTED = (Action.TOKENISE, Action.HASH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,27 @@ def token(key: bytes, value: str) -> str:
     return "tok_" + base64.b32encode(digest).decode().rstrip("=").lower()
 
 
+def hashed(key: bytes, value: str) -> str:
+    """The hash of a value: its HMAC in lower-case hexadecimal digits."""
+    return hmac.digest(key, value.encode(), "sha256").hex()
+
+
+def digests(key: bytes, values: pl.Series, *, tokens: bool) -> pl.Series:
+    """The tokens, or else the hashes, of a column of strings; nulls stay null.
+
+    The native kernel makes them where there is one, `token` and `hashed` elsewhere.
+    """
+    kernel = native.kernel()
+    if kernel is None:
+        change = token if tokens else hashed
+        made = [None if value is None else change(key, value) for value in values.to_list()]
+        return pl.Series(values.name, made, dtype=pl.String)
+    text = kernel.digests(key, *buffers(values), tokens=tokens)
+    width = native.TOKEN_CHARACTERS if tokens else native.HASH_CHARACTERS
+    made = strings(np.arange(1, len(values) + 1, dtype=np.int64) * width, text).alias(values.name)
+    return made.set(values.is_null(), None) if values.null_count() else made
+
+
 def treat_column(
     values: pl.Series,
     treatment: ColumnTreatment,
@@ -117,16 +143,30 @@ def treat_column(
     if treatment.action is Action.SHIFT_DATES:
         return _shifted(values, treatment, keys, destination, subjects)
     texts = values if values.dtype == pl.String else as_text(values)
+    if treatment.action in _DIGESTED and native.kernel() is not None:
+        return _all_changed(texts, treatment, keys, destination)
     different = texts.drop_nulls().unique()
-    changed = pl.Series(_all_changed(different.to_list(), treatment, keys, destination), dtype=pl.String)
+    changed = _all_changed(different, treatment, keys, destination)
     return texts.replace_strict(different, changed, default=None, return_dtype=pl.String)
 
 
-def _all_changed(values: list[str], treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> list[str]:
+def _all_changed(values: pl.Series, treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> pl.Series:
+    if treatment.action in _DIGESTED:
+        key = _digest_key(treatment, keys, destination)
+        return digests(key, values, tokens=treatment.action is Action.TOKENISE)
     if treatment.action is Action.FORMAT_PRESERVE:
-        return Preserving(keys, treatment.domain, destination).encrypt(values)
-    change = text_change(treatment, keys, destination)
-    return [change(value) for value in values]
+        changed = Preserving(keys, treatment.domain, destination).encrypt(values.to_list())
+    else:
+        change = text_change(treatment, keys, destination)
+        changed = [change(value) for value in values.to_list()]
+    return pl.Series(changed, dtype=pl.String)
+
+
+def _digest_key(treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> bytes:
+    """The key of tokens, which differ from destination to destination, or of hashes, which do not."""
+    if treatment.action is Action.TOKENISE:
+        return keys.derive("token", treatment.domain, destination)
+    return keys.derive("hash", treatment.domain)
 
 
 def _shifted(
@@ -147,7 +187,10 @@ def treat_hits(cells: pl.Series, treatment: ColumnTreatment, needed: ObjectTreat
     change = text_change(treatment, needed.keys, needed.destination)
     hits = _hits(cells, entities, vocabulary)
     if hits:
-        cells = cells.str.replace_many(hits, [change(hit) for hit in hits], leftmost=True)
+        found = pl.Series(hits, dtype=pl.String)
+        digested = treatment.action in _DIGESTED
+        changed = _all_changed(found, treatment, needed.keys, needed.destination) if digested else map(change, hits)
+        cells = cells.str.replace_many(hits, list(changed), leftmost=True)
     names = entities.intersection(CONFIDENCE) if needed.detection.names_in_text else set[str]()
     return without_names(cells, names, change) if names else cells
 
@@ -158,14 +201,12 @@ def text_change(treatment: ColumnTreatment, keys: PseudonymKey, destination: str
     `format_preserve` encrypts: inside a sentence nothing would tell a pseudonym that looks like a value from one.
     """
     options = treatment.options
-    if treatment.action is Action.TOKENISE:
-        token_key = keys.derive("token", treatment.domain, destination)
-        return lambda value: token(token_key, value)
+    if treatment.action in _DIGESTED:
+        key = _digest_key(treatment, keys, destination)
+        digest = token if treatment.action is Action.TOKENISE else hashed
+        return lambda value: digest(key, value)
     if treatment.action in (Action.ENCRYPT, Action.FORMAT_PRESERVE):
         return Seal(keys, treatment.domain, destination).seal
-    if treatment.action is Action.HASH:
-        hash_key = keys.derive("hash", treatment.domain)
-        return lambda value: hmac.digest(hash_key, value.encode(), "sha256").hex()
     if treatment.action is Action.MASK:
         return lambda value: _masked(value, options.keep_last)
     replacement = options.replacement or f"<{treatment.entities[0]}>"

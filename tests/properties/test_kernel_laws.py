@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from benchmarks.privacy import table
 from tasks.core.detectors import native, phones, search
-from tasks.core.detectors.candidates import Candidates, Hits
+from tasks.core.detectors.candidates import Candidates, Hits, buffers
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.detection import PHONE_REGIONS
 from tasks.core.detectors.patterns import ALL
+from tasks.core.treatments import digests, hashed, token
 from tests.unit.test_detectors import INVALID, VALID
 
 needs_kernel = pytest.mark.skipif(native.kernel() is None, reason="there is no compiler")
@@ -84,3 +85,25 @@ def test_without_the_kernel_python_searches(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(native, "kernel", lambda: None)
     found = flat(search.hits_in(pl.Series(["a@example.org"] * 20)))
     assert [(entity, row) for entity, _, row, _, _ in found] == [("EMAIL_ADDRESS", at) for at in range(20)]
+
+
+LENGTHS = st.sampled_from([0, 1, 54, 55, 56, 63, 64, 65, 119, 120, 128, 1_000])
+values = st.lists(
+    st.one_of(st.text(max_size=70), st.builds(lambda size: "é" * (size // 2) + "x" * (size % 2), LENGTHS))
+)
+
+
+@needs_kernel
+@settings(max_examples=200, deadline=None)
+@given(st.binary(min_size=1, max_size=130), values, st.integers(0, 3), st.booleans())
+def test_the_kernel_and_python_make_the_same_tokens_and_hashes(
+    key: bytes, texts: list[str], skipped: int, portable: bool
+) -> None:
+    kernel = native.kernel()
+    assert kernel is not None
+    column = pl.Series(["not asked for"] * skipped + texts, dtype=pl.String).slice(skipped)
+    for tokens, change in ((True, token), (False, hashed)):
+        made = kernel.digests(key, *buffers(column), tokens=tokens, portable=portable)
+        assert made.tobytes().decode() == "".join(change(key, text) for text in texts)
+        gaps = pl.Series("c", [None, *texts, None], dtype=pl.String)
+        assert digests(key, gaps, tokens=tokens).to_list() == [None, *(change(key, text) for text in texts), None]

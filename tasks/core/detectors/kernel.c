@@ -22,6 +22,7 @@ static void set(const char *bytes, int flag) {
 }
 
 void lintas_start(void) {
+    choose_mix();
     for (int b = 0; b < 256; b++) {
         int digit = b >= '0' && b <= '9', letter = (b >= 'a' && b <= 'z') || (b >= 'A' && b <= 'Z');
         class_of[b] = digit * (DIGIT | HEX | WORD | LOCAL | LABEL) + letter * (LETTER | WORD | LOCAL | LABEL);

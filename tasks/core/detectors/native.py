@@ -1,4 +1,6 @@
-"""The native kernel: `kernel.c`, compiled once where a compiler is, with the tables of the Python modules written in.
+"""The native kernel: `kernel.c` and `digests.c`, compiled once where a compiler is.
+
+The tables of the Python modules are written into the program, so that they exist once.
 
 Where there is no compiler, or the environment variable LINTAS_NATIVE is 0, `kernel` answers None and everything is
 searched by polars and numpy alone, with the same answers. The library lies in a directory that only the user may
@@ -38,17 +40,20 @@ _CELL_HITS = 32
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-O3", "-std=c11", "-shared", "-fPIC", "-fno-strict-aliasing")
 _SOURCE = Path(__file__).with_name("kernel.c")
+_DIGESTS = Path(__file__).with_name("digests.c")
+_BLOCK_BYTES = 64
+TOKEN_CHARACTERS, HASH_CHARACTERS = 30, 64
 
 
 def source() -> str:
-    """The whole program: the tables of `checks`, `codes`, `numbers` and `patterns`, and `kernel.c`."""
+    """The whole program: the tables of `checks`, `codes`, `numbers` and `patterns`, `digests.c` and `kernel.c`."""
     text = _SOURCE.read_text()
     known = set(re.findall(r"\bcheck_(\w+)\(", text))
     head, tail = text.split("/* What a candidate may be. */", 1)
     forms, tail_begin = _forms(known), _by_width(known)
     cut = "static void digit_strings("
     before, after = tail.split(cut, 1)
-    return "\n".join((_tables(), head, forms, before, tail_begin, cut + after))
+    return "\n".join((_tables(), _DIGESTS.read_text(), head, forms, before, tail_begin, cut + after))
 
 
 def unknown_checks() -> set[str]:
@@ -204,6 +209,9 @@ class Kernel:
         self._search.restype = ctypes.c_int64
         pointer, number = ctypes.c_void_p, ctypes.c_int64
         self._search.argtypes = [pointer, pointer, number, number, *[pointer] * 7, number, number, pointer]
+        self._digests = self._dll.lintas_digests
+        self._digests.restype = None
+        self._digests.argtypes = [pointer, number, pointer, pointer, number, ctypes.c_int, ctypes.c_int, pointer]
         self._own = threading.local()
 
     def search(self, offsets: Ints, data: Bytes, first: int, room: int) -> Part:
@@ -227,6 +235,24 @@ class Kernel:
         found, hits, used, returned = counts.tolist()
         sizes = (found, found, used, hits, hits, hits, returned)
         return Part(done, *(array[:size].copy() for array, size in zip(arrays, sizes, strict=True)))
+
+    def digests(self, key: bytes, offsets: Ints, data: Bytes, *, tokens: bool, portable: bool = False) -> Bytes:
+        """The HMAC-SHA256 of each string, written as `treatments.token` and `treatments.hashed` write it, joined.
+
+        Args:
+            key: The secret.
+            offsets, data: A string column of Arrow: where the strings begin, one more than there are, and their bytes.
+            tokens: Whether tokens are wanted, of TOKEN_CHARACTERS each; else hashes, of HASH_CHARACTERS each.
+            portable: Whether to leave the processor's own instructions for SHA-256 aside.
+        """
+        if len(key) > _BLOCK_BYTES:
+            key = hashlib.sha256(key).digest()
+        values = len(offsets) - 1
+        out = np.empty(values * (TOKEN_CHARACTERS if tokens else HASH_CHARACTERS), np.uint8)
+        self._digests(
+            key, len(key), offsets.ctypes.data, data.ctypes.data, values, tokens, portable, out.ctypes.data
+        )  # fmt: skip
+        return out
 
 
 def _arrays(room: int) -> tuple[npt.NDArray[Any], ...]:
