@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -92,6 +93,12 @@ class BoundedParquet:
             read_dictionary=references,
             metadata=self.metadata if references is not None else None,
         )
+
+    @cached_property
+    def _by_dictionary(self) -> Any:
+        """The file with every column of texts or bytes read as references into its dictionary."""
+        columns = [self._file.schema.column(at) for at in range(self.metadata.num_columns)]
+        return self._open([column.path for column in columns if column.physical_type == "BYTE_ARRAY"])
 
     def batches(self, most_rows: int = BATCH_ROWS) -> Iterator[Any]:
         """Record batches of the file's schema, each of at most so many rows; an `Unread` after which nothing comes."""
@@ -201,7 +208,7 @@ class BoundedParquet:
             return max((page.size_bytes // max(1, page.values) for page in dictionaries), default=0)
         if physical != "BYTE_ARRAY" or longest <= _SHORT_BYTES:
             return longest if physical == "BYTE_ARRAY" else 0
-        file = self._open([column.path])
+        file = self._by_dictionary
         read = longest_read = 0
         for group in groups:
             batch = next(file.iter_batches(batch_size=1, row_groups=[group], columns=[column.path]), None)
