@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,9 +98,11 @@ def mirroring(
     compute = compute_clouds[request.param]
     open_mirror = providers()[compute.config.provider].open_mirror
     assert open_mirror is not None
-    site = cloud_site(compute, models)
-    yield Mirroring(site, open_mirror(compute.config))
+    site, mirror = cloud_site(compute, models), open_mirror(compute.config)
+    yield Mirroring(site, mirror)
     for name in site.deployed:
+        # What it was asked for it rolls out by itself, and would bring the endpoint back.
+        insisted(partial(mirror.delete, name))
         site.delete(name)
 
 

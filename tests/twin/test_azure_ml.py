@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -296,6 +297,8 @@ def test_a_roll_out_goes_on_from_what_the_service_says_whoever_makes_the_next_st
     # Those asked before go on by themselves, so that the service may be busy with the very same step.
     seen = until(lambda: insisted(lambda: open_server(cloud).deploy(spec)), lambda seen: seen.healthy)
     assert (seen.version, seen.digest, seen.weight) == ("1", spec.digest, 0)
+    # Whoever still rolled the first version out would bring it back.
+    until(threading.enumerate, lambda threads: not any(each.name == "roll-out flights" for each in threads))
     assert json.loads(server.predict("flights", ROWS))["predictions"] == pytest.approx([5.0])
     second = serve(server, replace(spec, version="2"))
     assert second.digest == spec.digest

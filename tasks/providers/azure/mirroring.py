@@ -41,7 +41,8 @@ class MirroringAzureServer(AzureServer):
                 "ask less",
             )
         endpoint = self._workspace.find(f"onlineEndpoints/{self._resource(spec.name)}")
-        if endpoint is None or not any((endpoint["properties"].get("traffic") or {}).values()):
+        told: Mapping[str, Any] = endpoint["properties"] if endpoint else {}
+        if endpoint is None or told["provisioningState"] == "Deleting" or not any((told.get("traffic") or {}).values()):
             raise NotFound(f"'{self._cloud}': no endpoint '{spec.name}' serves", "promote a version there first")
         if percent:
             return self._roll_out(spec, lambda *what: self._mirroring_step(*what, percent=percent))
