@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING
 
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.detection import Detection
 from tasks.core.detectors.entities import UNREADABLE, entity_of
-from tasks.core.detectors.scan import NAME_COLUMN, ObjectScan, personal_name, safe_path, scan, scan_object
+from tasks.core.detectors.scan import NAME_COLUMN, ObjectScan, may_be_of, personal_name, safe_path, scan, scan_object
 from tasks.core.errors import Invalid
 from tasks.core.findings import ScanReport
 from tasks.core.held import Held, Reason
@@ -163,9 +162,8 @@ def _about(entry: Entry, wanted: Iterable[Decision]) -> list[Decision]:
     return [
         decision
         for decision in wanted
-        for glob in [decision.finding.path.replace("[", "[[]")]
         if shown == decision.finding.path
-        or (decision.finding.column != NAME_COLUMN and any(fnmatchcase(name, glob) for name in (entry.path, shown)))
+        or (decision.finding.column != NAME_COLUMN and may_be_of(entry.path, decision.finding.path))
     ]
 
 

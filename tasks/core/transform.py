@@ -15,7 +15,7 @@ from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from tasks.core.dataset import DIGEST_METADATA, DatasetURI, Entry, content_digest
-from tasks.core.detectors.scan import safe_path
+from tasks.core.detectors.scan import may_be_of
 from tasks.core.detectors.tables import Source
 from tasks.core.errors import NotFound
 from tasks.core.manifest import Manifest
@@ -67,9 +67,7 @@ def apply_treatment(
 
 def treatment_of(entry: Entry, treatment: Treatment, keys: PseudonymKey) -> ObjectTreatment:
     """The part of a treatment that is about one object."""
-    # A table of several objects has a glob of their real names, one of a single object what is shown of its name.
-    names = (entry.path, safe_path(entry.path))
-    columns = {column.column: column for column in treatment.columns if any(map(column.applies_to, names))}
+    columns = {column.column: column for column in treatment.columns if may_be_of(entry.path, column.path)}
     return ObjectTreatment(columns, keys, treatment.destination.cloud, treatment.detection)
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -304,6 +305,15 @@ def personal_names(names: Sequence[str]) -> dict[str, str]:
 def safe_path(path: str) -> str:
     """The path with a star for every part that is itself a value."""
     return "/".join("*" if personal_name(part) else part for part in path.split("/"))
+
+
+def may_be_of(path: str, label: str) -> bool:
+    """Whether an object may be part of the table of this label; it may say yes once too often.
+
+    A table of several objects has a glob of their real names, one of a single object what is shown of its name.
+    """
+    glob = label.replace("[", "[[]")
+    return any(name == label or fnmatchcase(name, glob) for name in (path, safe_path(path)))
 
 
 def _name_findings(manifest: Manifest) -> Iterator[Finding]:
