@@ -13,7 +13,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults fault-trials bench-mover bench-mover-memory bench-plan bench-gate bench-corpora bench-anonymity bench-pseudonyms bench-placement bench-gateway browser lock docs clean
+.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults fault-trials bench-mover bench-mover-emulators bench-mover-memory bench-plan bench-gate bench-corpora bench-anonymity bench-pseudonyms bench-placement bench-gateway browser lock docs clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ fault-trials: setup-dev ## Seeded trouble on every pair of clouds, counted (TRIA
 
 bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
 	$(BIN)/python -m benchmarks.mover
+
+bench-mover-emulators: setup-dev ## The same between the twin's object stores, which are slower than either
+	$(BIN)/python -m benchmarks.mover.emulators
 
 bench-mover-memory: setup-dev ## Peak memory of a move against the size of its dataset
 	$(BIN)/python -m benchmarks.mover.sizes

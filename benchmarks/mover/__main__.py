@@ -10,6 +10,7 @@ The stub verifies nothing, so that both send their checksums in vain; ours also 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from typing import Any
 from benchmarks.memory import peak_bytes
 from benchmarks.mover.stubs import Content, Program, compiled, stub
 from tasks.core.cloud import CloudConfig
+from tests.servers import rclone_environment
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"
@@ -35,14 +38,16 @@ _LOOK_S = 0.02
 _RCLONE = [
     "--no-traverse", "--no-check-dest", "--retries", "1", "--use-json-log", "-v", "--stats", "1h",
     "--s3-no-head", "--s3-no-check-bucket", "--s3-disable-checksum", "--s3-upload-concurrency", "8",
+    # Else it asks S3 for a class that is called as the source calls its own.
+    "--s3-storage-class", "STANDARD",
     "--azureblob-no-check-container", "--azureblob-upload-concurrency", "8", "--gcs-no-check-bucket",
 ]  # fmt: skip
 _CHUNKS = ["--s3-chunk-size", "16Mi", "--azureblob-chunk-size", "16Mi"]
-_LARGE_TUNINGS = [
+LARGE_TUNINGS = [
     [*_CHUNKS, "--multi-thread-streams", "0"],
     [*_CHUNKS, "--multi-thread-streams", "4", "--multi-thread-cutoff", "32Mi", "--buffer-size", "0"],
 ]
-_SMALL_TUNINGS: list[list[str]] = [["--buffer-size", "0"]]
+SMALL_TUNINGS: list[list[str]] = [["--buffer-size", "0"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +70,20 @@ def facts_of(cloud: CloudConfig) -> dict[str, dict[str, str]]:
     }
 
 
-def run_ours(near: CloudConfig, far: CloudConfig, task: Task, budget_bytes: int, program: Program) -> dict[str, float]:
+def fresh() -> str:
+    """The name of a bucket that was not written to yet; a stub has every bucket."""
+    return f"dst{next(_SERIAL)}"
+
+
+def run_ours(
+    near: CloudConfig, far: CloudConfig, to: str, task: Task, budget_bytes: int, program: Program | None = None
+) -> dict[str, float]:
     """One run of the direct plane."""
     work = {
         "near": facts_of(near),
         "far": facts_of(far),
         "from": "src",
-        "to": f"dst{next(_SERIAL)}",
+        "to": to,
         "digest": task.content.digest(),
         "in_flight": task.in_flight,
         "budget_bytes": budget_bytes,
@@ -87,17 +99,19 @@ def run_ours(near: CloudConfig, far: CloudConfig, task: Task, budget_bytes: int,
 
 
 def run_rclone(
-    near: CloudConfig, far: CloudConfig, task: Task, tuning: list[str], program: Program
+    near: CloudConfig, far: CloudConfig, to: str, task: Task, tuning: list[str], program: Program | None = None
 ) -> dict[str, float]:
     """One run of rclone."""
-    environment = {key: value for key, value in os.environ.items() if key != "AWS_CA_BUNDLE"}
-    environment |= {"RCLONE_CONFIG": os.devnull, **_remote("NEAR", near), **_remote("FAR", far)}
+    environment = {
+        **rclone_environment(dataclasses.replace(near, name="near")),
+        **rclone_environment(dataclasses.replace(far, name="far")),
+    }
     at_a_time = ["--transfers", str(task.in_flight), "--checkers", str(task.in_flight)]
     command = [
-        str(Path(sys.executable).with_name("rclone")), "copy", "near:src/o", f"far:dst{next(_SERIAL)}/o",
+        str(Path(sys.executable).with_name("rclone")), "copy", "near:src/o", f"far:{to}/o",
         *_RCLONE, *at_a_time, *tuning,
     ]  # fmt: skip
-    if program.certificate is not None:
+    if program and program.certificate:
         # Unlike --ca-cert it counts for Cloud Storage too.
         environment["SSL_CERT_FILE"] = str(program.certificate)
     with tempfile.TemporaryFile("w+") as log:
@@ -122,43 +136,36 @@ def run_rclone(
     }
 
 
-def _trusting(program: Program) -> dict[str, str]:
-    return (
-        dict.fromkeys(("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"), str(program.certificate)) if program.certificate else {}
-    )
+def _trusting(program: Program | None) -> dict[str, str]:
+    if program is None or program.certificate is None:
+        return {}
+    return dict.fromkeys(("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"), str(program.certificate))
 
 
-def _remote(name: str, cloud: CloudConfig) -> dict[str, str]:
-    secrets = {key: secret.reveal() for key, secret in cloud.credentials.items()}
-    url = cloud.endpoint("objects")
-    settings = {
-        "aws": {"type": "s3", "provider": "Other", "force_path_style": "true", "region": "us-east-1", **secrets},
-        "google": {"type": "gcs", "access_token": secrets.get("token", ""), "bucket_policy_only": "true"},
-        "azure": {"type": "azureblob", "account": "bench", "key": secrets.get("account_key", "")},
-    }[cloud.provider]
-    settings["endpoint"] = f"{url}/storage/v1/" if cloud.provider == "google" else url
-    return {f"RCLONE_CONFIG_{name}_{key}".upper(): value for key, value in settings.items()}
+def compared(
+    near: CloudConfig, far: CloudConfig, task: Task, rounds: int, budget_bytes: int,
+    bucket: Callable[[], str] = fresh, program: Program | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Interleaved rounds between two stores; medians of each engine and their ratio.
 
-
-def measure(
-    pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, program: Program, delay_ms: int
-) -> dict[str, Any]:
-    """Interleaved rounds of one pair; medians of each engine and their ratio."""
+    Args:
+        near, far: The stores; the objects lie in the bucket `src` of the first, below `o/`.
+        task: What lies there.
+        rounds: How often each engine runs.
+        budget_bytes: The direct plane's memory for what is under way.
+        bucket: Names a bucket of `far` in which nothing is, for one run.
+        program: The stub that both are, if they are.
+    """
     total_bytes = task.content.count * task.content.size_bytes
     runs: dict[str, list[dict[str, float]]] = {}
-    with (
-        tempfile.TemporaryDirectory() as logs,
-        stub(program, pair[0], task.content, Path(logs) / "near.log", delay_ms) as near,
-        stub(program, pair[1], task.content, Path(logs) / "far.log", delay_ms) as far,
-    ):
-        for _ in range(rounds):
-            runs.setdefault("ours", []).append(run_ours(near, far, task, budget_bytes, program))
-            for number, tuning in enumerate(task.tunings):
-                runs.setdefault(f"rclone-{number}", []).append(run_rclone(near, far, task, tuning, program))
+    for _ in range(rounds):
+        runs.setdefault("ours", []).append(run_ours(near, far, bucket(), task, budget_bytes, program))
+        for number, tuning in enumerate(task.tunings):
+            runs.setdefault(f"rclone-{number}", []).append(run_rclone(near, far, bucket(), task, tuning, program))
     figures: dict[str, dict[str, float]] = {}
     for engine, results in runs.items():
         if any((r["objects"], r["bytes"]) != (task.content.count, total_bytes) for r in results):
-            raise SystemExit(f"{engine} did not carry everything from {pair[0]} to {pair[1]}: {results[-1]}")
+            raise SystemExit(f"{engine} did not carry everything from {near.name} to {far.name}: {results[-1]}")
         elapsed_s = statistics.median(r["elapsed_s"] for r in results)
         figures[engine] = {
             "mb_per_s": total_bytes / 1e6 / elapsed_s,
@@ -167,21 +174,34 @@ def measure(
             "peak_mb": max(r["peak_bytes"] for r in results) / 1e6,
         }
     best = max((name for name in figures if name != "ours"), key=lambda name: figures[name]["objects_per_s"])
-    ratio = figures["ours"]["objects_per_s"] / figures[best]["objects_per_s"]
     return {
-        "pair": f"{pair[0]} -> {pair[1]}", "over": program.scheme, "rtt_ms": delay_ms, "task": task.name,
-        "rounds": rounds, "ratio": ratio,
+        "task": task.name, "rounds": rounds,
+        "ratio": figures["ours"]["objects_per_s"] / figures[best]["objects_per_s"],
         "ours": figures["ours"], "rclone": figures[best], "rclone_tuning": " ".join(task.tunings[int(best[-1])]),
         "load_average": os.getloadavg()[0],
     }  # fmt: skip
 
 
-_HEADER = """\
+def measure(
+    pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, program: Program, delay_ms: int
+) -> dict[str, Any]:
+    """One pair of stubs; see `compared`."""
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        stub(program, pair[0], task.content, Path(logs) / "near.log", delay_ms) as near,
+        stub(program, pair[1], task.content, Path(logs) / "far.log", delay_ms) as far,
+    ):
+        result = compared(near, far, task, rounds, budget_bytes, program=program)
+    return {"pair": f"{pair[0]} -> {pair[1]}", "over": program.scheme, "rtt_ms": delay_ms, **result}
+
+
+HEADER = """\
 | pair | over | RTT ms | task | Lintas | rclone | ratio | CPU-s a GiB, both | peak MB, both | load |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
 
 
-def _row(result: dict[str, Any]) -> str:
+def row(result: dict[str, Any]) -> str:
+    """A line of the table."""
     unit, figure = ("MB/s", "mb_per_s") if result["task"] == "large" else ("objects/s", "objects_per_s")
     ours, rclone = result["ours"], result["rclone"]
     cells = [
@@ -199,6 +219,13 @@ def _row(result: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def keep(name: str, results: list[dict[str, Any]]) -> None:
+    """Write build/NAME.json."""
+    BUILD.mkdir(exist_ok=True)
+    written = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "results": results}
+    (BUILD / f"{name}.json").write_text(json.dumps(written, indent=2) + "\n")
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.mover", description=__doc__)
@@ -210,20 +237,18 @@ def main() -> None:
     parser.add_argument("--budget-mib", type=int, default=48)
     arguments = parser.parse_args()
     tasks = {
-        "large": Task("large", Content(8, 128 * MIB), 8, _LARGE_TUNINGS),
-        "small": Task("small", Content(5000, 16 * 1024), 64, _SMALL_TUNINGS),
+        "large": Task("large", Content(8, 128 * MIB), 8, LARGE_TUNINGS),
+        "small": Task("small", Content(5000, 16 * 1024), 64, SMALL_TUNINGS),
     }
     pairs = [(pair.split(":")[0], pair.split(":")[1]) for pair in arguments.pair or []] or PAIRS
     programs = [compiled(BUILD, tls=over == "https") for over in arguments.over or ["http"]]
     results: list[dict[str, Any]] = []
-    print(_HEADER, flush=True)
+    print(HEADER, flush=True)
     for name, program, pair in itertools.product(arguments.task or list(tasks), programs, pairs):
         result = measure(pair, tasks[name], arguments.rounds, arguments.budget_mib * MIB, program, arguments.rtt_ms)
         results.append(result)
-        print(_row(result), flush=True)
-    BUILD.mkdir(exist_ok=True)
-    written = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "results": results}
-    (BUILD / "bench-mover.json").write_text(json.dumps(written, indent=2) + "\n")
+        print(row(result), flush=True)
+    keep("bench-mover", results)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,11 @@ shards, as in a move; the measured process has the SDKs of both ends loaded. Pea
 
 from __future__ import annotations
 
-import json
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-from benchmarks.mover.__main__ import BUILD, MIB, Task, run_ours
+from benchmarks.mover.__main__ import BUILD, MIB, Task, fresh, keep, run_ours
 from benchmarks.mover.stubs import Content, compiled, stub
 
 DATASETS = [
@@ -30,7 +29,7 @@ BUDGET_BYTES = 48 * MIB
 def main() -> None:
     """Measure, print, write."""
     program = compiled(BUILD, tls=False)
-    results: list[dict[str, float]] = []
+    results: list[dict[str, Any]] = []
     print("| objects | of bytes | in all MB | s | peak MB |\n| --- | --- | --- | --- | --- |", flush=True)
     for content in DATASETS:
         with (
@@ -38,15 +37,14 @@ def main() -> None:
             stub(program, "s3", content, Path(logs) / "near.log") as near,
             stub(program, "s3", content, Path(logs) / "far.log") as far,
         ):
-            run = run_ours(near, far, Task("sizes", content, 64, []), BUDGET_BYTES, program)
+            run = run_ours(near, far, fresh(), Task("sizes", content, 64, []), BUDGET_BYTES)
         if run["objects"] != content.count:
             raise SystemExit(f"{run['objects']} of {content.count} objects arrived")
         total_mb = content.count * content.size_bytes / 1e6
         results.append({"objects": content.count, "size_bytes": content.size_bytes, **run})
         row = (f"{content.count:,}", f"{content.size_bytes:,}", f"{total_mb:,.1f}", f"{run['elapsed_s']:.1f}")
         print(f"| {' | '.join(row)} | {run['peak_bytes'] / 1e6:.0f} |", flush=True)
-    written = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "results": results}
-    (BUILD / "bench-mover-sizes.json").write_text(json.dumps(written, indent=2) + "\n")
+    keep("bench-mover-sizes", results)
 
 
 if __name__ == "__main__":
