@@ -40,12 +40,13 @@ def children(pid: int) -> list[int]:
 class Peak:
     """The most memory that this process and those that it starts within the block have needed, in bytes.
 
-    The sum of each one's own peak; pages that they share (the interpreter, the C library) count once for each.
+    Its own peak and the largest sum of the peaks of those that ran at the same time; pages that they share (the
+    interpreter, the C library) count once for each.
     """
 
     def __init__(self) -> None:
         self.bytes = 0
-        self._seen: dict[int, int] = {}
+        self._others = 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -56,9 +57,8 @@ class Peak:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
-        self.bytes = peak_bytes() + sum(self._seen.values())
+        self.bytes = peak_bytes() + self._others
 
     def _look(self) -> None:
         while not self._done.wait(_LOOK_S):
-            for pid in children(os.getpid()):
-                self._seen[pid] = max(self._seen.get(pid, 0), peak_bytes(pid))
+            self._others = max(self._others, sum(peak_bytes(pid) for pid in children(os.getpid())))

@@ -17,7 +17,7 @@ DATASETS = [
     Content(10, MIB),
     Content(8, 16 * MIB),
     Content(8, 128 * MIB),
-    Content(80, 128 * MIB),
+    Content(160, 128 * MIB),
     Content(10, 1024),
     Content(1_000, 1024),
     Content(20_000, 1024),
