@@ -5,17 +5,20 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.privacy import table
-from tasks.core.detectors import native, phones, search
-from tasks.core.detectors.candidates import Candidates, Hits, buffers
+from tasks.core.detectors import native, phones, search, tallies
+from tasks.core.detectors.candidates import Candidates, Hits, Ints, buffers
 from tasks.core.detectors.classify import classify
-from tasks.core.detectors.detection import PHONE_REGIONS
+from tasks.core.detectors.detection import EVERYTHING, PHONE_REGIONS, Detection
 from tasks.core.detectors.patterns import ALL
+from tasks.core.detectors.tallies import Key, Tally, count
+from tasks.core.detectors.words import LANGUAGES
 from tasks.core.treatments import digests, hashed, token
 from tests.unit.test_detectors import INVALID, VALID
 
@@ -23,7 +26,10 @@ needs_kernel = pytest.mark.skipif(native.kernel() is None, reason="there is no c
 EXAMPLES = [text for _, text in (*VALID, *INVALID)] + [
     "550e8400-e29b-41d4-a716-446655440000", "2013-01-01T10:00:00.123+07:00", "v1.2.3-12345678", "ORD-0123456789",
     "call (021) 555-1234 x12 now", "3.14159265358979", "1.2.3.4.5", "aa:bb:cc:dd:ee:ff", "::1 fe80::1", "12345@1.2",
-    "NIK: 3273014507900001", "AB123456", "1Z999AA10123456784", "+62 812-3456-7890, 0812-3456-7890", "x" * 70_000 + " 1",
+    "NIK: 3273014507900001", "nomor-hp 0812 3456 7890!", "SSN123456782 ", "phone123456782",
+    "no_ktp 3273014507900001", "e-mail12345678902",
+    "+1 212 555 0100, telp 021 555 1234", "(021) 555 1234 5", "call 2125550100 or 2125550101",
+    "AB123456", "1Z999AA10123456784", "+62 812-3456-7890, 0812-3456-7890", "x" * 70_000 + " 1",
 ]  # fmt: skip
 DAY = "(19|20)[0-9]{2}[-/.][0-9]{1,2}[-/.][0-9]{1,2}"
 MAKERS = [make for _, make in table.ENTITY_COLUMNS.values()] + list(table.LOOK_ALIKES.values())
@@ -54,6 +60,26 @@ def flat(found: Iterable[Hits]) -> list[tuple[str, str, int, str, bool]]:
 def assert_same(texts: list[str]) -> None:
     column = pl.Series(texts + ["nothing"] * 16, dtype=pl.String)
     assert flat(search.hits_in(column)) == flat(phones.checked(classify(Candidates.found(column, ALL)), PHONE_REGIONS))
+    assert counted(column) == counted_in_python(column)
+    weights = np.arange(len(column))
+    assert counted(column, weights=weights) == counted_in_python(column, weights=weights)
+
+
+def counted(column: pl.Series, weights: Ints | None = None) -> dict[Key, tuple[int, int, list[int], list[int]]]:
+    seen: dict[Key, Tally] = {}
+    count(seen, column, EVERYTHING, weights=weights)
+    return {
+        key: (each.cells, each.whole, each.candidates.hashes.tolist(), each.candidates.marks.tolist())
+        for key, each in seen.items()
+    }
+
+
+def counted_in_python(
+    column: pl.Series, weights: Ints | None = None
+) -> dict[Key, tuple[int, int, list[int], list[int]]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "kernel", lambda: None)
+        return counted(column, weights)
 
 
 @needs_kernel
@@ -73,8 +99,32 @@ def test_they_find_the_same_in_the_benchmark_s_table_and_in_parts_of_it() -> Non
 
 @needs_kernel
 def test_more_candidates_than_there_is_room_for_at_once_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "_ROOM", 64)
+    monkeypatch.setattr(search, "ROOM", 64)
     assert_same([f"person{at}@example.org 4111 1111 1111 1111 https://example.org" for at in range(500)])
+
+
+@needs_kernel
+def test_the_shortest_candidates_one_beside_the_other_stay_within_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "ROOM", 64)
+    assert_same(["a::b " * 12, "a::b a::b", *["a::b " * 11] * 40])
+
+
+@needs_kernel
+def test_of_many_candidates_the_same_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(4)
+    monkeypatch.setattr(tallies, "_FIRST_CELLS", 700)
+    made = pl.Series([make(draw) for make in MAKERS for _ in range(600)])
+    assert counted(made) == counted_in_python(made)
+    rows = np.sort(np.array([draw.randrange(1_000) for _ in range(len(made))]))
+    of_rows: dict[Key, Tally] = {}
+    count(of_rows, made, EVERYTHING, parents=rows)
+    assert all(each.cells <= 1_000 for each in of_rows.values())
+    assert of_rows.keys() == counted(made).keys()
+
+
+def test_every_word_can_be_looked_up_in_the_kernel() -> None:
+    words = {word for entity in native.ENTITIES for word in Detection(languages=LANGUAGES).words(entity)}
+    assert all(word.isascii() and word.islower() and word[0].isalpha() for word in words)
 
 
 def test_every_check_has_a_twin_in_the_kernel() -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import re
+
+import numpy as np
 import phonenumbers
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from phonenumbers import PhoneNumberFormat, PhoneNumberType
+from phonenumbers import PhoneMetadata, PhoneNumberFormat, PhoneNumberType
 
 from tasks.core.detectors.candidates import Evidence
 from tasks.core.detectors.detection import PHONE_REGIONS, Detection
+from tasks.core.detectors.plans import accepted, automaton
 from tasks.core.detectors.search import hits_in
 
 digits = st.text("0123456789", min_size=9, max_size=13)
@@ -62,3 +67,18 @@ def test_a_number_with_a_plus_sign_is_as_long_as_its_country_s_numbers(text: str
 def test_numbers_of_other_countries_are_found_when_they_are_asked_for() -> None:
     assert not found("612 345 671", "US")
     assert found("612 345 671", "US", "ES")
+
+
+def test_the_automata_take_what_the_expressions_of_the_plans_take() -> None:
+    draw = random.Random(5)
+    for region in PHONE_REGIONS:
+        plan = PhoneMetadata.metadata_for_region(region)
+        expression = plan.mobile.national_number_pattern
+        example = phonenumbers.example_number_for_type(region, PhoneNumberType.MOBILE)
+        begin = str(example.national_number)
+        near = [begin[: draw.randrange(len(begin))] + str(draw.randrange(10**9)) for _ in range(400)]
+        numbers = [*near, begin, begin[:-1], f"{begin}1", "0", ""]
+        made = automaton(expression.replace(r"\d", "[0-9]"))
+        for text in numbers:
+            taken = accepted(made, np.array([[int(digit) for digit in text]], np.uint8).reshape(1, -1))[0]
+            assert taken == bool(re.fullmatch(expression, text)), text

@@ -1,4 +1,4 @@
-"""A column's hits, counted over all of a table, and the verdict on what the column holds.
+"""What is remembered of a column over all of a table, and the verdict on what the column holds.
 
 One hit of sixteen digits proves little: a tenth of all numbers pass the Luhn check by chance. So a column is judged
 as a whole. For each entity and kind of evidence the different candidates are sampled (`sketch`), and the rate at which
@@ -11,42 +11,26 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from tasks.core.detectors import named
-from tasks.core.detectors.candidates import Evidence, Hits, Ints, Mask
+from tasks.core.detectors.candidates import Evidence, Ints
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.patterns import PLAIN
-from tasks.core.detectors.search import hits_in
 from tasks.core.detectors.sketch import Sketch, smallest
-from tasks.core.detectors.words import context_pattern, speaks_against
+from tasks.core.detectors.tallies import Tally, count
+from tasks.core.detectors.words import speaks_against
 from tasks.core.findings import ColumnKind, Finding, Number
 
 NAME, GIVEN, ADDRESS, DATE, COORDINATE, FULL_NAME, BANK, DOCUMENT = 1, 2, 4, 8, 16, 32, 64, 128
 LEAST_CONFIDENCE = 0.2
 """Weaker findings are not listed."""
 
-_WHOLE = 0.8
-_SAMPLE = 512
 _UNIQUE_FROM = 2000
-
-
-@dataclass
-class Tally:
-    """Hits of one entity and one kind of evidence in a column."""
-
-    cells: int = 0
-    whole: int = 0
-    candidates: Sketch = field(default_factory=lambda: Sketch(_SAMPLE))
-
-    @property
-    def pass_rate(self) -> float:
-        """The share of different candidates that pass the checks."""
-        return self.candidates.share(1)
+_FIRST = 512
 
 
 class ColumnState:
@@ -120,7 +104,7 @@ class ColumnState:
         if len(admitted):
             new = admitted[smallest(hashes[admitted], self.cells.size)]
             self.cells.add(hashes[new], text_marks(cells.gather(new)))
-        plain = cells.head(_SAMPLE).str.contains(PLAIN).all() and cells.str.contains(PLAIN).all()
+        plain = cells.head(_FIRST).str.contains(PLAIN).all() and cells.str.contains(PLAIN).all()
         if plain and not self.detection.own and not self.detection.names_in_text:
             return
         weights = None
@@ -158,15 +142,7 @@ class ColumnState:
             self._tally(_spelt(short), None if parents is None else parents[~id_like], None, plain=True)
 
     def _tally(self, cells: pl.Series, parents: Ints | None, weights: Ints | None, *, plain: bool = False) -> None:
-        lengths = cells.str.len_bytes().cast(pl.Int64).to_numpy()
-        for each in with_context(hits_in(cells, self.detection, plain=plain), cells, lengths, self.detection):
-            hashes = each.found.hashes[each.which]
-            tally = self.tallies.setdefault((each.entity, each.evidence), Tally())
-            tally.candidates.add(hashes, each.valid.astype(np.uint8))
-            hit = each.found.rows[each.which][each.valid]
-            whole = hit[each.found.lengths[each.which][each.valid] >= _WHOLE * lengths[hit]]
-            tally.cells += _rows(hit, parents, weights)
-            tally.whole += _rows(whole, parents, weights)
+        count(self.tallies, cells, self.detection, parents, weights, plain=plain)
 
 
 def _spelt(numbers: pl.Series) -> pl.Series:
@@ -178,42 +154,6 @@ def _spelt(numbers: pl.Series) -> pl.Series:
 
 def _filtered(parents: Ints | None, keep: pl.Series) -> Ints | None:
     return None if parents is None else parents[keep.to_numpy()]
-
-
-def _rows(cells: Ints, parents: Ints | None, weights: Ints | None) -> int:
-    """How many rows the cells, which come in order, stand for."""
-    in_order = cells if parents is None else parents[cells]
-    if not len(in_order):
-        return 0
-    changes = np.flatnonzero(np.diff(in_order))
-    return len(changes) + 1 if weights is None else int(weights[in_order[np.append(changes, -1)]].sum())
-
-
-def with_context(found: Iterator[Hits], cells: pl.Series, lengths: Ints, detection: Detection) -> Iterator[Hits]:
-    """Hits with those set apart that have a word of their entity in the same cell or as their prefix.
-
-    Args:
-        found: The hits.
-        cells: The cells they were found in.
-        lengths: The cells' lengths in bytes.
-        detection: Whose words count.
-    """
-    for each in found:
-        words = detection.words(each.entity)
-        if each.evidence in (Evidence.SHAPED, Evidence.NAMED) or not words:
-            yield each
-            continue
-        rows = each.found.rows[each.which]
-        beside: Mask = np.zeros(len(rows), bool)
-        longer = np.flatnonzero(lengths[rows] > each.found.lengths[each.which] + 1)
-        if len(longer):
-            beside[longer] = cells.gather(rows[longer]).str.contains(context_pattern(words)).to_numpy()
-        if each.evidence is Evidence.CODED:
-            beside |= each.found.begin_with(each.which, words)
-        if beside.any():
-            yield Hits(each.entity, Evidence.CONTEXT, each.found, each.which[beside], each.valid[beside])
-        if not beside.all():
-            yield Hits(each.entity, each.evidence, each.found, each.which[~beside], each.valid[~beside])
 
 
 _NAME = r"^\pL[\pL\pM'’.-]*(?:,? \pL[\pL\pM'’.-]*){0,5}$"

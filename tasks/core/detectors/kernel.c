@@ -6,8 +6,8 @@
  */
 
 enum { DIGIT = 1, LETTER = 2, HEX = 4, WORD = 8, LOCAL = 16, LABEL = 32, BETWEEN = 64, WIDE = 128 };
-enum { SHAPED, BARE, CODED };
-enum { LEAST_CRYPTO = 26 };
+enum { SHAPED, BARE, CODED, CONTEXT };
+enum { LEAST_CRYPTO = 26, SHORTEST = 4 /* a::b */ };
 
 static u8 class_of[256];
 
@@ -454,8 +454,8 @@ static int check_after_zero(const u8 *d, int w) {
 /* What a candidate may be. */
 
 typedef struct {
-    i64 *rows, *text_ends;
-    u8 *text;
+    const u8 *data;
+    i64 *rows, *starts, *ends; /* of candidates: their cell, and where they stand in the data */
     i64 *hit_candidates;
     int16_t *hit_keys;
     u8 *hit_valid;
@@ -691,27 +691,182 @@ static int search(Found *f, Cell c, i64 row) {
         Cell text = {c.s + p, end - p};
         if (!classify(f, text)) return 0;
         f->rows[f->candidates] = row;
-        memcpy(f->text + f->bytes, text.s, text.n);
+        f->starts[f->candidates] = text.s - f->data;
+        f->ends[f->candidates++] = text.s - f->data + text.n;
         f->bytes += text.n;
-        f->text_ends[f->candidates++] = f->bytes;
         p = resume = end;
     }
     return 1;
 }
 
+/* Copies the candidates' text together; `ends` become those in the copy. */
+static void gather(Found *f, u8 *text) {
+    i64 used = 0;
+    for (i64 k = 0; k < f->candidates; k++) {
+        i64 size = f->ends[k] - f->starts[k];
+        memcpy(text + used, f->data + f->starts[k], size);
+        f->ends[k] = used += size;
+    }
+}
+
+static i64 most_candidates(i64 size) { return size > LONGEST_CELL ? 1 : size / SHORTEST + 1; }
+static int has_room(const Found *f, i64 size, i64 room, i64 text_room) {
+    i64 most = most_candidates(size);
+    return f->candidates + most <= room && f->bytes + size <= text_room;
+}
+
 /* Searches cells from `first` on until all are done or the room is used up. Answers how many cells are done; `counts`
  * has the numbers of candidates, hits, bytes of candidates, and cells handed back. */
-i64 lintas_search(const i64 *offsets, const u8 *data, i64 first, i64 cells, i64 *rows, i64 *text_ends, u8 *text,
+i64 lintas_search(const i64 *offsets, const u8 *data, i64 first, i64 cells, i64 *rows, i64 *starts, i64 *ends, u8 *text,
                   i64 *hit_candidates, int16_t *hit_keys, u8 *hit_valid, i64 *back, i64 room, i64 text_room, i64 *counts) {
-    Found f = {rows, text_ends, text, hit_candidates, hit_keys, hit_valid, 0, 0, 0};
+    Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0};
     i64 returned = 0, cell = first;
     for (; cell < cells; cell++) {
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
-        i64 most = c.n > LONGEST_CELL ? 1 : c.n / 6 + 1;
-        if (f.candidates + most > room || f.bytes + c.n > text_room) break;
+        if (!has_room(&f, c.n, room, text_room)) break;
         Found before = f;
         if (!search(&f, c, cell)) f = before, back[returned++] = cell;
     }
+    gather(&f, text);
     counts[0] = f.candidates, counts[1] = f.hits, counts[2] = f.bytes, counts[3] = returned;
+    return cell;
+}
+
+/* Counting: what `tallies` does with hits one array at a time, here while the cell is at hand. */
+
+/* What a scan asks of hits: see `native.Ask`. */
+typedef struct {
+    const i32 *const *home; /* automata over digits, a row of eleven a state: the next state by digit, whether it ends */
+    i64 home_plans;
+    const i32 *abroad;
+    const char *const *words; /* in lower case, in order of the alphabet */
+    const uint64_t *word_entities; /* as bits, which entities a word speaks for */
+    const i64 *words_with; /* of each letter the first word that begins with it; one more */
+} Ask;
+
+/* Of each key: in how many rows valid hits stand, in how many they fill the cell, and up to which hash they are
+ * sampled. Then the sample, and per key the row that was last counted. */
+typedef struct {
+    i64 *cells, *whole;
+    const uint64_t *bounds;
+    int16_t *keys;
+    uint64_t *hashes;
+    u8 *valid;
+    i64 sampled;
+    i64 last[KEYS], last_whole[KEYS];
+} Tally;
+
+/* The twin of `candidates.hashed`. */
+static uint64_t hash_of(const u8 *text, i64 size) {
+    uint64_t h = (uint64_t)size * 0x9E3779B97F4A7C15u;
+    for (i64 at = 0; at < size && at < HASHED_BYTES; at += 8) {
+        uint64_t word = 0;
+        if (at + 8 <= size)
+            for (int k = 0; k < 8; k++) word |= (uint64_t)text[at + k] << 8 * k;
+        else
+            for (int k = 0; at + k < size; k++) word |= (uint64_t)text[at + k] << 8 * k;
+        h = (h ^ word) * 0xFF51AFD7ED558CCDu;
+        h ^= h >> 32;
+    }
+    h *= 0xC4CEB9FE1A85EC53u;
+    return h ^ h >> 29;
+}
+
+static int accepts(const i32 *plan, Cell t) {
+    i64 state = 1;
+    for (i64 p = 0; p < t.n && state; p++)
+        if (class_of[t.s[p]] & DIGIT) state = plan[state * 11 + t.s[p] - '0'];
+    return plan[state * 11 + 10];
+}
+
+static int at_home(const Ask *ask, Cell t) {
+    for (i64 k = 0; k < ask->home_plans; k++)
+        if (accepts(ask->home[k], t)) return 1;
+    return 0;
+}
+
+/* The twin of `phones.checked`. */
+static int check_phone(const Ask *ask, Cell t, int evidence, int valid) {
+    if (evidence == CODED) return valid;
+    if (evidence == BARE) return valid && at_home(ask, t);
+    if (t.s[0] == '+') return valid && accepts(ask->abroad, t);
+    return valid || (t.s[0] == '(' && at_home(ask, t));
+}
+
+/* The entities that a word speaks for which begins at p and ends with its letters. A blank in it may be another
+ * separator in the text, or missing; with `alone` words of letters alone count. */
+static uint64_t spoken_at(const Ask *ask, Cell c, i64 p, int alone) {
+    uint64_t entities = 0;
+    int letter = (c.s[p] | 32) - 'a';
+    for (i64 k = ask->words_with[letter]; k < ask->words_with[letter + 1]; k++) {
+        i64 q = p;
+        const char *word = ask->words[k];
+        for (; *word; word++) {
+            if (class_of[(u8)*word] & LETTER) {
+                if (!is(c, q, LETTER) || (c.s[q++] | 32) != *word) break;
+            } else if (alone) break;
+            else if (*word == ' ') q += one_of(c, q, " _-");
+            else if (!at(c, q++, (u8)*word)) break;
+        }
+        if (!*word && !is(c, q, LETTER)) entities |= ask->word_entities[k];
+    }
+    return entities;
+}
+
+/* The entities that any word of a cell speaks for. */
+static uint64_t spoken_in(const Ask *ask, Cell c) {
+    uint64_t entities = 0;
+    for (i64 p = 0; p < c.n; p++)
+        if (is(c, p, LETTER) && !is(c, p - 1, LETTER)) entities |= spoken_at(ask, c, p, 0);
+    return entities;
+}
+
+/* Counts the hits of a cell, which is of so many rows from the given one on: the twin of `tallies.count`. */
+static void count_hits(const Found *f, const Ask *ask, Tally *t, Cell cell, i64 row, i64 weight) {
+    i64 latest = -1;
+    int looked = 0;
+    uint64_t hash = 0, within = 0, before = 0;
+    for (i64 k = 0; k < f->hits; k++) {
+        i64 candidate = f->hit_candidates[k];
+        Cell text = {f->data + f->starts[candidate], f->ends[candidate] - f->starts[candidate]};
+        int key = f->hit_keys[k], entity = key / 4, evidence = key % 4, valid = f->hit_valid[k];
+        if (latest != candidate) {
+            hash = hash_of(text.s, text.n), latest = candidate;
+            before = class_of[text.s[0]] & LETTER ? spoken_at(ask, text, 0, 1) : 0;
+        }
+        if (entity == PHONE_NUMBER) valid = check_phone(ask, text, evidence, valid);
+        if (evidence != SHAPED) {
+            if (cell.n > text.n + 1 && !looked) within = spoken_in(ask, cell), looked = 1;
+            uint64_t spoken = (cell.n > text.n + 1 ? within : 0) | (evidence == CODED ? before : 0);
+            if (spoken >> entity & 1) key = entity * 4 + CONTEXT;
+        }
+        if (hash <= t->bounds[key]) {
+            t->keys[t->sampled] = (int16_t)key, t->hashes[t->sampled] = hash;
+            t->valid[t->sampled++] = (u8)valid;
+        }
+        if (!valid) continue;
+        if (t->last[key] != row) t->cells[key] += weight, t->last[key] = row;
+        if (5 * text.n >= 4 * cell.n && t->last_whole[key] != row) t->whole[key] += weight, t->last_whole[key] = row;
+    }
+}
+
+/* Searches like `lintas_search`, and counts in place of telling. Each cell belongs to a row (`rows_of`; NULL: its own)
+ * and stands for so many (`weights`; NULL: one). `counts` has the numbers of cells handed back and of the sample. */
+i64 lintas_tally(const i64 *offsets, const u8 *data, i64 first, i64 cells, const i64 *rows_of, const i64 *weights,
+                 const Ask *ask, i64 *rows, i64 *starts, i64 *ends, i64 *hit_candidates, int16_t *hit_keys,
+                 u8 *hit_valid, i64 *back, i64 room, i64 *tallied, i64 *whole, const uint64_t *bounds,
+                 int16_t *sample_keys, uint64_t *sample_hashes, u8 *sample_valid, i64 *counts) {
+    Tally t = {tallied, whole, bounds, sample_keys, sample_hashes, sample_valid, 0, {0}, {0}};
+    i64 returned = 0, cell = first;
+    for (int key = 0; key < KEYS; key++) t.last[key] = t.last_whole[key] = -1;
+    for (; cell < cells; cell++) {
+        Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
+        Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0};
+        i64 most = most_candidates(c.n);
+        if (most > room || t.sampled + MOST_HITS * most > MOST_HITS * room) break;
+        if (!search(&f, c, cell)) back[returned++] = cell;
+        else if (f.hits) count_hits(&f, ask, &t, c, rows_of ? rows_of[cell] : cell, weights ? weights[cell] : 1);
+    }
+    counts[0] = returned, counts[1] = t.sampled;
     return cell;
 }

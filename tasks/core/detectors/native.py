@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,21 +28,30 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.detectors import checks, codes, numbers, patterns
-from tasks.core.detectors.candidates import CODE_COUNTS, LEAST_IBAN, Bytes, Evidence, Ints
+from tasks.core.detectors.candidates import CODE_COUNTS, HASHED_BYTES, LEAST_IBAN, Bytes, Evidence, Hashes, Ints
+from tasks.core.detectors.plans import Automaton
 
-EVIDENCE = (Evidence.SHAPED, Evidence.BARE, Evidence.CODED)
+EVIDENCE = (Evidence.SHAPED, Evidence.BARE, Evidence.CODED, Evidence.CONTEXT)
 SHAPED_ENTITIES = ("EMAIL_ADDRESS", "IP_ADDRESS", "MAC_ADDRESS", "DATE_OF_BIRTH", "IBAN_CODE", "CREDIT_CARD")
 ENTITIES = tuple(dict.fromkeys((*SHAPED_ENTITIES, *numbers.BY_WIDTH, *(form[0] for form in numbers.FORMS))))
 """The entities that the kernel tells of; a hit's key is four times the position, and the evidence's position."""
 
+KEYS = len(ENTITIES) * len(EVIDENCE)
+
 LONGEST_CELL = 60_000
-_CELL_HITS = 32
+_MOST_HITS = 32
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-O3", "-std=c11", "-shared", "-fPIC", "-fno-strict-aliasing")
 _SOURCE = Path(__file__).with_name("kernel.c")
 _DIGESTS = Path(__file__).with_name("digests.c")
 _BLOCK_BYTES = 64
 TOKEN_CHARACTERS, HASH_CHARACTERS = 30, 64
+
+
+def key(number: int) -> tuple[str, Evidence]:
+    """The entity and the evidence of a key."""
+    entity, evidence = divmod(number, len(EVIDENCE))
+    return ENTITIES[entity], EVIDENCE[evidence]
 
 
 def source() -> str:
@@ -89,7 +98,8 @@ def _tables() -> str:
         f"       RARE_DIGITS = {sum(1 << count for count in leading)},",
         f"       CODE_COUNT_PAIRS = {len(pairs)}, LEAST_IBAN = {LEAST_IBAN}, LONGEST_CELL = {LONGEST_CELL},",
         f"       FORM_COUNT = {len(numbers.FORMS)}, LEAST_DIGITS = {patterns.LEAST_DIGITS},",
-        f"       WIDEST_PHONE = {numbers.WIDEST_PHONE},",
+        f"       WIDEST_PHONE = {numbers.WIDEST_PHONE}, KEYS = {KEYS}, MOST_HITS = {_MOST_HITS},",
+        f"       HASHED_BYTES = {HASHED_BYTES},",
         f"       WIDEST = {max(max(widths) for widths, _ in numbers.BY_WIDTH.values())} }};",
         f"static const struct {{ const char *text; int size, anchor; }} HINTS[] = {{{', '.join(hints)}}};",
         f"static const struct {{ i32 low, high; i32 widths; }} NETWORKS[] = {{{', '.join(networks)}}};",
@@ -195,6 +205,109 @@ class Part:
     back: Ints
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What `Kernel.tally` counted, by key.
+
+    Args:
+        done: The first cell that it did not come to.
+        cells, whole: Of each key in how many rows valid hits stand, and in how many they fill the cell.
+        keys, hashes, valid: Of sampled candidates the key, the hash, and whether they pass the checks.
+        back: The cells that must be searched in Python.
+    """
+
+    done: int
+    cells: Ints
+    whole: Ints
+    keys: npt.NDArray[np.int16]
+    hashes: Hashes
+    valid: Bytes
+    back: Ints
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """Where the kernel writes what it finds; memory that is not written to is never claimed."""
+
+    found: tuple[npt.NDArray[Any], ...]
+    sample: tuple[npt.NDArray[Any], ...]
+
+    @classmethod
+    def of(cls, room: int) -> _Arrays:
+        """For so many candidates."""
+        hits, text_bytes = room * _MOST_HITS, max(room * 64, 2 * LONGEST_CELL)
+        found = (
+            np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64),
+            np.empty(text_bytes, np.uint8), np.empty(hits, np.int64), np.empty(hits, np.int16),
+            np.empty(hits, np.uint8), np.empty(room, np.int64),
+        )  # fmt: skip
+        return cls(found, (np.empty(hits, np.int16), np.empty(hits, np.uint64), np.empty(hits, np.uint8)))
+
+    @property
+    def text(self) -> Bytes:
+        return self.found[3]
+
+    @property
+    def back(self) -> Ints:
+        return self.found[-1]
+
+    @property
+    def pointers(self) -> list[int]:
+        return [each.ctypes.data for each in self.found]
+
+    @property
+    def without_text(self) -> list[int]:
+        return [each.ctypes.data for each in self.found if each is not self.text]
+
+    def part(self, done: int, counts: Ints) -> Part:
+        """What a call wrote."""
+        candidates, hits, used, returned = counts[:4].tolist()
+        rows, _, ends, text, of, keys, valid, back = self.found
+        return Part(
+            done, rows[:candidates].copy(), ends[:candidates].copy(), text[:used].copy(), of[:hits].copy(),
+            keys[:hits].copy(), valid[:hits].copy(), back[:returned].copy(),
+        )  # fmt: skip
+
+
+class _Asked(ctypes.Structure):
+    """The kernel's struct Ask."""
+
+    _fields_ = (
+        ("home", ctypes.c_void_p),
+        ("home_plans", ctypes.c_int64),
+        ("abroad", ctypes.c_void_p),
+        ("words", ctypes.c_void_p),
+        ("word_entities", ctypes.c_void_p),
+        ("words_with", ctypes.c_void_p),
+    )
+
+
+class Ask:
+    """What a scan asks of hits, laid out for the kernel.
+
+    Args:
+        home: The numbering plans of numbers without a country's code, as automata (see `plans`).
+        abroad: The plan of numbers behind a plus sign.
+        words: By entity the words that speak for it: ASCII in lower case, a letter first.
+    """
+
+    def __init__(self, home: Sequence[Automaton], abroad: Automaton, words: Mapping[str, tuple[str, ...]]) -> None:
+        by_word: dict[bytes, int] = {}
+        for at, entity in enumerate(ENTITIES):
+            for word in words.get(entity, ()):
+                by_word[word.encode()] = by_word.get(word.encode(), 0) | 1 << at
+        ordered = sorted(by_word)
+        plans = (ctypes.c_void_p * len(home))(*(plan.ctypes.data for plan in home))
+        texts = (ctypes.c_char_p * len(ordered))(*ordered)
+        entities = np.array([by_word[word] for word in ordered], np.uint64)
+        begins = np.searchsorted([word[0] for word in ordered], np.arange(97, 124)).astype(np.int64)
+        self._kept = (tuple(home), abroad, plans, texts, entities, begins)
+        self.asked = _Asked(
+            ctypes.addressof(plans), len(home), abroad.ctypes.data, ctypes.addressof(texts), entities.ctypes.data,
+            begins.ctypes.data,
+        )  # fmt: skip
+
+
 class Kernel:
     """The loaded kernel.
 
@@ -208,7 +321,12 @@ class Kernel:
         self._search = self._dll.lintas_search
         self._search.restype = ctypes.c_int64
         pointer, number = ctypes.c_void_p, ctypes.c_int64
-        self._search.argtypes = [pointer, pointer, number, number, *[pointer] * 7, number, number, pointer]
+        self._search.argtypes = [pointer, pointer, number, number, *[pointer] * 8, number, number, pointer]
+        self._tally = self._dll.lintas_tally
+        self._tally.restype = number
+        self._tally.argtypes = [
+            pointer, pointer, number, number, *[pointer] * 10, number, *[pointer] * 7,
+        ]  # fmt: skip
         self._digests = self._dll.lintas_digests
         self._digests.restype = None
         self._digests.argtypes = [pointer, number, pointer, pointer, number, ctypes.c_int, ctypes.c_int, pointer]
@@ -222,19 +340,48 @@ class Kernel:
             first: The first cell.
             room: For how many candidates there is room.
         """
+        found = self._arrays(room)
+        counts = np.zeros(4, np.int64)
+        last = min(len(offsets) - 1, first + room)
+        done: int = self._search(
+            offsets.ctypes.data, data.ctypes.data, first, last, *found.pointers, room, len(found.text),
+            counts.ctypes.data,
+        )  # fmt: skip
+        return found.part(done, counts)
+
+    def tally(
+        self, offsets: Ints, data: Bytes, cells: range, room: int, ask: Ask, rows: Ints | None, weights: Ints | None,
+        bounds: Hashes,
+    ) -> Counted:  # fmt: skip
+        """Search cells as far as there is room, and count what they hold.
+
+        Args:
+            offsets, data, room: As for `search`.
+            cells: The cells; each is searched or handed back whole.
+            ask: What is asked of hits.
+            rows: For each cell the row it belongs to; None for a row each.
+            weights: For how many rows each cell stands; None for one each.
+            bounds: By key, above which hash candidates are not sampled.
+        """
+        found = self._arrays(room)
+        counts, tallied, whole = np.zeros(2, np.int64), np.zeros(KEYS, np.int64), np.zeros(KEYS, np.int64)
+        given = [None if each is None else each.ctypes.data for each in (rows, weights)]
+        done: int = self._tally(
+            offsets.ctypes.data, data.ctypes.data, cells.start, cells.stop, *given, ctypes.byref(ask.asked),
+            *found.without_text, room, tallied.ctypes.data, whole.ctypes.data, bounds.ctypes.data,
+            *(each.ctypes.data for each in found.sample), counts.ctypes.data,
+        )  # fmt: skip
+        returned, sampled = counts.tolist()
+        keys, hashes, valid = (array[:sampled].copy() for array in found.sample)
+        return Counted(done, tallied, whole, keys, hashes, valid, found.back[:returned].copy())
+
+    def _arrays(self, room: int) -> _Arrays:
+        """This thread's arrays for what is found, with room for at least so many candidates."""
         own = self._own
         if getattr(own, "room", 0) < room:
-            own.room, own.arrays = room, _arrays(room)
-        arrays: tuple[npt.NDArray[Any], ...] = own.arrays
-        counts = np.zeros(4, np.int64)
-        last = min(len(offsets) - 1, first + own.room)
-        done: int = self._search(
-            offsets.ctypes.data, data.ctypes.data, first, last, *(each.ctypes.data for each in arrays), room,
-            len(arrays[2]), counts.ctypes.data,
-        )  # fmt: skip
-        found, hits, used, returned = counts.tolist()
-        sizes = (found, found, used, hits, hits, hits, returned)
-        return Part(done, *(array[:size].copy() for array, size in zip(arrays, sizes, strict=True)))
+            own.room, own.arrays = room, _Arrays.of(room)
+        arrays: _Arrays = own.arrays
+        return arrays
 
     def digests(self, key: bytes, offsets: Ints, data: Bytes, *, tokens: bool, portable: bool = False) -> Bytes:
         """The HMAC-SHA256 of each string, written as `treatments.token` and `treatments.hashed` write it, joined.
@@ -253,14 +400,6 @@ class Kernel:
             key, len(key), offsets.ctypes.data, data.ctypes.data, values, tokens, portable, out.ctypes.data
         )  # fmt: skip
         return out
-
-
-def _arrays(room: int) -> tuple[npt.NDArray[Any], ...]:
-    hits, text_bytes = room * _CELL_HITS, max(room * 64, 2 * LONGEST_CELL)
-    return (
-        np.empty(room, np.int64), np.empty(room, np.int64), np.empty(text_bytes, np.uint8), np.empty(hits, np.int64),
-        np.empty(hits, np.int16), np.empty(hits, np.uint8), np.empty(room, np.int64),
-    )  # fmt: skip
 
 
 @functools.cache

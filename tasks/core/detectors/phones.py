@@ -1,9 +1,10 @@
 """Telephone numbers by the numbering plans of the world, as libphonenumber knows them.
 
 The plans (https://github.com/google/libphonenumber, by way of the package `phonenumbers`) are regular expressions over
-a number's digits. Those of the countries asked for become one alternation, so that a whole column is checked at once
-and no number is looked at in Python. It clears what `phonenumbers.is_valid_number` clears, except that a number must
-also be written as people of the country write it: with the trunk prefix where they never leave it out.
+a number's digits. Those of the countries asked for become automata (see `plans`), which numpy walks for a whole column
+at once and the kernel for each number; no number is looked at in Python. They clear what
+`phonenumbers.is_valid_number` clears, except that a number must also be written as people of the country write it: with
+the trunk prefix where they never leave it out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tasks.core.detectors.candidates import DIGIT, Evidence, Hits, Mask
+from tasks.core.detectors.plans import Automaton, accepted, automaton
 
 _KINDS = (
     "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan",
@@ -22,6 +24,8 @@ _KINDS = (
 )  # fmt: skip
 _ABROAD = "(?:00|011)?"
 _NO_REGION = "001"
+_TOGETHER = 12
+"""How many countries' plans become one automaton."""
 
 
 def known_regions() -> frozenset[str]:
@@ -48,27 +52,27 @@ def checked(found: Iterator[Hits], regions: tuple[str, ...]) -> Iterator[Hits]:
         first = each.found.first_byte[each.which]
         if each.evidence is Evidence.SHAPED:
             plus, bracket = first == ord("+"), first == ord("(")
-            valid = each.valid & (~plus | _matches(each, plus & each.valid, _possible_abroad()))
-            valid |= _matches(each, bracket & ~each.valid, _valid_at_home(regions))
+            valid = each.valid & (~plus | _accepted(each, plus & each.valid, (abroad(),)))
+            valid |= _accepted(each, bracket & ~each.valid, at_home(regions))
         else:
-            valid = _matches(each, each.valid, _valid_at_home(regions))
+            valid = _accepted(each, each.valid, at_home(regions))
         yield Hits(each.entity, each.evidence, each.found, each.which, valid)
 
 
-def _matches(hits: Hits, mask: Mask, pattern: str) -> Mask:
-    """Which of the hits that the mask selects have digits that the pattern takes."""
+def _accepted(hits: Hits, mask: Mask, plans: tuple[Automaton, ...]) -> Mask:
+    """Which of the hits that the mask selects have digits that one of the plans takes."""
     result = np.zeros(len(mask), bool)
     asked = np.flatnonzero(mask)
-    if len(asked):
-        digits = hits.found.text.gather(hits.which[asked])
-        if (hits.found.lengths > hits.found.count(DIGIT))[hits.which[asked]].any():
-            digits = digits.str.replace_all("[^0-9]", "")
-        result[asked] = digits.str.contains(pattern).to_numpy()
+    widths = hits.found.count(DIGIT)[hits.which[asked]]
+    for width in np.unique(widths):
+        these = asked[widths == width]
+        digits = hits.found.digits(hits.which[these], int(width))
+        result[these] = np.logical_or.reduce([accepted(plan, digits) for plan in plans])
     return result
 
 
 @functools.cache
-def _possible_abroad() -> str:
+def abroad() -> Automaton:
     """Digits after a plus sign: an assigned country's code and as many digits as numbers there have."""
     import phonenumbers
 
@@ -76,24 +80,29 @@ def _possible_abroad() -> str:
     for code, regions in sorted(phonenumbers.COUNTRY_CODE_TO_REGION_CODE.items()):
         lengths = {length for region in regions for length in _plan(region, code).general_desc.possible_length}
         codes += [f"{code}[0-9]{{{length}}}" for length in sorted(lengths)]
-    return f"^(?:{'|'.join(codes)})$"
+    return automaton("|".join(codes))
 
 
 @functools.cache
-def _valid_at_home(regions: tuple[str, ...]) -> str:
-    """Digits as they are dialled in one of the countries, or with a country's code of theirs before them."""
-    plans: list[str] = []
-    for region in regions:
-        plan = _plan(region)
-        kinds = [getattr(plan, kind) for kind in _KINDS]
-        patterns = dict.fromkeys(
-            kind.national_number_pattern for kind in kinds if kind and kind.national_number_pattern
-        )
-        national = "|".join(patterns).replace(r"\d", "[0-9]")
-        trunk = plan.national_prefix or ""
-        optional = "" if _is_always_written(plan) else "?"
-        plans.append(f"(?:{f'(?:{trunk}){optional}|' if trunk else '|'}{_ABROAD}{plan.country_code})(?:{national})")
-    return f"^(?:{'|'.join(plans)})$"
+def at_home(regions: tuple[str, ...]) -> tuple[Automaton, ...]:
+    """Digits as they are dialled in one of the countries, or with a country's code of theirs before them.
+
+    Making an automaton takes a time that grows faster than its countries, so that many are several.
+    """
+    return tuple(
+        automaton("|".join(_dialled(_plan(region)) for region in regions[at : at + _TOGETHER]))
+        for at in range(0, len(regions), _TOGETHER)
+    )
+
+
+def _dialled(plan: Any) -> str:
+    """How a country's numbers are written there."""
+    kinds = [getattr(plan, kind) for kind in _KINDS]
+    patterns = dict.fromkeys(kind.national_number_pattern for kind in kinds if kind and kind.national_number_pattern)
+    national = "|".join(patterns).replace(r"\d", "[0-9]")
+    trunk = plan.national_prefix or ""
+    optional = "" if _is_always_written(plan) else "?"
+    return f"(?:{f'(?:{trunk}){optional}|' if trunk else '|'}{_ABROAD}{plan.country_code})(?:{national})"
 
 
 def _is_always_written(plan: Any) -> bool:

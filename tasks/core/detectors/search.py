@@ -16,23 +16,30 @@ from tasks.core.detectors.named import named_hits
 from tasks.core.detectors.own import own_hits
 from tasks.core.detectors.patterns import ALL
 
-_ROOM = 64 * 1024
-_LEAST_CELLS = 16
+ROOM = 64 * 1024
+"""How many candidates the kernel may find at a time."""
+
+LEAST_CELLS = 16
+"""Fewer cells are searched in Python."""
 
 
-def hits_in(cells: pl.Series, detection: Detection = EVERYTHING, *, plain: bool = False) -> Iterator[Hits]:
+def hits_in(
+    cells: pl.Series, detection: Detection = EVERYTHING, *, plain: bool = False, back: Ints | None = None
+) -> Iterator[Hits]:
     """What the cells, none of which is null, may hold; the rows of hits are cells' numbers, in order.
 
     Args:
         cells: The cells.
         detection: What is looked for beyond the vocabulary.
         plain: Whether the cells are known to hold nothing of the vocabulary; they may hold names.
+        back: The cells that the kernel handed back, where it has counted the others (see `tallies`).
 
     Raises:
         Invalid: Names are looked for, and the extra `nlp` is not installed.
     """
     if not plain:
-        yield from phones.checked(_candidates_in(cells), detection.phone_regions)
+        found = _candidates_in(cells) if back is None else _handed_back(cells, back)
+        yield from phones.checked(found, detection.phone_regions)
     for own in detection.own:
         yield from own_hits(cells, own)
     if detection.names_in_text:
@@ -40,7 +47,7 @@ def hits_in(cells: pl.Series, detection: Detection = EVERYTHING, *, plain: bool 
 
 
 def _candidates_in(cells: pl.Series) -> Iterator[Hits]:
-    kernel = native.kernel() if len(cells) >= _LEAST_CELLS else None
+    kernel = native.kernel() if len(cells) >= LEAST_CELLS else None
     if kernel is None:
         yield from classify(Candidates.found(cells, ALL))
         return
@@ -48,14 +55,16 @@ def _candidates_in(cells: pl.Series) -> Iterator[Hits]:
     left_over: list[Ints] = []
     at = 0
     while at < len(cells):
-        part = kernel.search(offsets, data, at, _ROOM)
+        part = kernel.search(offsets, data, at, ROOM)
         at = part.done
         left_over.append(part.back)
         yield from _hits(part)
-    rest = np.concatenate(left_over)
-    if len(rest):
-        for each in classify(Candidates.found(cells.gather(rest), ALL)):
-            yield Hits(each.entity, each.evidence, each.found.in_cells(rest), each.which, each.valid)
+    yield from _handed_back(cells, np.concatenate(left_over))
+
+
+def _handed_back(cells: pl.Series, back: Ints) -> Iterator[Hits]:
+    for each in classify(Candidates.found(cells.gather(back), ALL)) if len(back) else ():
+        yield Hits(each.entity, each.evidence, each.found.in_cells(back), each.which, each.valid)
 
 
 def _hits(part: native.Part) -> Iterator[Hits]:
@@ -66,5 +75,4 @@ def _hits(part: native.Part) -> Iterator[Hits]:
     keys, which, valid = part.keys[order], part.candidates[order], part.valid[order].view(bool)
     starts: list[int] = np.flatnonzero(np.diff(keys, prepend=-1)).tolist()
     for start, end in pairwise([*starts, len(keys)]):
-        entity, evidence = divmod(int(keys[start]), 4)
-        yield Hits(native.ENTITIES[entity], native.EVIDENCE[evidence], found, which[start:end], valid[start:end])
+        yield Hits(*native.key(int(keys[start])), found, which[start:end], valid[start:end])

@@ -14,6 +14,10 @@ Hashes = npt.NDArray[np.uint64]
 Marks = npt.NDArray[np.uint8]
 
 
+LARGEST = 2**64 - 1
+"""The largest hash."""
+
+
 def smallest(hashes: Hashes, size: int) -> npt.NDArray[np.int64]:
     """Where the `size` smallest different hashes first stand, in order of the hashes.
 
@@ -41,11 +45,14 @@ class Sketch:
     def __len__(self) -> int:
         return len(self.hashes)
 
+    @property
+    def bound(self) -> int:
+        """The largest hash that may still enter."""
+        return LARGEST if len(self) < self.size else int(self.hashes[-1])
+
     def admits(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
         """Which of the hashes may enter; marks need to be worked out for these only."""
-        if len(self) < self.size:
-            return np.ones(len(hashes), bool)
-        return hashes <= self.hashes[-1]
+        return hashes <= np.uint64(self.bound)
 
     def add(self, hashes: Hashes, marks: Marks) -> None:
         """Add values by their hashes. A value that comes again carries the marks of all its times."""

@@ -23,13 +23,13 @@ from tasks.core.detectors.columns import (
     confidences,
     judge,
     text_marks,
-    with_context,
 )
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.readers import read
 from tasks.core.detectors.scan import read_tables, safe_path
 from tasks.core.detectors.search import hits_in
 from tasks.core.detectors.tables import METADATA, Batch, Leaf, Source
+from tasks.core.detectors.tallies import with_context
 from tasks.core.manifest import Manifest
 
 if TYPE_CHECKING:

@@ -1,0 +1,158 @@
+"""A column's hits, counted by entity and kind of evidence: by the kernel while it searches, by numpy for all else."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from tasks.core.detectors import native, phones
+from tasks.core.detectors.candidates import Evidence, Hashes, Hits, Ints, Mask, buffers
+from tasks.core.detectors.detection import Detection
+from tasks.core.detectors.search import LEAST_CELLS, ROOM, hits_in
+from tasks.core.detectors.sketch import LARGEST, Sketch
+from tasks.core.detectors.words import context_pattern
+
+Key = tuple[str, Evidence]
+
+_SAMPLE = 512
+_WHOLE, _WHOLE_OF = 4, 5
+"""A hit of so many fifths of its cell fills it."""
+_FIRST_CELLS = 2048
+"""Cells that are searched before the others of a column, since afterwards few candidates enter the sample."""
+
+
+@dataclass
+class Tally:
+    """Hits of one entity and one kind of evidence in a column: in how many rows valid ones stand, in how many of
+    these they fill most of the cell, and a sample of the different candidates with whether they pass the checks.
+    """
+
+    cells: int = 0
+    whole: int = 0
+    candidates: Sketch = field(default_factory=lambda: Sketch(_SAMPLE))
+
+    @property
+    def pass_rate(self) -> float:
+        """The share of different candidates that pass the checks."""
+        return self.candidates.share(1)
+
+
+def count(
+    tallies: dict[Key, Tally],
+    cells: pl.Series,
+    detection: Detection,
+    parents: Ints | None = None,
+    weights: Ints | None = None,
+    *,
+    plain: bool = False,
+) -> None:
+    """Count what the cells hold.
+
+    Args:
+        tallies: What was counted so far, which is added to.
+        cells: The cells, none of which is null.
+        detection: What is looked for.
+        parents: For each cell the row it belongs to, in order; None when every cell is a row of its own.
+        weights: How many rows each cell stands for; None for one.
+        plain: As for `hits_in`.
+    """
+    kernel = native.kernel() if len(cells) >= LEAST_CELLS and not plain else None
+    back = _counted(kernel, tallies, cells, detection, parents, weights) if kernel else None
+    lengths = cells.str.len_bytes().cast(pl.Int64).to_numpy()
+    rows: dict[Key, list[tuple[Ints, Ints]]] = {}
+    for each in with_context(hits_in(cells, detection, plain=plain, back=back), cells, lengths, detection):
+        key = each.entity, each.evidence
+        tallies.setdefault(key, Tally()).candidates.add(each.found.hashes[each.which], each.valid.astype(np.uint8))
+        hit = each.found.rows[each.which][each.valid]
+        sizes = each.found.lengths[each.which][each.valid]
+        rows.setdefault(key, []).append((hit, hit[_WHOLE_OF * sizes >= _WHOLE * lengths[hit]]))
+    for key, parts in rows.items():
+        hit, whole = (_different(np.concatenate(each)) for each in zip(*parts, strict=True))
+        tallies[key].cells += _rows(hit, parents, weights)
+        tallies[key].whole += _rows(whole, parents, weights)
+
+
+def _different(cells: Ints) -> Ints:
+    in_order = np.sort(cells, kind="stable")
+    return in_order[np.diff(in_order, prepend=-1) > 0]
+
+
+def _rows(cells: Ints, parents: Ints | None, weights: Ints | None) -> int:
+    """How many rows some different cells stand for."""
+    if parents is not None:
+        return len(np.unique(parents[cells]))
+    return len(cells) if weights is None else int(weights[cells].sum())
+
+
+def _counted(
+    kernel: native.Kernel,
+    tallies: dict[Key, Tally],
+    cells: pl.Series,
+    detection: Detection,
+    parents: Ints | None,
+    weights: Ints | None,
+) -> Ints:
+    """Let the kernel count what it can. Answers the cells that it handed back."""
+    offsets, data = buffers(cells)
+    ask = _asked(detection.languages, detection.phone_regions)
+    back: list[Ints] = []
+    at = 0
+    while at < len(cells):
+        part = range(at, min(len(cells), at + (ROOM if at else _FIRST_CELLS)))
+        counted = kernel.tally(offsets, data, part, ROOM, ask, parents, weights, _bounds(tallies))
+        back.append(counted.back)
+        at = counted.done
+        for key in np.flatnonzero(counted.cells).tolist():
+            tally = tallies.setdefault(native.key(key), Tally())
+            tally.cells += int(counted.cells[key])
+            tally.whole += int(counted.whole[key])
+        order = np.argsort(counted.keys, kind="stable")
+        starts = np.flatnonzero(np.diff(counted.keys[order], prepend=-1))
+        for which in np.split(order, starts[1:]) if len(order) else ():
+            tally = tallies.setdefault(native.key(int(counted.keys[which[0]])), Tally())
+            tally.candidates.add(counted.hashes[which], counted.valid[which])
+    return np.concatenate(back)
+
+
+def _bounds(tallies: dict[Key, Tally]) -> Hashes:
+    """By the kernel's key, above which hash a candidate is not among the sample."""
+    tallied = (tallies.get(native.key(key)) for key in range(native.KEYS))
+    return np.array([each.candidates.bound if each else LARGEST for each in tallied], np.uint64)
+
+
+@functools.lru_cache(maxsize=8)
+def _asked(languages: tuple[str, ...], regions: tuple[str, ...]) -> native.Ask:
+    detection = Detection(languages, regions)
+    words = {entity: detection.words(entity) for entity in native.ENTITIES}
+    return native.Ask(phones.at_home(regions), phones.abroad(), words)
+
+
+def with_context(found: Iterator[Hits], cells: pl.Series, lengths: Ints, detection: Detection) -> Iterator[Hits]:
+    """Hits with those set apart that have a word of their entity in the same cell or as their prefix.
+
+    Args:
+        found: The hits.
+        cells: The cells they were found in.
+        lengths: The cells' lengths in bytes.
+        detection: Whose words count.
+    """
+    for each in found:
+        words = detection.words(each.entity)
+        if each.evidence in (Evidence.SHAPED, Evidence.NAMED) or not words:
+            yield each
+            continue
+        rows = each.found.rows[each.which]
+        beside: Mask = np.zeros(len(rows), bool)
+        longer = np.flatnonzero(lengths[rows] > each.found.lengths[each.which] + 1)
+        if len(longer):
+            beside[longer] = cells.gather(rows[longer]).str.contains(context_pattern(words)).to_numpy()
+        if each.evidence is Evidence.CODED:
+            beside |= each.found.begin_with(each.which, words)
+        if beside.any():
+            yield Hits(each.entity, Evidence.CONTEXT, each.found, each.which[beside], each.valid[beside])
+        if not beside.all():
+            yield Hits(each.entity, each.evidence, each.found, each.which[~beside], each.valid[~beside])
