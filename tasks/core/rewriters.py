@@ -23,7 +23,7 @@ from tasks.core.detectors.unpacking import UnpackError
 from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.policy import Action
 from tasks.core.privacy import ColumnTreatment
-from tasks.core.treatments import ObjectTreatment, treat_column, treat_hits
+from tasks.core.treatments import SAMPLE, ObjectTreatment, mostly_different, treat_column, treat_hits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,13 +44,31 @@ def parquet(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
             if not treated.num_columns:
                 return False
             if writer is None:
-                writer = arrow_parquet.ParquetWriter(sink, treated.schema, compression="zstd")
+                writer = arrow_parquet.ParquetWriter(
+                    sink, treated.schema, compression="zstd", use_dictionary=_worth_a_dictionary(file.paths, treated)
+                )
             writer.write_batch(treated, row_group_size=GROUP_ROWS)
         if writer is not None:
             writer.close()
     except readers.ARROW_ERRORS as error:
         raise cannot_be_treated(source.entry.path, f"Parquet that cannot be decoded ({type(error).__name__})") from None
     return True
+
+
+def _worth_a_dictionary(paths: list[str], batch: Any) -> list[str]:
+    """Those of a file's columns that are written by dictionary: not those of which hardly a value comes again."""
+    plain = {
+        name
+        for name, array in zip(batch.schema.names, batch.columns, strict=True)
+        if _countable(array.type) and mostly_different(len(array.slice(0, SAMPLE).unique()), len(array))
+    }
+    return [path for path in paths if path not in plain]
+
+
+def _countable(kind: Any) -> bool:
+    kinds = pa.types
+    number = kinds.is_integer(kind) or kinds.is_float32(kind) or kinds.is_float64(kind) or kinds.is_temporal(kind)
+    return number or kinds.is_string(kind) or kinds.is_large_string(kind)
 
 
 def _treated_batch(batch: Any, needed: ObjectTreatment) -> Any:

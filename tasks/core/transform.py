@@ -67,7 +67,9 @@ def apply_treatment(
 
 def treatment_of(entry: Entry, treatment: Treatment, keys: PseudonymKey) -> ObjectTreatment:
     """The part of a treatment that is about one object."""
-    columns = {column.column: column for column in treatment.columns if may_be_of(entry.path, column.path)}
+    labels = {column.path for column in treatment.columns}
+    here = {label for label in labels if may_be_of(entry.path, label)}
+    columns = {column.column: column for column in treatment.columns if column.path in here}
     return ObjectTreatment(columns, keys, treatment.destination.cloud, treatment.detection)
 
 

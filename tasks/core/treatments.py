@@ -1,8 +1,9 @@
 """What is done to single values: ciphertexts, tokens, hashes, masks, replacements, coarser dates and numbers.
 
 Everything works on whole columns: different values are worked out once and the rest is looked up, but for tokens and
-hashes, which the native kernel makes of every value faster than they could be looked up. Keys are derived
-with HMAC-SHA256 (RFC 2104) from one secret, so that tokens of another domain or destination tell nothing about these.
+hashes of columns in which hardly a value comes again: the native kernel makes them faster than they could be looked up.
+Keys are derived with HMAC-SHA256 (RFC 2104) from one secret, so that tokens of another domain or destination tell
+nothing about these.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import base64
 import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,6 +29,12 @@ from tasks.core.shifting import days_of, shifted
 
 _MIN_SECRET_BYTES = 16
 _TOKEN_BYTES = 16
+SAMPLE = 1024
+"""How many values of a column tell whether they come again."""
+
+_DIFFERENT = 0.9
+"""From this share of different values in a sample on, looking a value up costs as much as making its token again."""
+
 _DIGESTED = (Action.TOKENISE, Action.HASH)
 
 
@@ -142,12 +150,36 @@ def treat_column(
         return _generalised(values, treatment)
     if treatment.action is Action.SHIFT_DATES:
         return _shifted(values, treatment, keys, destination, subjects)
+    if treatment.action is Action.REPLACE:
+        return _constant(_replacement(treatment), values)
     texts = values if values.dtype == pl.String else as_text(values)
-    if treatment.action in _DIGESTED and native.kernel() is not None:
+    fast = treatment.action in _DIGESTED and native.kernel() is not None
+    if fast and mostly_different(texts.head(SAMPLE).n_unique(), len(texts)):
         return _all_changed(texts, treatment, keys, destination)
-    different = texts.drop_nulls().unique()
-    changed = _all_changed(different, treatment, keys, destination)
-    return texts.replace_strict(different, changed, default=None, return_dtype=pl.String)
+    untyped: Any = texts
+    coded = untyped.to_arrow().dictionary_encode()
+    different = pl.Series(texts.name, coded.dictionary)
+    return _all_changed(different, treatment, keys, destination).gather(pl.Series(coded.indices)).alias(texts.name)
+
+
+def mostly_different(different: int, values: int) -> bool:
+    """Whether hardly a value comes again, so that looking values up would gain nothing.
+
+    Args:
+        different: How many different values the first `SAMPLE` of a column are.
+        values: How many values it has.
+    """
+    return different > _DIFFERENT * min(values, SAMPLE)
+
+
+def _constant(text: str, values: pl.Series) -> pl.Series:
+    """The text in every place that holds a value."""
+    made = pl.Series(values.name, [text], dtype=pl.String).new_from_index(0, len(values))
+    return made.set(values.is_null(), None) if values.null_count() else made
+
+
+def _replacement(treatment: ColumnTreatment) -> str:
+    return treatment.options.replacement or f"<{treatment.entities[0]}>"
 
 
 def _all_changed(values: pl.Series, treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> pl.Series:
@@ -209,7 +241,7 @@ def text_change(treatment: ColumnTreatment, keys: PseudonymKey, destination: str
         return Seal(keys, treatment.domain, destination).seal
     if treatment.action is Action.MASK:
         return lambda value: _masked(value, options.keep_last)
-    replacement = options.replacement or f"<{treatment.entities[0]}>"
+    replacement = _replacement(treatment)
     return lambda _value: replacement
 
 
@@ -250,7 +282,7 @@ def _generalised(values: pl.Series, treatment: ColumnTreatment) -> pl.Series:
         return (steps * options.number_step).round(9)
     if dtype == pl.String:
         return _generalised_text(values, treatment)
-    return pl.Series(values.name, [f"<{treatment.entities[0]}>"] * len(values)).set(values.is_null(), None)
+    return _constant(f"<{treatment.entities[0]}>", values)
 
 
 def _generalised_text(values: pl.Series, treatment: ColumnTreatment) -> pl.Series:

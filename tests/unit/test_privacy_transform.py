@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.core.dataset import DatasetURI
+from tasks.core.detectors.candidates import Candidates
+from tasks.core.detectors.patterns import ALL, PLAIN
 from tasks.core.detectors.scan import scan
 from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.listing import read_manifest
@@ -56,6 +58,30 @@ def test_equal_values_have_equal_tokens_and_other_destinations_other_tokens() ->
     assert re.fullmatch(r"tok_[a-z2-7]{26}", one)
     assert treated(["a@example.org"], "tokenise", to="azure") != [one]
     assert treated(["a@example.org"], "tokenise", entity="PERSON") != [one]
+
+
+@pytest.mark.parametrize("different", [1, 40, 3000])
+@pytest.mark.parametrize("action", ["tokenise", "hash", "mask", "replace", "encrypt"])
+def test_a_value_that_comes_again_is_treated_as_if_it_stood_alone(action: str, different: int) -> None:
+    values = [None if at % 7 == 3 else f"person{at % different}@example.org" for at in range(3000)]
+    made = treated(values, action)
+    assert [value is None for value in made] == [value is None for value in values]
+    for at in (0, 1, 2, 1023, 1024, 2999):
+        assert made[at] == treated([values[at]], action)[0]
+    assert treated([None, None], action) == [None, None]
+
+
+def test_no_detector_has_a_candidate_in_a_token() -> None:
+    tokens = pl.Series(treated([f"person{at}" for at in range(20_000)], "tokenise"))
+    assert tokens.str.contains(PLAIN).all()
+    assert len(Candidates.found(tokens, ALL).rows) == 0
+    # Any letter or digit of the alphabet at any place, and runs of nothing but digits or of what other keys begin with.
+    tight = ["2" * 26, "27" * 13, "a" * 26, "eyj" + "a" * 23, "akia" + "2" * 22, "bc1"[:2] + "2" * 24]
+    worst = pl.Series([f"tok_{text}" for text in tight])
+    assert worst.str.contains(PLAIN).all()
+    assert len(Candidates.found(worst, ALL).rows) == 0
+    for beside in ("tok_" + "2" * 27, "tok_" + "2" * 25, "Tok_" + "2" * 26, "tok_" + "8" * 26, "a tok_" + "2" * 26):
+        assert not pl.Series([beside]).str.contains(PLAIN).any()
 
 
 def test_a_domain_keeps_joins_between_columns() -> None:
@@ -227,6 +253,20 @@ def test_a_treated_copy_is_cleared_by_the_same_gate(name: str) -> None:
     assert [row["dep_delay"] for row in rows] == columns()["dep_delay"]
     assert rows[0]["notes"] == "seat by the window"
     assert rows[1]["notes"] == f"write to {rows[3]['contact_email']}"
+
+
+def test_what_hardly_comes_again_is_written_without_a_dictionary() -> None:
+    words, nested = ["late", "early"] * 20, [{"a": "x", "email": email} for email in EMAILS]
+    rows = {"contact_email": EMAILS, "status": words, "id": list(range(40)), "nested": nested}
+    halves = pa.array([1.5] * 40, pa.float16())
+    store, manifest = store_with({"t.parquet": parquet_bytes(pa.table(rows).append_column("half", halves))})
+    copied(store, manifest, plan(store, manifest))
+    content = content_of(store, "t.parquet")
+    group = pq.ParquetFile(io.BytesIO(content)).metadata.row_group(0)
+    coded = {group.column(at).path_in_schema: group.column(at).has_dictionary_page for at in range(6)}
+    few = {"status": True, "nested.a": True, "nested.email": True, "half": True}
+    assert coded == few | {"contact_email": False, "id": False}
+    assert pl.read_parquet(io.BytesIO(content))["id"].to_list() == rows["id"]
 
 
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl"])

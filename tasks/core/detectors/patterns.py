@@ -149,6 +149,8 @@ COORDINATE_PAIR = r"^-?[0-9]{1,3}\.[0-9]{4,}\s*,\s*-?[0-9]{1,3}\.[0-9]{4,}$"
 
 PLAIN = (
     r"^(?:-?[0-9]+\.[0-9]+|-?[0-9]{1,8}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
-    r"|(?:18|19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?Z?)?)$"
+    r"|(?:18|19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?Z?)?"
+    r"|tok_[a-z2-7]{26})$"
 )
-"""Cells that no entity fills: fractions, short numbers, UUIDs and dates. A column of nothing else is not searched."""
+"""Cells that no entity fills: fractions, short numbers, UUIDs, dates and the tokens of treated copies, of which no
+alternative of `ALL` matches any part. A column of nothing else is not searched."""

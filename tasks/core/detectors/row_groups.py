@@ -100,6 +100,11 @@ class BoundedParquet:
         columns = [self._file.schema.column(at) for at in range(self.metadata.num_columns)]
         return self._open([column.path for column in columns if column.physical_type == "BYTE_ARRAY"])
 
+    @property
+    def paths(self) -> list[str]:
+        """Its leaf columns as Parquet names them, with dots into nested ones."""
+        return [self._file.schema.column(at).path for at in range(self.metadata.num_columns)]
+
     def batches(self, most_rows: int = BATCH_ROWS) -> Iterator[Any]:
         """Record batches of the file's schema, each of at most so many rows; an `Unread` after which nothing comes."""
         if self.metadata.num_columns > MAX_COLUMNS:

@@ -313,7 +313,7 @@ def may_be_of(path: str, label: str) -> bool:
     A table of several objects has a glob of their real names, one of a single object what is shown of its name.
     """
     glob = label.replace("[", "[[]")
-    return any(name == label or fnmatchcase(name, glob) for name in (path, safe_path(path)))
+    return path == label or fnmatchcase(path, glob) or fnmatchcase(safe_path(path), glob)
 
 
 def _name_findings(manifest: Manifest) -> Iterator[Finding]:
