@@ -269,6 +269,24 @@ class DirectStore(Protocol):
     def direct(self) -> Direct: ...
 
 
+class UploadNotes(Protocol):
+    """Hears of the uploads in parts that a store's own `put` begins and ends."""
+
+    def begun(self, key: str, upload_id: str) -> None: ...
+    def ended(self, key: str, upload_id: str) -> None:
+        """It was finished or given up."""
+        ...
+
+
+@runtime_checkable
+class NotingStore(Protocol):
+    """A store whose `put` makes uploads that stay, and cost, when the process is killed before they are finished."""
+
+    def noting(self, notes: UploadNotes) -> Store:
+        """The same store, which tells of them."""
+        ...
+
+
 class ServerSideCopy(Protocol):
     """Objects that a store brings from another one by itself: no byte of them passes through this process.
 

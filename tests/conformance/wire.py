@@ -1,24 +1,33 @@
-"""A TCP connection that does harm on purpose: it cuts answers short or changes bytes on their way."""
+"""A TCP connection that does harm on purpose: it is slow, falls silent, cuts answers short or changes bytes."""
 
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from urllib.parse import urlsplit
 
 Replacement = tuple[bytes, bytes]
 
+_PIECE_BYTES = 64 * 1024
+_REST_S = 0.5
+
 
 class Wire:
-    """Forwards connections to a server until it is left.
+    """Forwards connections to a server until it is left, and counts what passes.
 
     Args:
         url: The server's.
+        bytes_per_s: How much may pass to the server in a second, over all connections; None for no limit.
         cut_after_bytes: Close every connection after this many bytes of answers.
         cut_once_after_sent_bytes: Close the first connection that has sent this many bytes; later ones live.
+        stall_after_bytes: A connection that has passed so many bytes of answers neither takes nor gives any more.
+        stall_after_sent_bytes: The same for what is sent.
+        most_stalls: How many connections fall silent; later ones live.
         damage_sent: Replace these bytes by as many others on their way to the server.
         damage_received: The same on their way back.
     """
@@ -27,22 +36,36 @@ class Wire:
         self,
         url: str,
         *,
+        bytes_per_s: int | None = None,
         cut_after_bytes: int | None = None,
         cut_once_after_sent_bytes: int | None = None,
+        stall_after_bytes: int | None = None,
+        stall_after_sent_bytes: int | None = None,
+        most_stalls: int = 1,
         damage_sent: Replacement | None = None,
         damage_received: Replacement | None = None,
     ) -> None:
         parts = urlsplit(url)
         self._server = (str(parts.hostname), int(parts.port or 80))
+        self._bytes_per_s = bytes_per_s
+        self._free_at = time.monotonic()
         self._cut_after_bytes = cut_after_bytes
         self._cut_once_after_sent_bytes = cut_once_after_sent_bytes
+        self._stall_after_bytes = stall_after_bytes
+        self._stall_after_sent_bytes = stall_after_sent_bytes
+        self._most_stalls = most_stalls
         self._damage_sent = damage_sent
         self._damage_received = damage_received
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._left = threading.Event()
         self.port = int(self._listener.getsockname()[1])
         self.damaged = False
         self.cuts = 0
+        self.stalls = 0
+        self.sent_bytes = 0
+        self.received_bytes = 0
 
     def __enter__(self) -> Wire:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -51,6 +74,7 @@ class Wire:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left.set()
         # Closing alone does not wake a thread that waits in accept.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -65,8 +89,9 @@ class Wire:
                 return
             server = socket.create_connection(self._server)
             self._sockets += [client, server]
-            sending = (client, server, self._damage_sent, lambda: self._cut_once_after_sent_bytes)
-            receiving = (server, client, self._damage_received, lambda: self._cut_after_bytes)
+            silent = threading.Event()
+            sending = (client, server, silent, self._sent, self._damage_sent, lambda: self._cut_once_after_sent_bytes)
+            receiving = (server, client, silent, self._received, self._damage_received, lambda: self._cut_after_bytes)
             for arguments in (sending, receiving):
                 threading.Thread(target=self._forward, args=arguments, daemon=True).start()
 
@@ -74,21 +99,27 @@ class Wire:
         self,
         source: socket.socket,
         sink: socket.socket,
+        silent: threading.Event,
+        note: Callable[[int, int, threading.Event], None],
         damage: Replacement | None,
         limit_bytes: Callable[[], int | None],
     ) -> None:
         passed = 0
         try:
-            while data := source.recv(65536):
+            while data := source.recv(_PIECE_BYTES):
                 if damage is not None:
                     # A sentence may be split between two reads: wait for the rest of a line that begins it.
                     while any(data.endswith(damage[0][:n]) for n in range(1, len(damage[0]))):
-                        more = source.recv(65536)
-                        if not more:
+                        # What ends with such a beginning by chance has no rest.
+                        if not select.select([source], [], [], _REST_S)[0] or not (more := source.recv(_PIECE_BYTES)):
                             break
                         data += more
                     self.damaged |= damage[0] in data
                     data = data.replace(*damage)
+                note(len(data), passed, silent)
+                if silent.is_set():
+                    self._left.wait()
+                    return
                 limit = limit_bytes()
                 sink.sendall(data[: None if limit is None else max(0, limit - passed)])
                 passed += len(data)
@@ -103,3 +134,23 @@ class Wire:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
                 end.close()
+
+    def _sent(self, size_bytes: int, before: int, silent: threading.Event) -> None:
+        with self._lock:
+            self.sent_bytes += size_bytes
+            now = time.monotonic()
+            self._free_at = max(now, self._free_at) + (size_bytes / self._bytes_per_s if self._bytes_per_s else 0.0)
+            wait_s = self._free_at - now
+            self._fall_silent(before + size_bytes, self._stall_after_sent_bytes, silent)
+        if wait_s > 0:
+            time.sleep(wait_s)
+
+    def _received(self, size_bytes: int, before: int, silent: threading.Event) -> None:
+        with self._lock:
+            self.received_bytes += size_bytes
+            self._fall_silent(before + size_bytes, self._stall_after_bytes, silent)
+
+    def _fall_silent(self, passed: int, after_bytes: int | None, silent: threading.Event) -> None:
+        if after_bytes is not None and passed > after_bytes and self.stalls < self._most_stalls:
+            self.stalls += not silent.is_set()
+            silent.set()

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core.cloud import CloudConfig, Secret
-from tasks.core.dataset import DatasetURI
+from tasks.core.dataset import CHUNK_BYTES, DatasetURI
 from tasks.core.listing import read_manifest
+from tasks.core.plane import Plane
 from tasks.core.plane.direct import DirectPlane
+from tasks.core.plane.routes import route_between
+from tasks.core.plane.stream import StreamPlane
 from tasks.core.planning import plan_transfer
 from tasks.core.privacy import Cleared, VerdictKey
 from tasks.core.transfer import copy
@@ -43,10 +46,13 @@ def facts_of(cloud: CloudConfig) -> dict[str, Any]:
 def main() -> None:
     work = json.load(sys.stdin)
     near, far = cloud_of(work["near"]), cloud_of(work["far"])
+    way = cloud_of(work.get("near_way", work["near"]))
     source = DatasetURI(near.name, work["bucket"], "in")
     target = DatasetURI(far.name, work["bucket"], "out")
     key = VerdictKey("test", b"k" * 32)
-    near_store, far_store = (providers()[cloud.provider].open_store(cloud, work["bucket"]) for cloud in (near, far))
+    near_store, way_store, far_store = (
+        providers()[cloud.provider].open_store(cloud, work["bucket"]) for cloud in (near, way, far)
+    )
     with Records(Path(work["records"])) as records:
         manifest = read_manifest(near_store, source, records.journal)
         present = read_manifest(far_store, target, records.journal, trust_labels=True)
@@ -54,8 +60,17 @@ def main() -> None:
         digest = manifest.digest
         verdict = key.sign(Cleared(digest, digest, "p" * 64, target, "EU", (), 0, len(manifest), datetime.now(UTC)))
         print("copying", flush=True)
-        plane = DirectPlane(uploads=records.uploads, key_prefix=target.key_prefix, processes=work["processes"])
-        receipt = copy(plan, verdict, key, near_store, far_store, records.journal, plane=plane)
+        plane: Plane
+        if route_between(way_store, far_store) == "stream":
+            plane = StreamPlane(uploads=records.uploads, key_prefix=target.key_prefix, in_flight=work["parts"])
+        else:
+            plane = DirectPlane(
+                uploads=records.uploads,
+                key_prefix=target.key_prefix,
+                processes=work["processes"],
+                budget_bytes=work["parts"] * CHUNK_BYTES,
+            )
+        receipt = copy(plan, verdict, key, way_store, far_store, records.journal, plane=plane)
     print(json.dumps({"bytes_sent": receipt.bytes_sent}), flush=True)
 
 

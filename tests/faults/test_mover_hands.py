@@ -17,9 +17,9 @@ from tasks.core.errors import PreconditionFailed
 from tasks.core.plane import direct
 from tasks.core.plane.direct import DirectPlane
 from tasks.core.plane.pump import Pump
-from tests.conformance.stores import MIB, put
+from tests.conformance.stores import MIB, pointed_at, put
+from tests.conformance.wire import Wire
 from tests.faults.conftest import MakeTrial
-from tests.faults.counting import CountingWire
 from tests.faults.test_mover_killed import start
 
 LARGE = 24 * MIB + 5
@@ -119,8 +119,8 @@ def test_what_a_process_had_when_it_was_killed_is_carried_by_the_others(
 
 def test_no_process_outlives_a_move_that_is_killed(trial: MakeTrial, tmp_path: Path) -> None:
     move = trial("google", "aws", (40 * MIB,))
-    with CountingWire(move.far.endpoint("objects"), bytes_per_s=4 * MIB) as wire:
-        process = start(move, wire, tmp_path / "records.sqlite", processes=2)
+    with Wire(move.far.endpoint("objects"), bytes_per_s=4 * MIB) as wire:
+        process = start(move, tmp_path / "records.sqlite", processes=2, far=pointed_at(move.far, wire.port))
         deadline = time.monotonic() + PATIENCE_S
         while not (hands := children(process.pid)) and time.monotonic() < deadline:
             time.sleep(0.02)

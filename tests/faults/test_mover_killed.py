@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core.cloud import CloudConfig
 from tests.conformance.stores import MIB, NETWORKED, pointed_at
+from tests.conformance.wire import Wire
 from tests.faults.conftest import MakeTrial, Trial
-from tests.faults.counting import CountingWire
 from tests.faults.mover_process import facts_of
 
-PARTS_IN_FLIGHT = 8
+PARTS_IN_MEMORY = 6
+PARTS_IN_FLIGHT = PARTS_IN_MEMORY + 2
+"""Those that have arrived and are on their way into the journal are in no memory any more."""
 ROOT = Path(__file__).parents[2]
 SOME = [("google", "aws", 1), ("google", "aws", 2), ("aws", "google", 3), ("aws", "google", 4), ("aws", "azure", 5)]
 ALL = [
@@ -27,13 +30,18 @@ ALL = [
 ]
 
 
-def start(trial: Trial, wire: CountingWire, records: Path, *, processes: int = 1) -> subprocess.Popen[str]:
+def start(
+    trial: Trial, records: Path, *, processes: int = 1, parts: int = PARTS_IN_MEMORY, **ways: CloudConfig
+) -> subprocess.Popen[str]:
+    """A process that moves, with memory for so many parts, through other ways to the same clouds."""
     work = {
         "near": facts_of(trial.near),
-        "far": facts_of(pointed_at(trial.far, wire.port)),
+        "near_way": facts_of(ways.get("near", trial.near)),
+        "far": facts_of(ways.get("far", trial.far)),
         "bucket": trial.bucket,
         "records": str(records),
         "processes": processes,
+        "parts": parts,
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.mover_process"],
@@ -56,8 +64,8 @@ def test_a_killed_move_goes_on_where_it_was(trial: MakeTrial, tmp_path: Path, ne
     move = trial(near, far, (5_000, 40_000, 40 * MIB + 5, 60 * MIB))
     draw = random.Random(seed)
     size_bytes = sum(map(len, move.content.values()))
-    with CountingWire(move.far.endpoint("objects"), bytes_per_s=40 * MIB) as wire:
-        process = start(move, wire, tmp_path / "records.sqlite", processes=1 + seed % 2)
+    with Wire(move.far.endpoint("objects"), bytes_per_s=40 * MIB) as wire:
+        process = start(move, tmp_path / "records.sqlite", processes=1 + seed % 2, far=pointed_at(move.far, wire.port))
         kill_at_bytes = draw.randrange(size_bytes // 4, size_bytes * 3 // 4)
         deadline = time.monotonic() + 60
         while wire.sent_bytes < kill_at_bytes and process.poll() is None and time.monotonic() < deadline:
@@ -67,7 +75,7 @@ def test_a_killed_move_goes_on_where_it_was(trial: MakeTrial, tmp_path: Path, ne
         assert process.returncode == -signal.SIGKILL
         before = wire.sent_bytes
 
-        process = start(move, wire, tmp_path / "records.sqlite", processes=1 + seed % 2)
+        process = start(move, tmp_path / "records.sqlite", processes=1 + seed % 2, far=pointed_at(move.far, wire.port))
         _, complaint = process.communicate(timeout=120)
         assert process.returncode == 0, complaint
         again = wire.sent_bytes - before

@@ -49,6 +49,8 @@ _PROGRAM = "from tasks.core.plane.hand import main; main()"
 class Lender(Protocol):
     """The move that a hand carries for; its methods are safe between threads."""
 
+    silence_s: float
+
     @property
     def near(self) -> Direct: ...
     @property
@@ -90,7 +92,7 @@ class Hand:
 
     def __init__(self, move: Lender, budget_bytes: int, in_flight: int) -> None:
         self._move = move
-        self._start = Start(budget_bytes, max(1, in_flight))
+        self._start = Start(budget_bytes, max(1, in_flight), move.silence_s)
         self._wanted = 0
         self._out: dict[Name, Errand] = {}
         self._lent = b""

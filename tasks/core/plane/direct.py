@@ -18,6 +18,7 @@ from tasks.core.errors import Invalid, PreconditionFailed, Retryable
 from tasks.core.plane import Arrived, Load, copied, described, own_write, wrong_bytes
 from tasks.core.plane.crew import Hand
 from tasks.core.plane.limits import NO_LIMITS, Limits
+from tasks.core.plane.loop import SILENCE_TIMEOUT_S
 from tasks.core.plane.parts import Parted, resumable
 from tasks.core.plane.pump import Errand, Pump, collecting_rarely
 from tasks.core.ports import DirectStore
@@ -57,6 +58,7 @@ class DirectPlane:
         attempts: How often one request is tried when a store answers `Retryable`.
         limits: What the move may take of the network and of the stores.
         processes: How many carry together; None for one a core where there is enough to carry and no limit, else one.
+        silence_s: How long a connection may neither take nor give a byte until its request is tried again, in seconds.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class DirectPlane:
         attempts: int = ATTEMPTS,
         limits: Limits = NO_LIMITS,
         processes: int | None = None,
+        silence_s: float = SILENCE_TIMEOUT_S,
     ) -> None:
         self.uploads = uploads
         self.key_prefix = key_prefix
@@ -77,6 +80,7 @@ class DirectPlane:
         self.attempts = attempts
         self.limits = limits
         self._processes = processes
+        self.silence_s = silence_s
 
     def processes_for(self, loads: Sequence[Load]) -> int:
         """How many processes carry these loads. Limits hold for one process, which is enough for them."""
@@ -93,8 +97,11 @@ class DirectPlane:
             return
         near, far = source.direct, destination.direct
         known: dict[str, OpenUpload] = {}
-        if self.uploads is not None:
-            known = resumable(loads, far, destination, self.uploads, self.key_prefix)
+        uploads = self.uploads
+        if uploads is not None:
+            known = with_retries(
+                lambda: resumable(loads, far, destination, uploads, self.key_prefix), self.attempts, threading.Event()
+            )
         _Run(self, loads, known, (source, near), (destination, far), arrived).go()
 
 
@@ -111,7 +118,7 @@ class _Run:
         arrived: Arrived,
     ) -> None:
         (self.source, self.near), (self.destination, self.far) = near, far
-        self.attempts = plane.attempts
+        self.attempts, self.silence_s = plane.attempts, plane.silence_s
         self.byte_rate, self.request_rate = plane.limits.bytes(), plane.limits.requests()
         self._plane, self._known, self._report = plane, known, arrived
         self._verified_by = _VERIFIED_BY.format(cloud=self.destination.cloud)

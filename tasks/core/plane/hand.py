@@ -79,7 +79,8 @@ class _Move:
     byte_rate = NO_LIMITS.bytes()
     request_rate = NO_LIMITS.requests()
 
-    def __init__(self, reports: IO[bytes]) -> None:
+    def __init__(self, reports: IO[bytes], silence_s: float) -> None:
+        self.silence_s = silence_s
         self._reports, self._reporting = reports, threading.Lock()
         self._signatures: Signatures | None = None
         self._errands: deque[Errand] = deque()
@@ -216,8 +217,9 @@ def main() -> None:
     """Carry what standard input tells."""
     # What has been loaded stays.
     gc.freeze()
-    orders, move = sys.stdin.buffer, _Move(sys.stdout.buffer)
+    orders = sys.stdin.buffer
     start: Start = pickle.load(orders)  # noqa: S301  (as above)
+    move = _Move(sys.stdout.buffer, start.silence_s)
     pump = Pump(move, start.budget_bytes, start.in_flight)
     threading.Thread(target=move.listen, args=(orders, pump.loop), daemon=True).start()
     move.report(Wanted(_RESERVE_OF_PARTS))

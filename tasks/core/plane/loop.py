@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 SILENCE_TIMEOUT_S = 60
-"""How long a connection may neither take nor give a byte."""
+"""How long a connection may neither take nor give a byte, unless told otherwise."""
 
 _BLOCKING_CALLS = 32
 _EVENTS = 256
@@ -68,7 +68,7 @@ class End:
         self.waiting_since = 0.0
 
     def until_readable(self, task: Task) -> None:
-        """For `parked`: until something can be read. Raises `TimeoutError` there after `SILENCE_TIMEOUT_S`."""
+        """For `parked`: until something can be read. Raises `TimeoutError` there after the loop's `silence_s`."""
         if self.can_read:
             self.can_read = False
             self._loop.resume(task)
@@ -85,9 +85,14 @@ class End:
 
 
 class Loop:
-    """Runs coroutines on the calling thread until all have ended or one has failed."""
+    """Runs coroutines on the calling thread until all have ended or one has failed.
 
-    def __init__(self) -> None:
+    Args:
+        silence_s: How long a connection may neither take nor give a byte, in seconds.
+    """
+
+    def __init__(self, silence_s: float = SILENCE_TIMEOUT_S) -> None:
+        self._silence_s = silence_s
         self.now = time.monotonic()
         self._poll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -243,7 +248,7 @@ class Loop:
 
     def _break_silence(self) -> None:
         for end in self._ends.values():
-            if self.now - end.waiting_since < SILENCE_TIMEOUT_S:
+            if self.now - end.waiting_since < self._silence_s:
                 continue
             for waiter in (end.reader, end.writer):
                 if waiter is not None:

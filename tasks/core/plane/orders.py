@@ -14,10 +14,11 @@ Name = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The first thing that a hand is told: its share of the memory and of the requests in flight."""
+    """The first thing a hand is told: its share of the memory and the requests in flight, and how patient to be."""
 
     budget_bytes: int
     in_flight: int
+    silence_s: float
 
 
 @dataclass(frozen=True, slots=True)

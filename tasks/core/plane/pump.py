@@ -76,6 +76,7 @@ class Carriage(Protocol):
     attempts: int
     byte_rate: Rate
     request_rate: Rate
+    silence_s: float
 
     @property
     def near(self) -> Signing: ...
@@ -151,7 +152,7 @@ class Pump:
     def __init__(self, carriage: Carriage, budget_bytes: int, in_flight: int) -> None:
         self._move = carriage
         self._budget_bytes = budget_bytes
-        self._loop = Loop()
+        self._loop = Loop(carriage.silence_s)
         self._wire = Wire(self._loop)
         self._buffers = Buffers(self._loop, budget_bytes)
         self._pace = Pace(in_flight)

@@ -51,7 +51,7 @@ def plane_for(
         limits: What may pass through this machine; what a service copies by itself does not.
         say: Called with a sentence when the move goes on by another route.
     """
-    stream = StreamPlane(limits=limits)
+    stream = StreamPlane(uploads=uploads, key_prefix=key_prefix, limits=limits)
     if route == "stream":
         return stream
     own = DirectPlane(uploads=uploads, key_prefix=key_prefix, limits=limits)

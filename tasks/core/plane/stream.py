@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 from tasks.core.dataset import ContentHasher
 from tasks.core.plane import Arrived, CopiedObject, Load, copied, described, stored, write_of, wrong_bytes
 from tasks.core.plane.limits import NO_LIMITS, Limits, Rate
+from tasks.core.plane.parts import resumable
+from tasks.core.ports import DirectStore, NotingStore
 from tasks.core.retries import in_parallel, with_retries
 
 if TYPE_CHECKING:
-    from tasks.core.ports import Store
+    from tasks.core.ports import Store, UploadJournal
+
+_STREAMED = "streamed"
+"""The content of an upload whose parts nobody can continue."""
 
 
 class StreamPlane:
@@ -21,22 +26,52 @@ class StreamPlane:
     Args:
         in_flight: How many objects travel at the same time.
         attempts: How often one object is tried when a store answers `Retryable`.
+        uploads: Where the uploads that an SDK makes in parts are kept: the next move gives up what a killed one left.
+        key_prefix: What the keys of the destination's dataset start with.
         limits: What the move may take; the SDKs' requests are not counted.
     """
 
-    def __init__(self, *, in_flight: int = 8, attempts: int = 4, limits: Limits = NO_LIMITS) -> None:
+    def __init__(
+        self,
+        *,
+        in_flight: int = 8,
+        attempts: int = 4,
+        uploads: UploadJournal | None = None,
+        key_prefix: str = "",
+        limits: Limits = NO_LIMITS,
+    ) -> None:
         self._in_flight = in_flight
         self._attempts = attempts
+        self._uploads, self._key_prefix = uploads, key_prefix
         self._limits = limits
 
     def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
         """See `Plane.carry`. The digest is computed on the bytes as they pass, before the object becomes visible."""
         stop, rate = threading.Event(), self._limits.bytes()
+        if self._uploads is not None and isinstance(destination, DirectStore):
+            far, uploads = destination.direct, self._uploads
+            with_retries(lambda: resumable((), far, destination, uploads, self._key_prefix), self._attempts, stop)
+        noted = destination
+        if self._uploads is not None and isinstance(destination, NotingStore):
+            noted = destination.noting(_Notes(self._uploads, destination.cloud, destination.bucket))
 
         def one(load: Load) -> None:
-            arrived(load, with_retries(lambda: _carry(load, source, destination, rate, stop), self._attempts, stop))
+            arrived(load, with_retries(lambda: _carry(load, source, noted, rate, stop), self._attempts, stop))
 
         in_parallel(one, loads, self._in_flight, stop)
+
+
+class _Notes:
+    """Enters the uploads of a store's SDK in the journal; implements `tasks.core.ports.UploadNotes`."""
+
+    def __init__(self, uploads: UploadJournal, cloud: str, bucket: str) -> None:
+        self._uploads, self._place = uploads, (cloud, bucket)
+
+    def begun(self, key: str, upload_id: str) -> None:
+        self._uploads.begun(*self._place, key, upload_id, _STREAMED)
+
+    def ended(self, key: str, upload_id: str) -> None:
+        self._uploads.ended(*self._place, key, upload_id)
 
 
 def _carry(load: Load, source: Store, destination: Store, rate: Rate, stop: threading.Event) -> CopiedObject:

@@ -26,7 +26,7 @@ def readable(cloud: str) -> Iterator[None]:
     """
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise unreadable(cloud) from error
 
 
@@ -35,4 +35,12 @@ def whole(answer: Mapping[str, Any], cloud: str, *fields: str) -> Mapping[str, A
     with readable(cloud):
         for field in fields:
             answer[field]
+    return answer
+
+
+def told(answer: Any, cloud: str, *fields: str) -> Any:
+    """`whole` for a client library that has None for what an answer does not tell."""
+    with readable(cloud):
+        if any(answer[field] is None for field in fields):
+            raise unreadable(cloud)
     return answer

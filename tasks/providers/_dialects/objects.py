@@ -6,8 +6,10 @@ sentence for the same trouble on every cloud.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +26,9 @@ from tasks.core.errors import (
 
 READ_BYTES = 1024 * 1024
 """Size in bytes of the pieces that a body is read in from the network."""
+
+_CLOCK_TOLERANCE_S = 14 * 60
+"""What services allow a signature's time to differ is a quarter of an hour; the `Date` of an answer is seconds old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,23 @@ class Place:
         return Denied(
             f"{self.cloud} refused its credentials for {self.noun} '{self.bucket}'",
             f"check clouds.{self.cloud}.credentials in lintas.yaml and what they are allowed to do",
+        )
+
+    def refused(self, headers: Mapping[str, str] | None, otherwise: Denied | None = None) -> Denied:
+        """Not let in: because of the clock where the answer's `Date` says so, else `otherwise`, which is `denied`."""
+        ahead_s = clock_ahead_s(headers)
+        if ahead_s is None or abs(ahead_s) < _CLOCK_TOLERANCE_S:
+            return otherwise or self.denied()
+        return self.clock_off(ahead_s)
+
+    def clock_off(self, ahead_s: float | None = None) -> Denied:
+        """The service refuses what was signed by a wrong clock; how far it is ahead of the service's, if known."""
+        how = "differs too much from that"
+        if ahead_s is not None:
+            how = f"is {_duration(abs(ahead_s))} {'ahead of' if ahead_s > 0 else 'behind'} that"
+        return Denied(
+            f"this machine's clock {how} of {self.cloud} ({self.address}), which refuses what it signs",
+            "set the clock by a time server (NTP), then run it again",
         )
 
     def no_credentials(self) -> Denied:
@@ -132,6 +154,29 @@ class Place:
             f"{self.cloud} answered for {self} in a way that is not understood ({why})",
             "look at its status page and logs",
         )
+
+
+def clock_ahead_s(headers: Mapping[str, str] | None) -> float | None:
+    """Seconds by which this machine's clock is ahead of the one that wrote an answer's `Date`; None without one."""
+    for name, value in (headers or {}).items():
+        if name.lower() == "date":
+            try:
+                return time.time() - parsedate_to_datetime(value).timestamp()
+            except ValueError:
+                return None
+    return None
+
+
+def _duration(seconds: float) -> str:
+    """A length of time in the unit that people would choose.
+
+    >>> _duration(1200), _duration(172_800), _duration(5400)
+    ('20 minutes', '2 days', '90 minutes')
+    """
+    for unit, length_s in (("days", 86_400), ("hours", 3600)):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds / 60:.0f} minutes"
 
 
 def address_of(url: str) -> str:

@@ -6,10 +6,11 @@ from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid
 
 _REQUEST_TIMEOUT_S = 60.0
+_CONNECT_TIMEOUT_S = 20.0
 
 
 def request_timeout_s(cloud: CloudConfig) -> float:
-    """Seconds of silence after which a request to the training or serving service is given up: an option, or 60.
+    """Seconds of silence after which a request is given up: an option, or 60.
 
     Raises:
         Invalid: `options.request_timeout_s` is not a number above 0.
@@ -24,3 +25,13 @@ def request_timeout_s(cloud: CloudConfig) -> float:
             "write it in seconds in lintas.yaml",
         )
     return seconds
+
+
+def timeouts_s(cloud: CloudConfig) -> tuple[float, float]:
+    """Seconds to wait for a connection, and for each byte of an answer.
+
+    The SDKs of object stores take the first also as how long one piece may take to be sent. Raises as
+    `request_timeout_s`.
+    """
+    seconds = request_timeout_s(cloud)
+    return min(_CONNECT_TIMEOUT_S, seconds), seconds

@@ -8,6 +8,7 @@ The client signs and sends; the bodies are pumped by the functions at the end of
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
@@ -28,6 +29,7 @@ from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import Invalid, LintasError, NotFound
 from tasks.core.ports import Level, ObjectInfo
+from tasks.providers._dialects import answers
 from tasks.providers._dialects.objects import (
     READ_BYTES,
     Place,
@@ -37,6 +39,7 @@ from tasks.providers._dialects.objects import (
     part_bytes,
     range_header,
 )
+from tasks.providers._dialects.patience import timeouts_s
 from tasks.providers._dialects.s3_checksums import CRC64NVME, Checksum
 from tasks.providers._dialects.s3_describing import (
     STORAGE_CLASS,
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     from botocore.credentials import Credentials
     from mypy_boto3_s3 import S3Client
 
-    from tasks.core.ports import Store
+    from tasks.core.ports import Store, UploadNotes
     from tasks.providers._dialects.s3_copy import S3Copy
     from tasks.providers._dialects.s3_direct import S3Direct
 
@@ -115,12 +118,12 @@ def _client(config: CloudConfig, dialect: S3Dialect) -> tuple[S3Client, Credenti
             f"clouds.{config.name}.options.addressing is '{addressing}'", "set it to 'virtual' or 'path', or remove it"
         )
     secrets = {name: secret.reveal() for name, secret in config.credentials.items()}
+    connect_s, read_s = timeouts_s(config)
     settings = Config(
         signature_version="s3v4",
         s3={"addressing_style": addressing},
-        # The first also limits how long one piece may take to be sent.
-        connect_timeout=20,
-        read_timeout=60,
+        connect_timeout=connect_s,
+        read_timeout=read_s,
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=_CONNECTIONS,
         # Every upload names its checksum itself; downloads are checked wherever the service knows one.
@@ -170,6 +173,7 @@ class S3Store:
         self._describing = describing
         self._region = region
         self._service = service
+        self._notes: UploadNotes | None = None
 
     @property
     def cloud(self) -> str:
@@ -178,6 +182,12 @@ class S3Store:
     @property
     def bucket(self) -> str:
         return self._place.bucket
+
+    def noting(self, notes: UploadNotes) -> S3Store:
+        """See `tasks.core.ports.NotingStore`."""
+        telling = copy.copy(self)
+        telling._notes = notes
+        return telling
 
     @cached_property
     def direct(self) -> S3Direct:
@@ -230,6 +240,7 @@ class S3Store:
         except NotFound:
             self._require_bucket()
             raise
+        found = answers.whole(found, self.cloud, "ContentLength", "ETag", "LastModified")
         headers = found["ResponseMetadata"]["HTTPHeaders"]
         labels, attributes = self._describing.read(headers)
         if has_tags(headers):
@@ -256,7 +267,7 @@ class S3Store:
         if span is not None:
             asked["Range"] = span
         with self._translated(key):
-            answer = self._client.get_object(**asked)
+            answer = answers.whole(self._client.get_object(**asked), self.cloud, "Body", "ContentLength")
             try:
                 if length is not None and answer["ContentLength"] < length:
                     raise self._place.beyond_the_end(key)
@@ -284,6 +295,7 @@ class S3Store:
             answer = self._put_whole(key, b"".join(pieces), describing, condition)
         else:
             answer = self._put_parts(key, pieces, describing, condition)
+        answer = answers.whole(answer, self.cloud, "ETag")
         return ObjectInfo(
             key, size_bytes, _version(answer["ETag"]), _answered(answer), dict(metadata or {}), attributes
         )
@@ -330,11 +342,14 @@ class S3Store:
                 ChecksumType="FULL_OBJECT",
                 **describing,
             )
+        started = answers.whole(started, self.cloud, "UploadId")
         upload = {"Bucket": self.bucket, "Key": key, "UploadId": started["UploadId"]}
         try:
+            if self._notes is not None:
+                self._notes.begun(key, upload["UploadId"])
             parts, whole, size_bytes = self._send_parts(upload, pieces)
             with translated(self._place, key, WRITE_CODES):
-                return self._client.complete_multipart_upload(
+                answer = self._client.complete_multipart_upload(
                     **upload,
                     MultipartUpload={"Parts": parts},
                     MpuObjectSize=size_bytes,
@@ -346,6 +361,8 @@ class S3Store:
         except BaseException as error:
             self._abort(upload, error)
             raise
+        self._ended(upload)
+        return answer
 
     def _send_parts(self, upload: dict[str, Any], pieces: Iterable[bytes]) -> tuple[list[Any], int, int]:
         """Send the pieces as parts; returns the parts, the checksum of the whole and its size in bytes."""
@@ -358,7 +375,7 @@ class S3Store:
                 sent = self._client.upload_part(
                     **upload, PartNumber=number, Body=piece, **proof, **self._describing.asking
                 )
-            parts.append({"PartNumber": number, "ETag": sent["ETag"], **proof})
+            parts.append({"PartNumber": number, "ETag": answers.whole(sent, self.cloud, "ETag")["ETag"], **proof})
             whole = checksum.over(piece, whole)
             size_bytes += len(piece)
         return parts, whole, size_bytes
@@ -368,9 +385,14 @@ class S3Store:
         try:
             with self._translated(upload["Key"]), suppress(self._client.exceptions.NoSuchUpload):
                 self._client.abort_multipart_upload(**upload)
+            self._ended(upload)
         except LintasError as error:
             _log.warning("an unfinished upload of '%s' may remain in %s: %s", upload["Key"], self._place, error)
             reason.add_note(f"an unfinished upload may remain in {self._place}")
+
+    def _ended(self, upload: dict[str, Any]) -> None:
+        if self._notes is not None:
+            self._notes.ended(upload["Key"], upload["UploadId"])
 
     def _tags(self, key: str) -> dict[str, str]:
         with self._translated(key):

@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from tasks.core.errors import LintasError
 from tasks.core.ports import Answer, Link, SentPart, Write
+from tasks.providers._dialects import answers
 from tasks.providers._dialects.objects import Place
 from tasks.providers._dialects.s3_describing import Describing, conditions
 from tasks.providers._dialects.s3_errors import S3_CODES, WRITE_CODES, translate, translated
@@ -81,7 +82,7 @@ class S3Direct(S3Signing):
                 ChecksumType="FULL_OBJECT",
                 **self._describing.parameters(write.metadata, write.attributes),
             )
-        return begun["UploadId"]
+        return answers.whole(begun, self._place.cloud, "UploadId")["UploadId"]
 
     def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:
         pages = self._client.get_paginator("list_parts").paginate(
@@ -113,7 +114,7 @@ class S3Direct(S3Signing):
                 **self._checksum.parameter(whole),
                 **conditions(write.if_version, write.if_absent),
             )
-        return answer["ETag"].strip('"')
+        return answers.whole(answer, self._place.cloud, "ETag")["ETag"].strip('"')
 
     def abandon(self, write: Write, upload_id: str) -> None:
         with translated(self._place, write.key):

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import botocore.exceptions as boto
 
-from tasks.core.errors import LintasError
+from tasks.core.errors import Denied, LintasError
 from tasks.providers._dialects.objects import Place, retry_after_s
 
 Sentence = Callable[[Place, str | None], LintasError]
@@ -36,12 +36,12 @@ S3_CODES: Mapping[str, Sentence] = MappingProxyType(
                 "InvalidAccessKeyId",
                 "InvalidToken",
                 "SignatureDoesNotMatch",
-                "RequestTimeTooSkewed",
                 "401",
                 "403",
             ),
             _bucket(Place.denied),
         ),
+        "RequestTimeTooSkewed": _bucket(Place.clock_off),
         **dict.fromkeys(("PreconditionFailed", "412"), Place.changed),
         # An upload that was aborted by somebody else (a clean-up rule, say) can only be begun anew.
         **dict.fromkeys(("ConditionalRequestConflict", "NoSuchUpload", "OperationAborted"), Place.collided),
@@ -126,13 +126,13 @@ def translate(
 def _by_answer(error: boto.ClientError, place: Place, key: str | None, codes: Mapping[str, Sentence]) -> LintasError:
     code = error.response.get("Error", {}).get("Code", "")
     answer = error.response.get("ResponseMetadata", {})
-    status = answer.get("HTTPStatusCode", 0)
+    status, headers = answer.get("HTTPStatusCode", 0), answer.get("HTTPHeaders")
     if code in _BUSY_CODES or status == 429 or (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED):
-        return place.busy(retry_after_s(answer.get("HTTPHeaders")))
-    if code in codes:
-        return codes[code](place, key)
-    if str(status) in codes:
-        return codes[str(status)](place, key)
+        return place.busy(retry_after_s(headers))
+    sentence = codes.get(code) or codes.get(str(status))
+    if sentence is not None:
+        meant = sentence(place, key)
+        return place.refused(headers, meant) if isinstance(meant, Denied) else meant
     return place.not_understood(f"{code or 'no code'}, HTTP {status}")
 
 

@@ -28,6 +28,7 @@ from azure.storage.blob import (
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import LintasError, NotFound
 from tasks.core.ports import Answer, Link, SentPart, Write
+from tasks.providers._dialects.answers import told
 from tasks.providers._dialects.objects import Pass, Place
 from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import refusal, translated
@@ -118,7 +119,7 @@ class AzureDirect(AzureSigning):
             if write.if_version is not None and error.what == self._place.no_object(write.key).what:
                 raise self._place.changed(write.key) from error
             raise
-        return str(answer["etag"]).strip('"')
+        return str(told(answer, self._place.cloud, "etag")["etag"]).strip('"')
 
     def abandon(self, write: Write, upload_id: str) -> None:
         """Blocks that are never committed cannot be removed: the service drops them after a week."""

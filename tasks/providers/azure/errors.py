@@ -90,7 +90,7 @@ def refusal(status: int, code: str, headers: Mapping[str, str] | None, place: Pl
             f"{place.cloud} cannot read what it was to bring into {place}", "let it reach the source, or turn pulls off"
         )
     if status in (401, 403):
-        return place.denied()
+        return place.refused(headers)
     if status == 404:
         return place.missing(None if code in _NO_BUCKET else key)
     if code == _ARCHIVED:

@@ -27,6 +27,7 @@ from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import NotFound
 from tasks.core.ports import Level, ObjectInfo
+from tasks.providers._dialects.answers import readable, told
 from tasks.providers._dialects.objects import (
     Place,
     address_of,
@@ -34,6 +35,7 @@ from tasks.providers._dialects.objects import (
     exactly,
     part_bytes,
 )
+from tasks.providers._dialects.patience import timeouts_s
 from tasks.providers._dialects.storage_classes import storage_classes
 from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import code_of, translated
@@ -66,8 +68,8 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0))
     credential = storage_credential(config, endpoint, "objects")
-    # The first also limits how long one piece may take to be sent.
-    transport = RequestsTransport(session=session, connection_timeout=20, read_timeout=60)
+    connect_s, read_s = timeouts_s(config)
+    transport = RequestsTransport(session=session, connection_timeout=connect_s, read_timeout=read_s)
     retries = LinearRetry(backoff=1, retry_total=2, random_jitter_range=1)
     client = BlobServiceClient(
         endpoint,
@@ -165,6 +167,7 @@ class AzureStore:
         with translated(self._place, key):
             blob = self._container.get_blob_client(key)
             found = blob.get_blob_properties()
+            told(found, self.cloud, "etag", "last_modified", "size")
             info = self._info(found)
             if not found.tag_count:
                 return info
@@ -175,15 +178,16 @@ class AzureStore:
     ) -> Iterator[bytes]:
         check_range(key, start, length)
         with translated(self._place, key):
-            # One request a piece; each further one is pinned to the ETag of the first.
-            download = self._container.get_blob_client(key).download_blob(
-                offset=start if start or length else None,
-                length=length,
-                max_concurrency=1,
-                # An object that is stored compressed is read as it is stored.
-                decompress=False,
-                **conditions(version),
-            )
+            with readable(self.cloud):
+                # One request a piece; each further one is pinned to the ETag of the first.
+                download = self._container.get_blob_client(key).download_blob(
+                    offset=start if start or length else None,
+                    length=length,
+                    max_concurrency=1,
+                    # An object that is stored compressed is read as it is stored.
+                    decompress=False,
+                    **conditions(version),
+                )
             if download.size < (length or 0):
                 raise self._place.beyond_the_end(key)
             seen_bytes = 0
@@ -226,6 +230,7 @@ class AzureStore:
             if if_version is not None and error.what == self._place.no_object(key).what:
                 raise self._place.changed(key) from error
             raise
+        written = told(written, self.cloud, "etag", "last_modified")
         version, modified = _version(written["etag"]), written["last_modified"]
         return ObjectInfo(key, size_bytes, version, modified, dict(metadata or {}), attributes)
 

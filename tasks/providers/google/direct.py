@@ -36,7 +36,6 @@ from tasks.providers.google.errors import refusal, translated
 from tasks.providers.google.signing import GoogleSigning, crc32c_text
 
 _MOST_PARTS = 10_000
-_TIMEOUT: Any = (20.0, 60.0)
 _GONE = 404
 
 
@@ -172,7 +171,7 @@ class GoogleDirect(GoogleSigning):
                 self._origin + target,
                 data=data,
                 headers={**self._asking, **(headers or {})},
-                timeout=_TIMEOUT,
+                timeout=self._call["timeout"],
                 allow_redirects=False,
             )
             if answer.status_code >= 300 and not (gone and answer.status_code == _GONE):

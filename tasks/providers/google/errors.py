@@ -34,6 +34,9 @@ NO_BUCKET = "bucket does not exist"
 _NO_BUCKET_CODE = "<Code>NoSuchBucket</Code>"
 _NO_UPLOAD = "<Code>NoSuchUpload</Code>"
 _DAMAGED = ("doesn't match calculated", "<Code>BadDigest</Code>")
+_BY_CLOCK = "in a reasonable timeframe"
+"""What the token service says of a service account's signature whose time is not now."""
+
 _RATE_LIMITED = ("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded")
 
 
@@ -57,6 +60,8 @@ def translate(error: Exception, place: Place, key: str | None = None) -> LintasE
         return place.no_credentials()
     if isinstance(error, auth.TransportError):
         return place.unreachable()
+    if isinstance(error, auth.RefreshError) and _BY_CLOCK in str(error):
+        return place.clock_off()
     if isinstance(error, auth.GoogleAuthError):
         return place.denied()
     if isinstance(error, (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)):
@@ -87,7 +92,7 @@ def refusal(status: int, text: str, headers: Mapping[str, str], place: Place, ke
     if status == 403 and any(reason in text for reason in _RATE_LIMITED):
         return place.busy(retry_after_s(headers))
     if status in (401, 403):
-        return place.denied()
+        return place.refused(headers)
     if status == 404 and _NO_UPLOAD in text:
         # Somebody else gave it up (a clean-up rule, say): it can only be begun anew.
         return place.collided(key)

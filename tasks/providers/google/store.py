@@ -29,6 +29,7 @@ from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import LintasError
 from tasks.core.ports import Level, ObjectInfo
+from tasks.providers._dialects.answers import readable, unreadable
 from tasks.providers._dialects.objects import (
     READ_BYTES,
     Place,
@@ -37,6 +38,7 @@ from tasks.providers._dialects.objects import (
     exactly,
     range_header,
 )
+from tasks.providers._dialects.patience import timeouts_s
 from tasks.providers._dialects.storage_classes import storage_classes
 from tasks.providers.google.describing import Describing, stated_checksums
 from tasks.providers.google.errors import NO_BUCKET, translated
@@ -52,9 +54,6 @@ _log = logging.getLogger(__name__)
 _ENDPOINT = "https://storage.googleapis.com"
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 _RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0, multiplier=2.0).with_timeout(3.0)
-# To connect and to read, in seconds. The first also limits how long one piece may take to be sent.
-_TIMEOUT: Any = (20.0, 60.0)
-_CALL: dict[str, Any] = {"retry": _RETRY, "timeout": _TIMEOUT}
 _CONNECTIONS = 32
 _PAGE = 1000
 _LISTED = "items(name,size,generation,updated,storageClass),prefixes,nextPageToken"
@@ -85,7 +84,7 @@ def open_store(config: CloudConfig, bucket: str) -> GoogleStore:
     classes = storage_classes(Path(__file__).with_name("catalog.yaml"), particular)
     project = config.options.get("project") if particular.requester_pays else None
     describing = Describing(classes, particular.encryption_key or None, project)
-    return GoogleStore(client, session, endpoint, place, describing, config.region)
+    return GoogleStore(client, session, endpoint, place, describing, config.region, timeouts_s(config))
 
 
 class GoogleStore:
@@ -99,6 +98,7 @@ class GoogleStore:
         place: Place,
         describing: Describing,
         region: str,
+        timeouts_s: tuple[float, float],
     ) -> None:
         self._client = client
         self._session = session
@@ -110,6 +110,7 @@ class GoogleStore:
         self._place = place
         self._describing = describing
         self._region = region
+        self._call: dict[str, Any] = {"retry": _RETRY, "timeout": timeouts_s}
 
     @property
     def cloud(self) -> str:
@@ -124,7 +125,7 @@ class GoogleStore:
         """What others may send for it; see `tasks.core.ports.Direct`."""
         from tasks.providers.google.direct import GoogleDirect
 
-        return GoogleDirect(self._client, self._session, self._endpoint, self._place, self._describing, _CALL)
+        return GoogleDirect(self._client, self._session, self._endpoint, self._place, self._describing, self._call)
 
     @cached_property
     def server_side(self) -> GoogleCopy:
@@ -134,7 +135,7 @@ class GoogleStore:
         def is_ours(other: Store) -> bool:
             return isinstance(other, GoogleStore) and other._endpoint == self._endpoint
 
-        return GoogleCopy(self._client, self._bucket, self._place, self._describing, is_ours, _CALL)
+        return GoogleCopy(self._client, self._bucket, self._place, self._describing, is_ours, self._call)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         for page in self._pages(prefix):
@@ -177,10 +178,10 @@ class GoogleStore:
     def head(self, key: str) -> ObjectInfo:
         blob = self._blob(key)
         with translated(self._place, key):
-            blob.reload(**_CALL)
-        kept = self._describing.read(blob)
-        version = str(blob.generation)
-        size_bytes, checksums = blob.size or 0, stated_checksums(blob)
+            blob.reload(**self._call)
+        with readable(self.cloud):
+            kept = self._describing.read(blob)
+            version, size_bytes, checksums = str(int(blob.generation)), blob.size or 0, stated_checksums(blob)
         return ObjectInfo(key, size_bytes, version, _written(blob), kept.metadata, kept.attributes, checksums=checksums)
 
     def get(
@@ -202,6 +203,9 @@ class GoogleStore:
         with translated(self._place, key):
             answer = self._request("GET", url, headers=headers, stream=True)
             with answer:
+                if not {"Content-Length", "Transfer-Encoding"}.intersection(map(str.title, answer.headers)):
+                    # Python's HTTP takes a head that was cut for a whole one: where would the body end?
+                    raise unreadable(self.cloud)
                 if length is not None and int(answer.headers.get("Content-Length", length)) < length:
                     raise self._place.beyond_the_end(key)
                 seen = google_crc32c.Checksum()
@@ -240,7 +244,7 @@ class GoogleStore:
                     content_type=attributes.content_type,
                     checksum="crc32c",
                     if_generation_match=generation,
-                    **_CALL,
+                    **self._call,
                 )
             return ObjectInfo(key, size_bytes, str(blob.generation), _written(blob), labels, attributes)
         with translated(self._place, key):
@@ -249,7 +253,7 @@ class GoogleStore:
                 size=size_bytes,
                 checksum=None,
                 if_generation_match=generation,
-                **_CALL,
+                **self._call,
             )
         written = self._pump(str(upload_url), pieces, size_bytes, key)
         modified = datetime.fromisoformat(written["updated"])
@@ -258,7 +262,7 @@ class GoogleStore:
     def delete(self, key: str) -> None:
         with translated(self._place, key):
             try:
-                self._blob(key).delete(**_CALL)
+                self._blob(key).delete(**self._call)
             except api.NotFound as error:
                 if NO_BUCKET in str(error):
                     raise
@@ -266,7 +270,7 @@ class GoogleStore:
     def create_bucket(self) -> None:
         with translated(self._place):
             try:
-                self._client.create_bucket(self._bucket, location=self._region or None, **_CALL)
+                self._client.create_bucket(self._bucket, location=self._region or None, **self._call)
             except api.Conflict as error:
                 if "you already own it" not in str(error):
                     raise
@@ -285,7 +289,9 @@ class GoogleStore:
         """An answer with a body, after a few tries. Raises what the client library would raise."""
 
         def send() -> requests.Response:
-            answer = self._session.request(method, url, timeout=_TIMEOUT, allow_redirects=False, **arguments)
+            answer = self._session.request(
+                method, url, timeout=self._call["timeout"], allow_redirects=False, **arguments
+            )
             if answer.status_code not in (200, 206):
                 raise api.from_http_response(answer)
             return answer
@@ -317,7 +323,7 @@ class GoogleStore:
         if written.get("crc32c") != _text(checksum):
             # A service that ignores the header has made wrong bytes visible: take them back.
             with translated(self._place, key):
-                self._blob(key).delete(if_generation_match=int(written["generation"]), **_CALL)
+                self._blob(key).delete(if_generation_match=int(written["generation"]), **self._call)
             raise self._place.damaged(key)
         return written
 
@@ -354,7 +360,9 @@ class GoogleStore:
         self, upload_url: str, data: bytes, span: str, proof: Mapping[str, str], key: str
     ) -> requests.Response:
         headers = {"Content-Range": span, **proof}
-        answer = self._session.put(upload_url, data=data, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
+        answer = self._session.put(
+            upload_url, data=data, headers=headers, timeout=self._call["timeout"], allow_redirects=False
+        )
         if answer.status_code in _GONE:
             raise self._place.cut(key)
         if answer.status_code >= 400:
@@ -366,7 +374,7 @@ class GoogleStore:
         try:
             with translated(self._place, key):
                 # 499 is the answer to a cancelled session.
-                answer = self._session.delete(upload_url, timeout=_TIMEOUT)
+                answer = self._session.delete(upload_url, timeout=self._call["timeout"])
                 if answer.status_code not in (204, 499, *_GONE):
                     raise api.from_http_response(answer)
         except LintasError as error:
