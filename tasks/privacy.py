@@ -25,6 +25,7 @@ from tasks.core.privacy import NO_EXEMPTIONS, Cleared, Exemptions, Refused, Verd
 from tasks.core.quarantine import Sifted, without
 from tasks.core.structure import check_anonymity
 from tasks.core.transform import apply_treatment
+from tasks.expectations import check_expectations
 from tasks.registry import STAGING, installation
 from tasks.steps import say, step
 
@@ -235,10 +236,9 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI, source: D
         destination: Where it would go.
         source: The dataset that it was made from, which rules for some datasets go by.
     """
-    from tasks.expectations import check_expectations
-
     here = installation()
     place = here.place(destination.cloud, source=source)
+    docs = here.settings.state_dir / "data-docs" / place.cloud if here.settings.gate.data_docs else None
     verdict: Verdict
     if outgoing.refused is not None:
         verdict = outgoing.refused
@@ -256,11 +256,7 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI, source: D
             now=datetime.now(UTC),
             objects=len(outgoing.manifest),
             expectations=check_expectations(
-                policy,
-                outgoing.report,
-                place=place,
-                docs=here.settings.state_dir / "data-docs" / place.cloud,
-                exemptions=outgoing.exemptions,
+                policy, outgoing.report, place=place, docs=docs, exemptions=outgoing.exemptions
             ),
             anonymity=check_anonymity(policy, here.store_of(outgoing.uri), outgoing.uri, outgoing.manifest),
             exemptions=outgoing.exemptions,

@@ -89,11 +89,15 @@ class MoverSettings(_Section):
 
 
 class GateSettings(_Section):
-    """The privacy gate's keys: one signs verdicts, one makes pseudonyms, those before it open what they encrypted."""
+    """The privacy gate's keys: one signs verdicts, one makes pseudonyms, those before it open what they encrypted.
+
+    `data_docs` says whether every verdict has Data Docs written.
+    """
 
     signing_key: SecretReference
     pseudonym_key: SecretReference
     retired_pseudonym_keys: tuple[SecretReference, ...] = ()
+    data_docs: bool = True
 
 
 class Settings(BaseSettings):

@@ -45,7 +45,7 @@ def configured(folder: Path) -> None:
     cloud = {"provider": "onprem", "jurisdiction": "EU"}
     config: dict[str, Any] = {
         "clouds": {name: cloud | {"options": {"root": str(folder / name)}} for name in ("near", "far")},
-        "gate": {"signing_key": "env:BENCH_KEY", "pseudonym_key": "env:BENCH_KEY"},
+        "gate": {"signing_key": "env:BENCH_KEY", "pseudonym_key": "env:BENCH_KEY", "data_docs": False},
         "state_dir": str(folder / "state"),
         "policies_dir": str(folder),
     }
