@@ -52,10 +52,11 @@ SMALL_TUNINGS: list[list[str]] = [["--buffer-size", "0"]]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is carried, by how many at a time."""
+    """What is carried: so many objects at a time by rclone, by so many requests at a time on either side by Lintas."""
 
     name: str
     content: Content
+    transfers: int
     in_flight: int
     tunings: list[list[str]]
 
@@ -106,7 +107,7 @@ def run_rclone(
         **rclone_environment(dataclasses.replace(near, name="near")),
         **rclone_environment(dataclasses.replace(far, name="far")),
     }
-    at_a_time = ["--transfers", str(task.in_flight), "--checkers", str(task.in_flight)]
+    at_a_time = ["--transfers", str(task.transfers), "--checkers", str(task.transfers)]
     command = [
         str(Path(sys.executable).with_name("rclone")), "copy", "near:src/o", f"far:{to}/o",
         *_RCLONE, *at_a_time, *tuning,
@@ -237,8 +238,9 @@ def main() -> None:
     parser.add_argument("--budget-mib", type=int, default=48)
     arguments = parser.parse_args()
     tasks = {
-        "large": Task("large", Content(8, 128 * MIB), 8, LARGE_TUNINGS),
-        "small": Task("small", Content(5000, 16 * 1024), 64, SMALL_TUNINGS),
+        # rclone carries eight objects at a time, each by up to eight requests.
+        "large": Task("large", Content(8, 128 * MIB), 8, 64, LARGE_TUNINGS),
+        "small": Task("small", Content(5000, 16 * 1024), 64, 64, SMALL_TUNINGS),
     }
     pairs = [(pair.split(":")[0], pair.split(":")[1]) for pair in arguments.pair or []] or PAIRS
     programs = [compiled(BUILD, tls=over == "https") for over in arguments.over or ["http"]]

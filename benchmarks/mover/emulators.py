@@ -56,8 +56,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     tasks = (
-        Task("large", Content(4, 64 * MIB), 8, LARGE_TUNINGS),
-        Task("small", Content(1000, 16 * 1024), 64, SMALL_TUNINGS),
+        Task("large", Content(4, 64 * MIB), 8, 64, LARGE_TUNINGS),
+        Task("small", Content(1000, 16 * 1024), 64, 64, SMALL_TUNINGS),
     )
     results: list[dict[str, Any]] = []
     print(HEADER, flush=True)

@@ -37,7 +37,7 @@ def main() -> None:
             stub(program, "s3", content, Path(logs) / "near.log") as near,
             stub(program, "s3", content, Path(logs) / "far.log") as far,
         ):
-            run = run_ours(near, far, fresh(), Task("sizes", content, 64, []), BUDGET_BYTES)
+            run = run_ours(near, far, fresh(), Task("sizes", content, 64, 64, []), BUDGET_BYTES)
         if run["objects"] != content.count:
             raise SystemExit(f"{run['objects']} of {content.count} objects arrived")
         total_mb = content.count * content.size_bytes / 1e6

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import socketserver
 import threading
-from collections.abc import Callable, Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
 from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import pytest
 from botocore.auth import S3SigV4Auth
@@ -25,6 +28,8 @@ from tasks.core.plane.loop import Loop
 from tasks.core.plane.pace import Gate, Pace
 from tasks.core.plane.routes import FallingBack, plane_for, route_between
 from tasks.core.plane.stream import StreamPlane
+from tasks.core.plane.wire import Wire
+from tasks.core.ports import SignedRequest
 from tasks.providers._dialects.sigv4 import LentKeys, Signer
 from tests.memory_store import MemoryStore
 
@@ -76,6 +81,130 @@ def test_small_objects_share_a_chunk_and_give_it_back_whole() -> None:
         assert len(await buffers.lease(CHUNK_BYTES)) == CHUNK_BYTES
 
     looped(work(), loop=loop)
+
+
+def far_buffers(loop: Loop, hold_s: Callable[[int], float], distance_s: float) -> list[int]:
+    """How many of 2 to 12 buffers there may be while each is held for as long as that many under way make it."""
+    buffers = Buffers(loop, 2 * CHUNK_BYTES, 12 * CHUNK_BYTES)
+    most: list[int] = []
+
+    async def carry() -> None:
+        out: deque[memoryview] = deque()
+        for _ in range(400):
+            while len(out) < buffers.most:
+                out.append(await buffers.lease(CHUNK_BYTES))
+            buffers.follow(hold_s(len(out)), distance_s)
+            buffers.release(out.popleft())
+            most.append(buffers.most)
+
+    looped(carry(), loop=loop)
+    return most
+
+
+def test_memory_follows_distance_up_to_the_far_budget() -> None:
+    assert far_buffers(Loop(), lambda out: 0.12, 0.1)[-1] == 12
+
+
+def test_near_stores_get_no_more_memory_however_long_a_buffer_is_held() -> None:
+    assert set(far_buffers(Loop(), lambda out: 3.0, 0.0)) == {2}
+
+
+def test_memory_grows_no_further_than_what_the_network_carries_over_the_distance() -> None:
+    # A second a buffer is what the network takes: of those that are under way only a tenth waits for the stores.
+    assert far_buffers(Loop(), lambda out: 0.1 + out * 1.0, 0.1)[-1] == 2
+
+
+def test_buffers_beyond_what_is_needed_are_given_back_to_the_system() -> None:
+    loop = Loop()
+    buffers = Buffers(loop, CHUNK_BYTES, 8 * CHUNK_BYTES)
+
+    async def work() -> None:
+        first = await buffers.lease(CHUNK_BYTES)
+        buffers.follow(0.1, 0.1)
+        out = [first] + [await buffers.lease(CHUNK_BYTES) for _ in range(4)]
+        maps = [ref(buffer.obj) for buffer in out]
+        for _ in range(200):
+            buffers.follow(100.0, 0.1)
+        while out:
+            buffers.release(out.pop())
+        del first
+        assert sum(there() is not None for there in maps) == buffers.most == 1
+
+    looped(work(), loop=loop)
+
+
+# The wire
+
+
+class Clock:
+    """Time that passes when a test says so: while a request waits, which looks at it when sent and when answered."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
+        self._looks = threading.Semaphore(1)
+
+    def monotonic(self) -> float:
+        now = self._now
+        self._looks.release()
+        return now
+
+    def advance(self, seconds: float) -> None:
+        assert self._looks.acquire(timeout=30)
+        assert self._looks.acquire(timeout=30)
+        self._now += seconds
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[Callable[[str], str]], str]]:
+    """Serves one request a connection by a function from method to status, which is called once all has arrived."""
+    servers: list[socketserver.ThreadingTCPServer] = []
+
+    def serve(answer: Callable[[str], str]) -> str:
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                method, *head = iter(lambda: self.rfile.readline().decode().strip(), "")
+                sizes = [line.partition(":")[2] for line in head if line.lower().startswith("content-length:")]
+                self.rfile.read(int(sizes[0]) if sizes else 0)
+                status = answer(method.partition(" ")[0])
+                self.wfile.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+
+        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_address[1]}"
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_distance_is_the_shortest_wait_of_a_read_and_of_a_write_that_succeeded(
+    answering: Callable[[Callable[[str], str]], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    answers = iter([("200 OK", 0.5), ("503 Busy", 0.0), ("200 OK", 0.0625), ("201 Created", 0.25), ("200 OK", 4.0)])
+
+    def answer(method: str) -> str:
+        status, passed_s = next(answers)
+        clock.advance(passed_s)
+        return status
+
+    origin = answering(answer)
+    monkeypatch.setattr("tasks.core.plane.wire.time", clock)
+    loop = Loop()
+    wire = Wire(loop)
+    seen: list[float] = []
+
+    async def work() -> None:
+        for method, body in [("GET", None), ("GET", None), ("GET", None), ("PUT", memoryview(b"x")), ("GET", None)]:
+            await wire.exchange(SignedRequest(method, origin, "/", {}), body, memoryview(bytearray(1)))
+            seen.append(wire.distance_s)
+        wire.close()
+
+    looped(work(), loop=loop)
+
+    assert seen == [0.5, 0.5, 0.0625, 0.3125, 0.3125]
 
 
 # The loop

@@ -10,6 +10,9 @@ from tasks.core.plane.loop import Loop, Task, parked
 
 PIECE_BYTES = 256 * 1024
 _PIECES = CHUNK_BYTES // PIECE_BYTES
+_FOR_EACH_THAT_WAITS = 4
+"""Buffers for each that waits for a distant store; two would fill the way there once it is at its full speed."""
+_FORGET = 1 / 16
 
 
 class Buffers:
@@ -17,12 +20,15 @@ class Buffers:
 
     Args:
         loop: What waits for them.
-        budget_bytes: Sum of all buffers; at least one chunk is always there.
+        budget_bytes: Sum of all buffers while no store is distant; at least one chunk is always there.
+        far_bytes: The most that `follow` lets the sum become.
     """
 
-    def __init__(self, loop: Loop, budget_bytes: int) -> None:
+    def __init__(self, loop: Loop, budget_bytes: int, far_bytes: int = 0) -> None:
         self._loop = loop
-        self.most = max(1, budget_bytes // CHUNK_BYTES)
+        self._near = self.most = max(1, budget_bytes // CHUNK_BYTES)
+        self._far = max(self._near, far_bytes // CHUNK_BYTES)
+        self._distant = 0.0
         self._made = 0
         self._whole: list[memoryview] = []
         self._pieces: list[memoryview] = []
@@ -42,15 +48,28 @@ class Buffers:
     def release(self, buffer: memoryview) -> None:
         """Give a leased buffer back."""
         if len(buffer) == CHUNK_BYTES:
-            self._whole.append(buffer)
+            self._put(buffer)
         else:
             self._put_piece(buffer)
         self._wake()
 
-    def grow(self, budget_bytes: int) -> None:
-        """Let there be more of them."""
-        self.most = max(self.most, budget_bytes // CHUNK_BYTES)
-        self._wake()
+    def follow(self, held_s: float, distance_s: float) -> None:
+        """Let there be as many as distance and throughput ask for, when one is given back.
+
+        Of those that are out the share `distance_s / held_s` waits for distant stores (Little's law): that is
+        throughput times distance, in buffers. Where the network or a store is what is short, buffers are held for
+        longer, the share falls, and there are no more of them than before.
+
+        Args:
+            held_s: How long it was held.
+            distance_s: For how much of that no byte of it could have moved, however many were under way.
+        """
+        distant = (self._made - len(self._whole)) * min(1.0, distance_s / held_s) if held_s > 0 else 0.0
+        self._distant = max(distant, self._distant + (distant - self._distant) * _FORGET)
+        most = min(self._far, self._near + int(_FOR_EACH_THAT_WAITS * self._distant))
+        grown, self.most = most > self.most, most
+        if grown:
+            self._wake()
 
     def _wake(self) -> None:
         # All of them: what was given back may suit the last one only.
@@ -63,8 +82,16 @@ class Buffers:
         if self._made < self.most:
             self._made += 1
             # Its pages come into being when they are written to: small objects touch few of them.
-            return memoryview(mmap.mmap(-1, CHUNK_BYTES))
+            # Memory that no other process shares costs the kernel three fifths of what a page costs otherwise.
+            return memoryview(mmap.mmap(-1, CHUNK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         return None
+
+    def _put(self, whole: memoryview) -> None:
+        if self._made > self.most:
+            # Its memory goes with the last view of it.
+            self._made -= 1
+        else:
+            self._whole.append(whole)
 
     def _piece(self) -> memoryview | None:
         if not self._pieces:
@@ -85,4 +112,4 @@ class Buffers:
         if self._free_of[home] == _PIECES and len(self._pieces) > _PIECES:
             self._pieces = [other for other in self._pieces if id(other.obj) != home]
             del self._free_of[home]
-            self._whole.append(self._home.pop(home))
+            self._put(self._home.pop(home))

@@ -213,4 +213,4 @@ class Hand:
 
 def _piece(parted: Sending, number: int) -> Piece:
     start, length = parted.span(number)
-    return Piece(parted.load, parted.write, parted.upload_id(), number, start, length)
+    return Piece(parted.load, parted.write, parted.upload.result(), number, start, length)

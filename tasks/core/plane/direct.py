@@ -11,6 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tasks.core.dataset import CHUNK_BYTES
@@ -19,7 +20,7 @@ from tasks.core.plane import Arrived, Load, copied, described, own_write, wrong_
 from tasks.core.plane.crew import Hand
 from tasks.core.plane.limits import NO_LIMITS, Limits
 from tasks.core.plane.loop import SILENCE_TIMEOUT_S
-from tasks.core.plane.parts import Parted, resumable
+from tasks.core.plane.parts import Parted, parts_of, resumable
 from tasks.core.plane.pump import Errand, Pump, collecting_rarely
 from tasks.core.ports import DirectStore
 from tasks.core.retries import with_retries
@@ -41,6 +42,7 @@ _PUMPS = min(2, _CORES)
 _MANY_OBJECTS = 2000
 _MANY_BYTES = 4 * 1024**3
 """Beginning with a process takes as long as so many objects or bytes do."""
+_BEGINNING = 16
 _LOOK_S = 0.5
 _VERIFIED_BY = "blake3 on the way before it became visible, {cloud}'s own checksum of every request on arrival"
 
@@ -129,6 +131,7 @@ class _Run:
         self._under_way: set[Parted] = set()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
+        self._beginning = ThreadPoolExecutor(_BEGINNING, thread_name_prefix="begin")
         self._back: deque[Errand] = deque()
         processes = min(plane.processes_for(loads), plane.in_flight)
         # Small objects are all interpreter: a second thread of it would only wait for the first.
@@ -150,6 +153,7 @@ class _Run:
                 self._work()
                 # What hands gave back at the very end is carried here.
                 self._workers = [Pump(self, *self._share)] if self._back else []
+        self._beginning.shutdown(cancel_futures=True)
         if self._failure is not None:
             self._settle(self._failure)
             raise self._failure
@@ -236,13 +240,12 @@ class _Run:
             if load.entry.size_bytes <= CHUNK_BYTES:
                 yield load
                 continue
-            parted = Parted(
-                load, self.described, self.far, self._plane.uploads, self.destination, self._known.get(load.key)
-            )
-            if parted.count > self.far.most_parts:
+            if parts_of(load.entry.size_bytes) > self.far.most_parts:
                 raise Invalid(
                     f"'{load.entry.path}' has too many parts for {self.destination.cloud}", "let the move stream"
                 )
+            known, uploads = self._known.get(load.key), self._plane.uploads
+            parted = Parted(load, self.described, self.far, uploads, self.destination, known, self._beginning)
             with self._lock:
                 self._under_way.add(parted)
             for number in parted.missing():

@@ -14,6 +14,7 @@ import pickle
 import sys
 import threading
 from collections import deque
+from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING
 
@@ -57,15 +58,14 @@ class _SentPiece:
     """An object in parts of which one is carried here; implements `tasks.core.plane.pump.Sending`."""
 
     def __init__(self, piece: Piece, move: _Move) -> None:
-        self.load, self.write, self.begun = piece.load, piece.write, piece.upload_id
+        self.load, self.write = piece.load, piece.write
+        self.upload: Future[str] = Future()
+        self.upload.set_result(piece.upload_id)
         self._piece, self._move = piece, move
 
     def span(self, number: int) -> tuple[int, int]:
         del number
         return self._piece.start, self._piece.length
-
-    def upload_id(self) -> str:
-        return self._piece.upload_id
 
     def arrived(self, part: SentPart) -> bool:
         self._move.piece_arrived(PieceCarried(self.load.key, part))

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from types import coroutine
 from typing import Any, TypeVar
@@ -134,23 +134,17 @@ class Loop:
         """Run a blocking call on a thread of its own and wait for it. It is never left behind: see `run`."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_BLOCKING_CALLS, thread_name_prefix="apart")
-        threads = self._threads
+        return await self.outcome(self._threads.submit(call))
 
-        def park(task: Task) -> None:
-            def back(result: Any, error: BaseException | None) -> None:
-                self.call(lambda: self.resume(task, result, error))
+    async def outcome(self, future: Future[T]) -> T:
+        """Wait for what another thread does; its result, or its error."""
+        if not future.done():
 
-            def work() -> None:
-                try:
-                    result = call()
-                except BaseException as error:  # noqa: BLE001  (raised where it is waited for)
-                    back(None, error)
-                else:
-                    back(result, None)
+            def park(task: Task) -> None:
+                future.add_done_callback(lambda _: self.call(lambda: self.resume(task)))
 
-            threads.submit(work)
-
-        return await parked(park)
+            await parked(park)
+        return future.result()
 
     def watch(self, number: int) -> End:
         """Watch a file descriptor; see `End`."""

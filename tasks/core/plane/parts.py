@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
@@ -31,6 +32,10 @@ class Parted:
         uploads: Where the upload is kept, or None.
         store: The destination.
         resumed: The upload of an earlier run with the parts that the store still has, or None.
+        threads: Where the upload begins, while the first parts are read.
+
+    Attributes:
+        upload: The upload's id, as soon as it has begun.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Parted:
         uploads: UploadJournal | None,
         store: Store,
         resumed: OpenUpload | None,
+        threads: Executor,
     ) -> None:
         self.load, self._describe = load, describe
         self._far, self._uploads, self._store = far, uploads, store
@@ -49,6 +55,7 @@ class Parted:
         self._ended = False
         self._write: Write | None = None
         self._lock = threading.Lock()
+        self.upload: Future[str] = threads.submit(self._begin)
 
     @property
     def write(self) -> Write:
@@ -61,7 +68,7 @@ class Parted:
     @property
     def count(self) -> int:
         """How many parts the object has."""
-        return -(-self.load.entry.size_bytes // CHUNK_BYTES)
+        return parts_of(self.load.entry.size_bytes)
 
     def missing(self) -> Iterable[int]:
         """The numbers of the parts that have not arrived. At least one: the last one finishes the object."""
@@ -73,13 +80,7 @@ class Parted:
         start = (number - 1) * CHUNK_BYTES
         return start, min(CHUNK_BYTES, self.load.entry.size_bytes - start)
 
-    @property
-    def begun(self) -> str | None:
-        """The upload's id if it has been begun."""
-        return self._upload_id
-
-    def upload_id(self) -> str:
-        """The upload's id; the first who asks begins it."""
+    def _begin(self) -> str:
         write = self.write
         with self._lock:
             if self._upload_id is None:
@@ -94,7 +95,7 @@ class Parted:
             self._sent[part.number] = part
             complete = len(self._sent) == self.count
         if self._uploads is not None:
-            self._uploads.part_sent(*self._place(), self.upload_id(), part)
+            self._uploads.part_sent(*self._place(), self.upload.result(), part)
         return complete
 
     def digest(self) -> str:
@@ -103,7 +104,7 @@ class Parted:
 
     def finish(self) -> str:
         """Make the object visible; its version."""
-        version = self._far.finish(self.write, self.upload_id(), self._in_order())
+        version = self._far.finish(self.write, self.upload.result(), self._in_order())
         self.end()
         return version
 
@@ -130,6 +131,11 @@ class Parted:
 
     def _place(self) -> tuple[str, str, str]:
         return self._store.cloud, self._store.bucket, self.load.key
+
+
+def parts_of(size_bytes: int) -> int:
+    """In how many parts an object of this size travels."""
+    return -(-size_bytes // CHUNK_BYTES)
 
 
 def content_of(load: Load) -> str:

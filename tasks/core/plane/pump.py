@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
 
+from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import LintasError, PreconditionFailed, Retryable
 from tasks.core.plane import Load, write_of
 from tasks.core.plane.buffers import Buffers
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from tasks.core.ports import Proof, Signing, Write
 
 FAR_S = 0.02
-"""Stores that are further away than this, in seconds of a round trip, get more memory: more must be under way."""
+"""Stores that begin to answer later than this, both together, get more memory: more must be under way."""
 FAR_TIMES = 6
+"""How much more at most."""
 
 BUSY = (429, 503)
 """Statuses by which a store asks for fewer requests."""
@@ -53,16 +56,14 @@ def collecting_rarely() -> Generator[None, None, None]:
 
 
 class Sending(Protocol):
-    """An object that travels in parts, as a pump sees it; `tasks.core.plane.parts.Parted` describes the methods."""
+    """An object that travels in parts, as a pump sees it; `tasks.core.plane.parts.Parted` describes the rest."""
 
     load: Load
+    upload: Future[str]
 
     @property
     def write(self) -> Write: ...
-    @property
-    def begun(self) -> str | None: ...
     def span(self, number: int) -> tuple[int, int]: ...
-    def upload_id(self) -> str: ...
     def arrived(self, part: SentPart) -> bool: ...
 
 
@@ -151,10 +152,9 @@ class Pump:
 
     def __init__(self, carriage: Carriage, budget_bytes: int, in_flight: int) -> None:
         self._move = carriage
-        self._budget_bytes = budget_bytes
         self._loop = Loop(carriage.silence_s)
         self._wire = Wire(self._loop)
-        self._buffers = Buffers(self._loop, budget_bytes)
+        self._buffers = Buffers(self._loop, budget_bytes, FAR_TIMES * budget_bytes)
         self._pace = Pace(in_flight)
         self._reading, self._writing = Gate(self._loop, self._pace), Gate(self._loop, self._pace)
 
@@ -198,8 +198,6 @@ class Pump:
             before = self._loop.now
             self._reading.wake()
             self._writing.wake()
-            if self._wire.round_trip_s > FAR_S:
-                self._buffers.grow(FAR_TIMES * self._budget_bytes)
 
     async def _carry(self, errand: Errand, buffer: memoryview) -> None:
         try:
@@ -215,6 +213,7 @@ class Pump:
         move, entry = self._move, load.entry
         content = buffer[: entry.size_bytes]
         passing = _Passing(move.far.proof, move.byte_rate)
+        since = self._loop.now
         try:
             try:
                 answer = await self._read(
@@ -241,7 +240,7 @@ class Pump:
             finally:
                 self._writing.leave()
         finally:
-            self._buffers.release(buffer)
+            self._release(buffer, since)
         self._pace.moved(entry.size_bytes, 1)
         move.arrived(load, version)
 
@@ -250,6 +249,7 @@ class Pump:
         start, length = parted.span(number)
         content = buffer[:length]
         passing = _Passing(move.far.proof, move.byte_rate)
+        since = self._loop.now
         try:
             try:
                 await self._read(
@@ -264,16 +264,22 @@ class Pump:
             finally:
                 self._writing.leave()
         finally:
-            self._buffers.release(buffer)
+            self._release(buffer, since)
         self._pace.moved(length, 0)
         kept = move.may_continue()
         complete = await self._loop.apart(lambda: parted.arrived(part)) if kept else parted.arrived(part)
         if complete:
             await self._loop.apart(lambda: move.finish(parted))
 
+    def _release(self, buffer: memoryview, since: float) -> None:
+        if len(buffer) == CHUNK_BYTES:
+            distance_s = self._wire.distance_s
+            self._buffers.follow(self._loop.now - since, distance_s if distance_s > FAR_S else 0.0)
+        self._buffers.release(buffer)
+
     async def _send_part(self, parted: Sending, number: int, content: memoryview, passing: _Passing) -> SentPart:
         far, proof = self._move.far, passing.proof.text()
-        upload_id = parted.begun or await self._loop.apart(parted.upload_id)
+        upload_id = await self._loop.outcome(parted.upload)
         request, answer = await self._write(
             lambda: far.part(parted.write, upload_id, number, proof), content, parted.load
         )

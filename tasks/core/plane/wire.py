@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import functools
+import math
 import os
 import socket
 import ssl
-import struct
+import time
 from collections.abc import Callable
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -31,7 +32,7 @@ _PIECE_BYTES = 256 * 1024
 """What is received before it is looked at: it is in the core's own cache then, which halves the cost of a checksum."""
 
 _ONE_RECORD_BYTES = 16 * 1024
-_RTT_AT = 68
+_KINDS = (False, True)
 _END_OF_HEAD = b"\r\n\r\n"
 _TRUSTED = ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 
@@ -51,12 +52,16 @@ class Wire:
         self._loop = loop
         self._idle: dict[str, list[Connection]] = {}
         self._open: set[Connection] = set()
-        self._round_trip_s: dict[str, float] = {}
+        # By origin, and whether a body was sent: the shortest wait for the first byte of a successful answer.
+        self._waits_s: dict[tuple[str, bool], float] = {}
 
     @property
-    def round_trip_s(self) -> float:
-        """How far away the farthest store is, by the kernel's own measure; 0 when there is none yet."""
-        return max(self._round_trip_s.values(), default=0.0)
+    def distance_s(self) -> float:
+        """How long a read and a write wait together before an answer begins, at the least; 0 before the first one.
+
+        From the last byte that was sent to the first that came back: what the network and the store itself need.
+        """
+        return sum(max((s for (_, wrote), s in self._waits_s.items() if wrote is kind), default=0.0) for kind in _KINDS)
 
     async def exchange(
         self, request: SignedRequest, body: memoryview | None, into: memoryview | None, seen: Seen | None = None
@@ -90,8 +95,6 @@ class Wire:
             raise _cut(request.origin, error) from error
         connection.join(self._loop)
         self._open.add(connection)
-        known_s = self._round_trip_s.get(request.origin, connection.round_trip_s)
-        self._round_trip_s[request.origin] = min(known_s, connection.round_trip_s)
         try:
             return await self._with(connection, request, body, into, seen)
         except OSError as error:
@@ -116,6 +119,9 @@ class Wire:
         except BaseException:
             self._drop(connection)
             raise
+        if answer.status < 300:
+            kind = request.origin, body is not None
+            self._waits_s[kind] = min(self._waits_s.get(kind, math.inf), connection.waited_s)
         if connection.usable:
             self._idle.setdefault(request.origin, []).append(connection)
         else:
@@ -141,6 +147,9 @@ class Connection:
         self.usable = True
         self.silent = True
         """Whether nothing came back for the last request."""
+        self.waited_s = 0.0
+        """How long its answer took to begin, from the last byte that was sent."""
+        self._sent_at = 0.0
         where = urlsplit(origin)
         self._head = bytearray(_HEAD_BYTES)
         self._view = memoryview(self._head)
@@ -150,7 +159,6 @@ class Connection:
         self._secure = where.scheme == "https"
         self._host = where.netloc
         self._socket = self._connected(where)
-        self.round_trip_s = _round_trip_s(self._socket)
 
     def join(self, loop: Loop) -> None:
         """Be watched by a loop from now on."""
@@ -173,6 +181,7 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError):
             # A server that refuses may answer and close before it has read the body.
             self.usable = False
+        self._sent_at = time.monotonic()
         return await self._receive(into, seen)
 
     def close(self) -> None:
@@ -224,7 +233,9 @@ class Connection:
                 continue
             if not received:
                 raise Torn("the connection was closed")
-            self.silent = False
+            if self.silent:
+                self.silent = False
+                self.waited_s = time.monotonic() - self._sent_at
             return received
 
     async def _receive(self, into: memoryview | None, seen: Seen | None) -> Answer:
@@ -373,12 +384,6 @@ def _dialled(host: str, port: int) -> socket.socket:
     dialled = socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S)
     dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return dialled
-
-
-def _round_trip_s(dialled: socket.socket) -> float:
-    # The smoothed round trip in microseconds, at its place in `struct tcp_info` of linux/tcp.h.
-    information = dialled.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_AT + 4)
-    return struct.unpack_from("=I", information, _RTT_AT)[0] / 1e6
 
 
 def _tunnelled(plain: socket.socket) -> int:
