@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.privacy import table
-from tasks.core.detectors import native, phones, search, tallies
+from tasks.core.detectors import native, phones, search
 from tasks.core.detectors.candidates import Candidates, Hits, Ints, buffers
 from tasks.core.detectors.classify import classify
 from tasks.core.detectors.detection import EVERYTHING, PHONE_REGIONS, Detection
+from tasks.core.detectors.marks import note_texts
 from tasks.core.detectors.patterns import ALL
+from tasks.core.detectors.sketch import Sketch
 from tasks.core.detectors.tallies import Key, Tally, count
 from tasks.core.detectors.words import LANGUAGES
 from tasks.core.treatments import digests, hashed, token
@@ -43,6 +45,11 @@ pieces = st.one_of(
     st.from_regex(r"[0-9a-fA-F]{1,4}(:[0-9a-fA-F]{0,4}){2,7}", fullmatch=True),
     st.from_regex(rf"{DAY}([T ][0-9]{{1,2}}:[0-9]{{2}}(:[0-9]{{2}}([.,][0-9]+)?)?)?(Z|[+-]07:?00)?", fullmatch=True),
     st.text(max_size=8),
+    st.from_regex(r"[A-Z]?[a-z.'-]{0,4}((,? )(Budi|test|[A-Z]?[a-z.']{1,3}|[0-9]+)){0,6}", fullmatch=True),
+    st.from_regex(r"-?[0-9]{1,4}\.[0-9]{2,5}|[A-Z]{6}[A-Z0-9]{2,5}|[A-Za-z]{0,6}[ -]?[0-9][0-9A-Z -]{3,18}",
+                  fullmatch=True),
+    st.sampled_from(["N.A.", "na", "None", "Mary, Budi", "12\nMain St", "Jl. Sudirman 5", "1 A,b", "2020.0131",
+                     "20200131T"]),
 )  # fmt: skip
 cells = st.lists(
     st.tuples(pieces, st.sampled_from(["", " ", ", ", "-", "/", "x", "."]), pieces).map("".join), max_size=8
@@ -63,6 +70,20 @@ def assert_same(texts: list[str]) -> None:
     assert counted(column) == counted_in_python(column)
     weights = np.arange(len(column))
     assert counted(column, weights=weights) == counted_in_python(column, weights=weights)
+
+    assert noted(column) == noted_in_python(column)
+
+
+def noted(column: pl.Series) -> tuple[list[int], list[int]]:
+    sketch = Sketch()
+    note_texts(sketch, column)
+    return sketch.hashes.tolist(), sketch.marks.tolist()
+
+
+def noted_in_python(column: pl.Series) -> tuple[list[int], list[int]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "kernel", lambda: None)
+        return noted(column)
 
 
 def counted(column: pl.Series, weights: Ints | None = None) -> dict[Key, tuple[int, int, list[int], list[int]]]:
@@ -112,9 +133,10 @@ def test_the_shortest_candidates_one_beside_the_other_stay_within_their_room(mon
 @needs_kernel
 def test_of_many_candidates_the_same_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(4)
-    monkeypatch.setattr(tallies, "_FIRST_CELLS", 700)
+    monkeypatch.setattr(native, "_FIRST_CELLS", 700)
     made = pl.Series([make(draw) for make in MAKERS for _ in range(600)])
     assert counted(made) == counted_in_python(made)
+    assert noted(made) == noted_in_python(made)
     rows = np.sort(np.array([draw.randrange(1_000) for _ in range(len(made))]))
     of_rows: dict[Key, Tally] = {}
     count(of_rows, made, EVERYTHING, parents=rows)

@@ -55,37 +55,36 @@ def buffers(text: pl.Series) -> tuple[Ints, Bytes]:
     return starts, np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
 
 
-HASHED_BYTES = 256
-"""How many bytes of a candidate its hash depends on, beside its length."""
-
-
 _FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
+_POWER = np.uint64(0xFF51AFD7ED558CCD)
 
 
 def hashed(offsets: Ints, data: Bytes) -> Hashes:
-    """A hash of each string, by how many bytes it has and its first ones, the same on every machine.
+    """A hash of each string, the same on every machine: it draws samples, and need not resist anybody.
 
-    Eight bytes at a time are multiplied in, as the finish of MurmurHash3 does with its constants. It is no secret and
-    need not resist anybody: it draws the sample of candidates.
+    Its words of eight bytes are each multiplied by a power of an odd number and added up, and the sum and the length
+    are finished as MurmurHash3 finishes, so that numpy can work on all words of all strings at once.
 
     Args:
         offsets, data: As `buffers` answers them.
     """
     sizes = np.diff(offsets)
-    starts = offsets[:-1] - offsets[0]
-    padded = np.concatenate([data[offsets[0] : offsets[-1]], np.zeros(HASHED_BYTES + 8, np.uint8)])
-    words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))
-    result = sizes.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    for at in range(0, HASHED_BYTES, 8):
-        longer = sizes > at
-        if not longer.any():
-            break
-        these = slice(None) if longer.all() else np.flatnonzero(longer)
-        word = words[starts[these] + at] & _FIRST_BYTES[np.minimum(sizes[these] - at, 8)]
-        mixed = (result[these] ^ word) * np.uint64(0xFF51AFD7ED558CCD)
-        result[these] = mixed ^ mixed >> np.uint64(32)
-    result *= np.uint64(0xC4CEB9FE1A85EC53)
-    return result ^ result >> np.uint64(29)
+    counts = (sizes + 7) // 8
+    firsts = np.cumsum(counts) - counts
+    at = np.arange(int(counts.sum())) - np.repeat(firsts, counts)
+    padded = np.concatenate([data[offsets[0] : offsets[-1]], np.zeros(8, np.uint8)])
+    places = np.repeat(offsets[:-1] - offsets[0], counts) + 8 * at
+    words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))[places]
+    words &= _FIRST_BYTES[np.minimum(np.repeat(sizes, counts) - 8 * at, 8)]
+    powers = np.multiply.accumulate(np.full(max(1, int(counts.max(initial=0))), _POWER))
+    words = (words ^ words >> np.uint64(29)) * powers[at]
+    result = sizes.astype(np.uint64)
+    filled = np.flatnonzero(counts)
+    if len(filled):
+        result[filled] += np.add.reduceat(words, firsts[filled])
+    for shift, factor in ((33, 0xFF51AFD7ED558CCD), (33, 0xC4CEB9FE1A85EC53)):
+        result = (result ^ result >> np.uint64(shift)) * np.uint64(factor)
+    return result ^ result >> np.uint64(33)
 
 
 def strings(ends: Ints, data: Bytes) -> pl.Series:

@@ -8,8 +8,8 @@ they pass the checks is weighed against chance: `likelihood_ratio` compares "the
 
 from __future__ import annotations
 
-import functools
 import math
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,13 +19,24 @@ import polars as pl
 from tasks.core.detectors import named
 from tasks.core.detectors.candidates import Evidence, Ints
 from tasks.core.detectors.detection import EVERYTHING, Detection
+from tasks.core.detectors.marks import (
+    ADDRESS,
+    BANK,
+    COORDINATE,
+    DATE,
+    DOCUMENT,
+    FULL_NAME,
+    GIVEN,
+    NAME,
+    note_texts,
+    number_marks,
+)
 from tasks.core.detectors.patterns import PLAIN
 from tasks.core.detectors.sketch import Sketch, smallest
 from tasks.core.detectors.tallies import Tally, count
 from tasks.core.detectors.words import speaks_against
 from tasks.core.findings import ColumnKind, Finding, Number
 
-NAME, GIVEN, ADDRESS, DATE, COORDINATE, FULL_NAME, BANK, DOCUMENT = 1, 2, 4, 8, 16, 32, 64, 128
 LEAST_CONFIDENCE = 0.2
 """Weaker findings are not listed."""
 
@@ -99,18 +110,15 @@ class ColumnState:
         self.kinds.add("text")
         if not len(cells):
             return
-        hashes = cells.hash().to_numpy()
-        admitted = np.flatnonzero(self.cells.admits(hashes))
-        if len(admitted):
-            new = admitted[smallest(hashes[admitted], self.cells.size)]
-            self.cells.add(hashes[new], text_marks(cells.gather(new)))
-        plain = cells.head(_FIRST).str.contains(PLAIN).all() and cells.str.contains(PLAIN).all()
-        if plain and not self.detection.own and not self.detection.names_in_text:
-            return
         weights = None
         if parents is None and len(cells) >= _UNIQUE_FROM and cells.head(_UNIQUE_FROM).n_unique() < _UNIQUE_FROM // 2:
             counted = cells.value_counts(name="count")
             cells, weights = counted[cells.name], counted["count"].cast(pl.Int64).to_numpy()
+        note_texts(self.cells, cells)
+        plain = bool(re.match(PLAIN, cells[0])) and cells.head(_FIRST).str.contains(PLAIN).all()
+        plain = plain and cells.str.contains(PLAIN).all()
+        if plain and not self.detection.own and not self.detection.names_in_text:
+            return
         self._tally(cells, parents, weights, plain=plain)
 
     def _add_numbers(self, values: pl.Series, parents: Ints | None) -> None:
@@ -154,61 +162,6 @@ def _spelt(numbers: pl.Series) -> pl.Series:
 
 def _filtered(parents: Ints | None, keep: pl.Series) -> Ints | None:
     return None if parents is None else parents[keep.to_numpy()]
-
-
-_NAME = r"^\pL[\pL\pM'’.-]*(?:,? \pL[\pL\pM'’.-]*){0,5}$"
-_FULL_NAME = r"^\p{Lu}[\pL\pM'’.-]+(?:,? \p{Lu}[\pL\pM'’.-]*){1,4}$"
-_NO_NAME = r"(?i)^(?:redacted|removed|unknown|anonymous|none|null|nan|n\.?a\.?|test|true|false)$"
-_ADDRESS = r"\pL.*[ ,].*[0-9]|[0-9].* .*\pL|\pL+.*,.*\pL"
-_DATE = (
-    r"^(?:(?:18|19|20)[0-9]{2}[-/.]?[0-9]{2}[-/.]?[0-9]{2}(?:$|[T ])|[0-9]{1,2}[-/.][0-9]{1,2}[-/.](?:19|20)[0-9]{2}$)"
-)
-_BANK = r"^[A-Z]{6}[A-Z0-9]{2}(?:[A-Z0-9]{3})?$"
-_DOCUMENT = r"^[A-Za-z]{0,5}[ -]?[0-9][0-9A-Za-z -]{4,17}$"
-_COORDINATE = r"^-?[0-9]{1,3}\.[0-9]{3,}$"
-
-
-@functools.cache
-def _given_names() -> pl.Series:
-    from tasks.core.detectors.names import GIVEN_NAMES
-
-    return pl.Series(sorted(GIVEN_NAMES)).implode()
-
-
-def text_marks(cells: pl.Series) -> npt.NDArray[np.uint8]:
-    """What short texts look like that has no check digit: names, addresses, dates, coordinates."""
-    cell = pl.col("cell")
-    patterns = {"name": _NAME, "none": _NO_NAME, "full": _FULL_NAME, "address": _ADDRESS, "date": _DATE}
-    patterns |= {"bank": _BANK, "document": _DOCUMENT}
-    looks = cells.alias("cell").to_frame().select(
-        *(cell.str.contains(pattern).alias(name) for name, pattern in patterns.items()),
-        cell.str.contains(_COORDINATE).alias("coordinate"),
-        cell.str.extract(r"(\pL+)(?:[^\pL]|$)", 1).str.to_lowercase().is_in(_given_names()).alias("first"),
-        cell.str.extract(r", *(\pL+)", 1).str.to_lowercase().is_in(_given_names()).alias("after_comma"),
-    )  # fmt: skip
-    name = looks["name"] & ~looks["none"]
-    given = name & (looks["first"].fill_null(False) | looks["after_comma"].fill_null(False))
-    marks: npt.NDArray[np.uint8] = np.zeros(len(cells), np.uint8)
-    for mask, bit in (
-        (name, NAME), (given, GIVEN), (looks["full"], FULL_NAME), (looks["address"], ADDRESS), (looks["date"], DATE),
-        (looks["coordinate"], COORDINATE), (looks["bank"], BANK), (looks["document"], DOCUMENT),
-    ):  # fmt: skip
-        marks |= mask.to_numpy().astype(np.uint8) * np.uint8(bit)
-    return marks
-
-
-def number_marks(values: pl.Series) -> npt.NDArray[np.uint8]:
-    """What numbers look like that have no check digit: coordinates, and dates written as one number."""
-    numbers = values.cast(pl.Float64).to_numpy()
-    fine = (np.abs(numbers) <= 180) & (np.abs(numbers * 100 - np.round(numbers * 100)) > 1e-6)
-    year, month, day = numbers // 10000, numbers // 100 % 100, numbers % 100
-    date = (year >= 1880) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
-    document = (numbers >= 1e5) & (numbers == np.floor(numbers))
-    return (
-        document.astype(np.uint8) * np.uint8(DOCUMENT)
-        | fine.astype(np.uint8) * np.uint8(COORDINATE)
-        | date.astype(np.uint8) * np.uint8(DATE)
-    )
 
 
 def likelihood_ratio(candidates: int, valid: float, chance: float) -> float:

@@ -7,15 +7,14 @@
 
 enum { DIGIT = 1, LETTER = 2, HEX = 4, WORD = 8, LOCAL = 16, LABEL = 32, BETWEEN = 64, WIDE = 128 };
 enum { SHAPED, BARE, CODED, CONTEXT };
-enum { LEAST_CRYPTO = 26, SHORTEST = 4 /* a::b */ };
+enum { LEAST_CRYPTO = 26, SHORTEST = 4 /* a::b */, PHRASE_DIGITS = 6 /* behind the first */, SUMMED = 255 };
 
 static u8 class_of[256];
 
-/* How often a byte counts as what, sixteen bits each: digits, letters, colons, dashes; dots, spaces, brackets, @. */
-static uint64_t first_counts[256], second_counts[256];
-static int count_of(uint64_t packed, int which) { return (int)(packed >> 16 * which & 0xffff); }
-/* The hints with a byte as their anchor, which stand together, are those from the first up to before the second. */
-static u8 anchors[256][2];
+/* What a byte counts as, eight counts of eight bits: so many bytes are summed up by one addition each. */
+static uint64_t counts_of[256];
+/* Whether two bytes, one after the other, are the rarest two of a hint. */
+static u8 anchors[256][256];
 
 static void set(const char *bytes, int flag) {
     for (; *bytes; bytes++) class_of[(u8)*bytes] |= flag;
@@ -28,16 +27,14 @@ void lintas_start(void) {
         class_of[b] = digit * (DIGIT | HEX | WORD | LOCAL | LABEL) + letter * (LETTER | WORD | LOCAL | LABEL);
         if (b >= 128) class_of[b] = WIDE;
     }
-    for (int k = HINT_COUNT - 1; k >= 0; k--) {
-        u8 *of = anchors[(u8)HINTS[k].text[HINTS[k].anchor]];
-        of[0] = (u8)k;
-        if (!of[1]) of[1] = (u8)(k + 1);
+    for (int k = 0; k < HINT_COUNT; k++) {
+        const u8 *anchor = (const u8 *)HINTS[k].text + HINTS[k].anchor;
+        anchors[anchor[0]][anchor[1]] = 1;
     }
     for (int b = 0; b < 256; b++) {
-        first_counts[b] = (uint64_t)((class_of[b] & DIGIT) != 0) | (uint64_t)((class_of[b] & LETTER) != 0) << 16 |
-                          (uint64_t)(b == ':') << 32 | (uint64_t)(b == '-') << 48;
-        second_counts[b] = (b == '.') | (uint64_t)(b == ' ' || b == '\t') << 16 |
-                           (uint64_t)(b == '(' || b == ')') << 32 | (uint64_t)(b == '@') << 48;
+        int counted[] = {(class_of[b] & LETTER) != 0, (class_of[b] & DIGIT) != 0, b == '.', b == ':', b == '-',
+                         b == ' ' || b == '\t', b == '(' || b == ')', b == '@'};
+        for (int k = 0; k < 8; k++) counts_of[b] |= (uint64_t)counted[k] << 8 * k;
     }
     set("abcdefABCDEF", HEX), set("_", WORD), set("._%+'-", LOCAL), set("-", LABEL), set(" ./()-", BETWEEN);
 }
@@ -254,7 +251,7 @@ static i64 phrase(Cell c, i64 p) {
         q += 1 + gap, extra++;
     }
     last = q;
-    while (extra >= 6) {
+    while (extra >= PHRASE_DIGITS) {
         i64 end = extension(c, last + 1);
         if (end >= 0) return end;
         if (edge(c, last + 1)) return last + 1;
@@ -284,10 +281,13 @@ static int fits(Cell c, i64 p, const char *form) {
 }
 
 static int rare_code(Cell c, i64 p) {
+    int letters = run(c, p, LETTER, 8), digits = letters ? 0 : run(c, p, DIGIT, 16);
     for (int k = 0; k < RARE_FORMS; k++)
-        if (fits(c, p, RARE[k])) return 1;
-    int word = run(c, p, DIGIT | LETTER, 64);
-    if (word >= 26 && (c.s[p] == '1' || c.s[p] == '3' || c.s[p] == '0' || c.s[p] == 'b')) return 1;
+        if (RARE[k].letters == letters && RARE[k].digits == digits && fits(c, p, RARE[k].form)) return 1;
+    if (c.n - p >= LEAST_CRYPTO && (c.s[p] == '1' || c.s[p] == '3' || c.s[p] == '0' || c.s[p] == 'b') &&
+        run(c, p, DIGIT | LETTER, 64) >= LEAST_CRYPTO)
+        return 1;
+    if (letters) return 0;
     int whole = run(c, p, DIGIT, 4);
     if (whole >= 1 && whole <= 3 && at(c, p + whole, '.') && run(c, p + whole + 1, DIGIT, 4) == 4) {
         i64 q = p + whole + 1;
@@ -325,7 +325,7 @@ static int check_luhn(const u8 *d, int w) {
 }
 static int card_network(const u8 *d, int w) {
     i64 head = number(d, 0, 6);
-    for (int k = 0; k < NETWORK_COUNT; k++)
+    for (int k = NETWORKS_FROM[d[0]]; k < NETWORKS_FROM[d[0] + 1]; k++)
         if (head >= NETWORKS[k].low && head <= NETWORKS[k].high && NETWORKS[k].widths >> w & 1) return 1;
     return 0;
 }
@@ -520,10 +520,37 @@ static int ipv4_check(const u8 *t, i64 n) {
     return parts == 4;
 }
 
-typedef struct { int letters, digits, dots, colons, dashes, spaces, parens, at_signs; } Counts;
+typedef struct {
+    int letters, digits, dots, colons, dashes, spaces, parens, at_signs, seen, anchored;
+} Counts;
+
+static inline Counts counted(Cell c) {
+    Counts k = {0};
+    for (i64 at = 0; at < c.n; at += SUMMED) {
+        i64 end = at + SUMMED < c.n ? at + SUMMED : c.n;
+        uint64_t sum = 0;
+        u8 seen = 0, anchored = 0, before = at ? c.s[at - 1] : 0;
+        for (i64 p = at; p < end; p++) {
+            u8 byte = c.s[p];
+            sum += counts_of[byte], seen |= class_of[byte], anchored |= anchors[before][byte], before = byte;
+        }
+        k.letters += sum & 255, k.digits += sum >> 8 & 255, k.dots += sum >> 16 & 255, k.colons += sum >> 24 & 255;
+        k.dashes += sum >> 32 & 255, k.spaces += sum >> 40 & 255, k.parens += sum >> 48 & 255, k.at_signs += sum >> 56;
+        k.seen |= seen, k.anchored |= anchored;
+    }
+    return k;
+}
+
+/* The first 40 digits, as numbers. */
+static void digits_of(Cell t, u8 *digits) {
+    int found = 0;
+    for (i64 p = 0; p < t.n && found < 40; p++)
+        if (class_of[t.s[p]] & DIGIT) digits[found++] = t.s[p] - '0';
+}
 
 /* Answers 0 when the cell must be handed back. */
-static int numbers(Found *f, Cell t, const u8 *d, Counts k) {
+static int numbers(Found *f, Cell t, Counts k) {
+    u8 d[40];
     i64 separators = k.dots + k.dashes + k.spaces, plus = t.s[0] == '+';
     i64 other = t.n - k.digits - separators - k.parens - plus;
     int settled = 0;
@@ -553,6 +580,7 @@ static int numbers(Found *f, Cell t, const u8 *d, Counts k) {
     }
     if (!settled && k.dots == 1 && separators == 1 && !other) settled = 1;
     if (settled) return 1;
+    digits_of(t, d);
     if (t.n == k.digits) {
         digit_strings(f, d, k.digits > 40 ? 40 : (int)k.digits, BARE);
         return 1;
@@ -580,7 +608,7 @@ static int numbers(Found *f, Cell t, const u8 *d, Counts k) {
     return taken || k.digits <= 9 || !may_hold_more(t.s, t.n);
 }
 
-static int codes(Found *f, Cell t, const u8 *d, Counts k) {
+static int codes(Found *f, Cell t, Counts k) {
     if (k.colons >= 2 || k.dashes == 5) {
         int is_mac = mac(t, 0) == t.n && (k.colons == 5 || k.dashes == 5), v6 = !is_mac && k.colons >= 2;
         for (i64 p = 0; p < t.n && v6; p++) v6 = is(t, p, HEX) || t.s[p] == ':';
@@ -604,57 +632,58 @@ static int codes(Found *f, Cell t, const u8 *d, Counts k) {
         if (fitting && !(valid = iban_check(code, w)) && k.spaces) return 0; /* a word may have been taken along */
         if (fitting) hit(f, IBAN_CODE, SHAPED, valid);
     }
-    if (!valid && k.digits >= 9 && k.digits <= 19 && k.letters <= 12 && t.s[0] > '9') digit_strings(f, d, (int)k.digits, CODED);
+    if (!valid && k.digits >= 9 && k.digits <= 19 && k.letters <= 12 && t.s[0] > '9') {
+        u8 d[40];
+        digits_of(t, d);
+        digit_strings(f, d, k.digits, CODED);
+    }
     return 1;
 }
 
-static int classify(Found *f, Cell t) {
-    u8 digits[40];
-    uint64_t first = 0, second = 0;
-    int seen = 0;
-    for (i64 p = 0; p < t.n; p++) {
-        u8 byte = t.s[p];
-        first += first_counts[byte], second += second_counts[byte];
-        digits[seen] = byte - '0';
-        seen += seen < 39 && class_of[byte] & DIGIT;
-    }
-    Counts k = {count_of(first, 1),  count_of(first, 0),  count_of(second, 0), count_of(first, 2),
-                count_of(first, 3),  count_of(second, 1), count_of(second, 2), count_of(second, 3)};
+static int classify(Found *f, Cell t, Counts k) {
     if (k.at_signs) {
         if (!k.letters) return 0;
         hit(f, EMAIL_ADDRESS, SHAPED, 1);
         return 1;
     }
-    if (!k.letters) return numbers(f, t, digits, k);
+    if (!k.letters) return numbers(f, t, k);
     for (i64 p = 0; t.s[0] <= '9' && p < t.n; p++)
         if (t.s[p] == 'x') return 0; /* an extension, perhaps */
-    return codes(f, t, digits, k);
+    return codes(f, t, k);
 }
 
-static int hinted(Cell c, i64 p) {
-    for (int k = anchors[c.s[p]][0]; k < anchors[c.s[p]][1]; k++) {
-        i64 from = p - HINTS[k].anchor;
-        if (from >= 0 && from + HINTS[k].size <= c.n &&
-            !memcmp(c.s + from, HINTS[k].text, HINTS[k].size))
-            return 1;
-    }
+/* Whether a hint stands in a cell that holds some hint's anchor. */
+static int hinted(Cell c) {
+    for (i64 p = 0; p + 1 < c.n; p++)
+        for (int k = 0; anchors[c.s[p]][c.s[p + 1]] && k < HINT_COUNT; k++) {
+            i64 from = p - HINTS[k].anchor;
+            if (from >= 0 && from + HINTS[k].size <= c.n && !memcmp(c.s + from, HINTS[k].text, HINTS[k].size)) return 1;
+        }
     return 0;
+}
+
+static void add(Found *f, Cell text, i64 row) {
+    f->rows[f->candidates] = row;
+    f->starts[f->candidates] = text.s - f->data;
+    f->ends[f->candidates++] = text.s - f->data + text.n;
+    f->bytes += text.n;
 }
 
 /* Answers 0 when the cell must be handed back. */
 static int search(Found *f, Cell c, i64 row) {
-    uint64_t first = 0;
-    int signs = 0;
-    u8 seen = 0;
     if (c.n > LONGEST_CELL) return 0;
-    for (i64 p = 0; p < c.n; p++) {
-        u8 byte = c.s[p];
-        seen |= class_of[byte], first += first_counts[byte], signs += byte == '@';
-        if (anchors[byte][1] && hinted(c, p)) return 0;
-    }
-    int digits = count_of(first, 0), colons = count_of(first, 2), dashes = count_of(first, 3);
+    Counts all = counted(c);
+    if (all.anchored && hinted(c)) return 0;
+    int signs = all.at_signs, digits = all.digits, colons = all.colons, dashes = all.dashes;
     if (!signs && !colons && dashes < 4 && digits < LEAST_DIGITS && !(digits && c.n >= LEAST_CRYPTO)) return 1;
-    if (seen & WIDE) return 0;
+    if (all.seen & WIDE) return 0;
+    if (digits == c.n && digits > PHRASE_DIGITS && digits <= 40) { /* what the steps below come to, at once */
+        u8 d[40];
+        digits_of(c, d);
+        digit_strings(f, d, digits, BARE);
+        add(f, c, row);
+        return 1;
+    }
     i64 resume = 0, local_end = 0;
     for (i64 p = 0; p < c.n;) {
         i64 end = -1;
@@ -685,15 +714,13 @@ static int search(Found *f, Cell c, i64 row) {
             if (end < 0 && flag & LETTER) end = prefixed(c, p);
         } else if (end < 0 && (c.s[p] == '+' || c.s[p] == '(') && is(c, p + 1, DIGIT)) end = phrase(c, p);
         if (end < 0) {
-            p++;
+            /* Nothing begins inside a word. */
+            for (p++; flag & WORD && is(c, p, WORD); p++) {}
             continue;
         }
         Cell text = {c.s + p, end - p};
-        if (!classify(f, text)) return 0;
-        f->rows[f->candidates] = row;
-        f->starts[f->candidates] = text.s - f->data;
-        f->ends[f->candidates++] = text.s - f->data + text.n;
-        f->bytes += text.n;
+        if (!classify(f, text, text.n == c.n ? all : counted(text))) return 0;
+        add(f, text, row);
         p = resume = end;
     }
     return 1;
@@ -756,20 +783,35 @@ typedef struct {
     i64 last[KEYS], last_whole[KEYS];
 } Tally;
 
+/* Eight bytes, the first the lowest. */
+static inline uint64_t word_at(const u8 *text) {
+    uint64_t word = 0;
+    memcpy(&word, text, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return word;
+}
+
 /* The twin of `candidates.hashed`. */
 static uint64_t hash_of(const u8 *text, i64 size) {
-    uint64_t h = (uint64_t)size * 0x9E3779B97F4A7C15u;
-    for (i64 at = 0; at < size && at < HASHED_BYTES; at += 8) {
-        uint64_t word = 0;
-        if (at + 8 <= size)
-            for (int k = 0; k < 8; k++) word |= (uint64_t)text[at + k] << 8 * k;
-        else
-            for (int k = 0; at + k < size; k++) word |= (uint64_t)text[at + k] << 8 * k;
-        h = (h ^ word) * 0xFF51AFD7ED558CCDu;
-        h ^= h >> 32;
+    const uint64_t factor = 0xFF51AFD7ED558CCDu;
+    uint64_t h = (uint64_t)size, power = factor, word = 0;
+    i64 at = 0;
+    for (; at + 8 <= size; at += 8, power *= factor) {
+        word = word_at(text + at);
+        h += (word ^ word >> 29) * power;
     }
-    h *= 0xC4CEB9FE1A85EC53u;
-    return h ^ h >> 29;
+    if (at < size) {
+        word = 0;
+        if (size >= 8) word = word_at(text + size - 8) >> 8 * (8 - (size - at));
+        else
+            for (i64 k = 0; k < size; k++) word |= (uint64_t)text[k] << 8 * k;
+        h += (word ^ word >> 29) * power;
+    }
+    h = (h ^ h >> 33) * factor;
+    h = (h ^ h >> 33) * 0xC4CEB9FE1A85EC53u;
+    return h ^ h >> 33;
 }
 
 static int accepts(const i32 *plan, Cell t) {
@@ -869,4 +911,125 @@ i64 lintas_tally(const i64 *offsets, const u8 *data, i64 first, i64 cells, const
     }
     counts[0] = returned, counts[1] = t.sampled;
     return cell;
+}
+
+/* Looks: the twin of `marks.text_marks`, for cells of ASCII. */
+
+static int is_one_of(Cell c, const char *const *words, int count) {
+    for (int low = 0, high = count; low < high;) {
+        int middle = (low + high) / 2;
+        const char *word = words[middle];
+        i64 p = 0;
+        while (p < c.n && word[p] && (c.s[p] | 32) == word[p]) p++;
+        if (p == c.n && !word[p]) return 1;
+        if (p < c.n && (!word[p] || (c.s[p] | 32) > word[p])) low = middle + 1;
+        else high = middle;
+    }
+    return 0;
+}
+
+static int is_upper(Cell c, i64 p) { return is(c, p, LETTER) && c.s[p] <= 'Z'; }
+
+static int like_name(Cell c) {
+    static const char *const none[] = {"anonymous", "false", "nan", "none", "null", "redacted", "removed", "test", "true", "unknown"};
+    int words = 0, capitals = 1, given = 0;
+    i64 p = 0;
+    for (;; words++) {
+        i64 begin = p;
+        if (!is(c, p, LETTER)) return 0;
+        capitals &= is_upper(c, p);
+        int comma = begin > 1 && c.s[begin - 2] == ',';
+        Cell word = {c.s + begin, run(c, begin, LETTER, LONGEST_CELL)};
+        if (!words || (comma && !(given & 2))) given |= is_one_of(word, GIVEN_NAMES, GIVEN_COUNT) | (comma ? 2 : 0);
+        while (is(c, p, LETTER) || one_of(c, p, "'.-")) p++;
+        if (!words) capitals &= p - begin >= 2;
+        if (p == c.n) break;
+        p += at(c, p, ',');
+        if (!at(c, p++, ' ')) return 0;
+    }
+    if (++words > 6) return 0;
+    int full = capitals && words >= 2 && words <= 5 ? MARK_FULL_NAME : 0;
+    if (is_one_of(c, none, sizeof none / sizeof *none)) return full;
+    if (c.n <= 4 && (c.s[0] | 32) == 'n') {
+        i64 q = 1 + at(c, 1, '.');
+        if (q < c.n && (c.s[q] | 32) == 'a' && q + 1 + at(c, q + 1, '.') == c.n) return full;
+    }
+    return full | MARK_NAME | (given & 1 ? MARK_GIVEN : 0);
+}
+
+static int like_address(Cell c) {
+    int letter = 0, parted = 0, comma = 0, digit = 0, spaced = 0;
+    if (!memchr(c.s, ' ', c.n) && !memchr(c.s, ',', c.n)) return 0;
+    for (i64 p = 0; p < c.n; p++) {
+        u8 byte = c.s[p];
+        if (byte == '\n') letter = parted = comma = digit = spaced = 0;
+        else if (class_of[byte] & DIGIT) {
+            if (parted) return 1;
+            digit = 1;
+        } else if (class_of[byte] & LETTER) {
+            if (spaced || comma) return 1;
+            letter = 1;
+        } else if (byte == ' ') parted |= letter, spaced |= digit;
+        else if (byte == ',') parted |= letter, comma |= letter;
+    }
+    return 0;
+}
+
+static int like_date(Cell c) {
+    if (year_last(c, 0) == c.n) return 1;
+    if (run(c, 0, DIGIT, 4) < 4) return 0;
+    if (!(c.s[0] == '1' && (c.s[1] == '8' || c.s[1] == '9')) && !(c.s[0] == '2' && c.s[1] == '0')) return 0;
+    i64 p = 4;
+    for (int k = 0; k < 2; k++) {
+        p += one_of(c, p, "-/.");
+        if (run(c, p, DIGIT, 2) < 2) return 0;
+        p += 2;
+    }
+    return p == c.n || one_of(c, p, "T ");
+}
+
+static int like_coordinate(Cell c) {
+    i64 p = at(c, 0, '-');
+    int whole = run(c, p, DIGIT, 4);
+    if (!whole || whole > 3 || !at(c, p + whole, '.')) return 0;
+    int part = run(c, p + whole + 1, DIGIT, LONGEST_CELL);
+    return part >= 3 && p + whole + 1 + part == c.n;
+}
+
+static int like_bank(Cell c) {
+    if (c.n != 8 && c.n != 11) return 0;
+    for (i64 p = 0; p < c.n; p++)
+        if (!is_upper(c, p) && !(p >= 6 && is(c, p, DIGIT))) return 0;
+    return 1;
+}
+
+static int like_document(Cell c) {
+    i64 p = run(c, 0, LETTER, 6);
+    if (p > 5) return 0;
+    p += one_of(c, p, " -");
+    if (!is(c, p, DIGIT) || c.n - p - 1 < 4 || c.n - p - 1 > 17) return 0;
+    while (is(c, p, LETTER | DIGIT) || one_of(c, p, " -")) p++;
+    return p == c.n;
+}
+
+/* Tells of the cells whose hash is not above a bound: their numbers, hashes and marks, and which of them must be marked
+ * in Python. Answers how many they are. */
+i64 lintas_sample(const i64 *offsets, const u8 *data, i64 first, i64 cells, uint64_t bound, i64 *which,
+                  uint64_t *hashes, u8 *marks, i64 *unknown, i64 *unknowns) {
+    i64 found = 0, handed = 0;
+    for (i64 cell = first; cell < cells; cell++) {
+        Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
+        uint64_t hash = hash_of(c.s, c.n);
+        if (hash > bound) continue;
+        u8 seen = 0;
+        for (i64 p = 0; p < c.n; p++) seen |= c.s[p];
+        if (seen >= 128 || c.n > LONGEST_CELL) unknown[handed++] = found;
+        else
+            marks[found] = (u8)(like_name(c) | (like_address(c) ? MARK_ADDRESS : 0) | (like_date(c) ? MARK_DATE : 0) |
+                                (like_coordinate(c) ? MARK_COORDINATE : 0) | (like_bank(c) ? MARK_BANK : 0) |
+                                (like_document(c) ? MARK_DOCUMENT : 0));
+        which[found] = cell, hashes[found++] = hash;
+    }
+    *unknowns = handed;
+    return found;
 }

@@ -21,6 +21,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,19 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.detectors import checks, codes, numbers, patterns
-from tasks.core.detectors.candidates import CODE_COUNTS, HASHED_BYTES, LEAST_IBAN, Bytes, Evidence, Hashes, Ints
+from tasks.core.detectors.candidates import CODE_COUNTS, LEAST_IBAN, Bytes, Evidence, Hashes, Ints
+from tasks.core.detectors.names import GIVEN_NAMES
 from tasks.core.detectors.plans import Automaton
 
 EVIDENCE = (Evidence.SHAPED, Evidence.BARE, Evidence.CODED, Evidence.CONTEXT)
 SHAPED_ENTITIES = ("EMAIL_ADDRESS", "IP_ADDRESS", "MAC_ADDRESS", "DATE_OF_BIRTH", "IBAN_CODE", "CREDIT_CARD")
 ENTITIES = tuple(dict.fromkeys((*SHAPED_ENTITIES, *numbers.BY_WIDTH, *(form[0] for form in numbers.FORMS))))
-"""The entities that the kernel tells of; a hit's key is four times the position, and the evidence's position."""
+"""The entities that the kernel tells of."""
 
-KEYS = len(ENTITIES) * len(EVIDENCE)
+KEYS: tuple[tuple[str, Evidence], ...] = tuple(product(ENTITIES, EVIDENCE))
+"""What the kernel's keys stand for."""
+
+NUMBERS: dict[tuple[str, Evidence], int] = {key: number for number, key in enumerate(KEYS)}
 
 LONGEST_CELL = 60_000
 _MOST_HITS = 32
@@ -48,10 +53,16 @@ _BLOCK_BYTES = 64
 TOKEN_CHARACTERS, HASH_CHARACTERS = 30, 64
 
 
-def key(number: int) -> tuple[str, Evidence]:
-    """The entity and the evidence of a key."""
-    entity, evidence = divmod(number, len(EVIDENCE))
-    return ENTITIES[entity], EVIDENCE[evidence]
+MARKS = ("NAME", "GIVEN", "ADDRESS", "DATE", "COORDINATE", "FULL_NAME", "BANK", "DOCUMENT")
+"""What a cell may look like, each a bit (see `marks`)."""
+
+_FIRST_CELLS = 2048
+_PART_CELLS = 65_536
+
+
+def part(at: int, cells: int) -> range:
+    """The cells of a column that are searched next: few at first, after which few hashes are below the bounds."""
+    return range(at, min(cells, at + min(_PART_CELLS, 3 * at or _FIRST_CELLS)))
 
 
 def source() -> str:
@@ -81,10 +92,14 @@ def _text(value: str) -> str:
 
 
 def _tables() -> str:
-    by_anchor = sorted(patterns.HINTS, key=lambda hint: hint[_rarest(hint)])
-    hints = [f"{{{_text(hint)}, {len(hint)}, {_rarest(hint)}}}" for hint in by_anchor]
+    hints = [f"{{{_text(hint)}, {len(hint)}, {_rarest(hint)}}}" for hint in patterns.HINTS]
     leading = {len(form) - len(form.lstrip("9")) for form in patterns.RARE_FORMS} - {0}
     networks = [f"{{{low}, {high}, {sum(1 << width for width in widths)}}}" for low, high, widths in checks.NETWORKS]
+    first_networks = [sum(low < digit * 100_000 for low, _, _ in checks.NETWORKS) for digit in range(11)]
+    rare = [
+        f"{{{_text(form)}, {len(form) - len(form.lstrip('L'))}, {len(form) - len(form.lstrip('9'))}}}"
+        for form in patterns.RARE_FORMS
+    ]
     ibans = [0] * 26 * 26
     for country, width in codes.IBAN_WIDTHS.items():
         ibans[(ord(country[0]) - 65) * 26 + ord(country[1]) - 65] = width
@@ -94,21 +109,24 @@ def _tables() -> str:
         "#include <string.h>",
         "typedef uint8_t u8; typedef int32_t i32; typedef int64_t i64;",
         f"enum {{ {', '.join(ENTITIES)} }};",
-        f"enum {{ HINT_COUNT = {len(hints)}, NETWORK_COUNT = {len(networks)}, RARE_FORMS = {len(patterns.RARE_FORMS)},",
+        f"enum {{ HINT_COUNT = {len(hints)}, RARE_FORMS = {len(patterns.RARE_FORMS)},",
         f"       RARE_DIGITS = {sum(1 << count for count in leading)},",
         f"       CODE_COUNT_PAIRS = {len(pairs)}, LEAST_IBAN = {LEAST_IBAN}, LONGEST_CELL = {LONGEST_CELL},",
         f"       FORM_COUNT = {len(numbers.FORMS)}, LEAST_DIGITS = {patterns.LEAST_DIGITS},",
-        f"       WIDEST_PHONE = {numbers.WIDEST_PHONE}, KEYS = {KEYS}, MOST_HITS = {_MOST_HITS},",
-        f"       HASHED_BYTES = {HASHED_BYTES},",
+        f"       WIDEST_PHONE = {numbers.WIDEST_PHONE}, KEYS = {len(KEYS)}, MOST_HITS = {_MOST_HITS},",
         f"       WIDEST = {max(max(widths) for widths, _ in numbers.BY_WIDTH.values())} }};",
         f"static const struct {{ const char *text; int size, anchor; }} HINTS[] = {{{', '.join(hints)}}};",
         f"static const struct {{ i32 low, high; i32 widths; }} NETWORKS[] = {{{', '.join(networks)}}};",
-        f"static const char *const RARE[] = {{{', '.join(map(_text, patterns.RARE_FORMS))}}};",
+        f"static const int NETWORKS_FROM[11] = {_list(first_networks)};",
+        f"static const struct {{ const char *form; int letters, digits; }} RARE[] = {{{', '.join(rare)}}};",
         f"static const u8 CODE_COUNTS[][2] = {{{', '.join(map(_list, pairs))}}};",
         f"static const u8 PROVINCES[100] = {_list(checks.PROVINCES)};",
         f"static const u8 CALLING_2[100] = {_list(at in checks.CALLING_2 for at in range(100))};",
         f"static const u8 CALLING_3[1000] = {_list(at in checks.CALLING_3 for at in range(1000))};",
         f"static const u8 IBAN_WIDTHS[676] = {_list(ibans)};",
+        f"enum {{ {', '.join(f'MARK_{mark} = {1 << at}' for at, mark in enumerate(MARKS))} }};",
+        f"static const char *const GIVEN_NAMES[] = {{{', '.join(map(_text, sorted(GIVEN_NAMES)))}}};",
+        f"enum {{ GIVEN_COUNT = {len(GIVEN_NAMES)} }};",
         f"static const u8 VERHOEFF_D[10][10] = {{{', '.join(map(_list, checks.VERHOEFF_D))}}};",
         f"static const u8 VERHOEFF_P[8][10] = {{{', '.join(map(_list, checks.VERHOEFF_P))}}};",
     ]  # fmt: skip
@@ -116,9 +134,10 @@ def _tables() -> str:
 
 
 def _rarest(hint: str) -> int:
-    """Where in a hint the byte stands that other texts have least."""
-    common = "etaoinshrdlcumwfgypbvkxjqz-/."
-    return min(range(len(hint)), key=lambda at: -common.find(hint[at]) if hint[at] in common else -100)
+    """Where in a hint the two bytes stand that other cells, numbers above all, have least."""
+    common = "-.:/etaoinshrdlcumwfgypbvkxjqz"
+    rank = [common.find(byte) if byte in common else len(common) for byte in hint]
+    return max(range(len(hint) - 1), key=lambda at: rank[at] + rank[at + 1])
 
 
 def _name(check: Callable[..., Any], known: set[str]) -> str:
@@ -327,6 +346,9 @@ class Kernel:
         self._tally.argtypes = [
             pointer, pointer, number, number, *[pointer] * 10, number, *[pointer] * 7,
         ]  # fmt: skip
+        self._sample = self._dll.lintas_sample
+        self._sample.restype = number
+        self._sample.argtypes = [pointer, pointer, number, number, ctypes.c_uint64, *[pointer] * 5]
         self._digests = self._dll.lintas_digests
         self._digests.restype = None
         self._digests.argtypes = [pointer, number, pointer, pointer, number, ctypes.c_int, ctypes.c_int, pointer]
@@ -364,7 +386,7 @@ class Kernel:
             bounds: By key, above which hash candidates are not sampled.
         """
         found = self._arrays(room)
-        counts, tallied, whole = np.zeros(2, np.int64), np.zeros(KEYS, np.int64), np.zeros(KEYS, np.int64)
+        counts, tallied, whole = np.zeros(2, np.int64), np.zeros(len(KEYS), np.int64), np.zeros(len(KEYS), np.int64)
         given = [None if each is None else each.ctypes.data for each in (rows, weights)]
         done: int = self._tally(
             offsets.ctypes.data, data.ctypes.data, cells.start, cells.stop, *given, ctypes.byref(ask.asked),
@@ -374,6 +396,26 @@ class Kernel:
         returned, sampled = counts.tolist()
         keys, hashes, valid = (array[:sampled].copy() for array in found.sample)
         return Counted(done, tallied, whole, keys, hashes, valid, found.back[:returned].copy())
+
+    def sample(self, offsets: Ints, data: Bytes, cells: range, bound: int) -> tuple[Ints, Hashes, Bytes, Ints]:
+        """The cells whose hash is not above a bound, with what they look like.
+
+        Args:
+            offsets, data: As for `search`.
+            cells: The cells.
+            bound: The largest hash that is wanted.
+
+        Returns:
+            Their numbers, hashes and marks, and which of them (counted among them) are marked in Python.
+        """
+        room = len(cells)
+        which, hashes, marks = np.empty(room, np.int64), np.empty(room, np.uint64), np.empty(room, np.uint8)
+        unknown, unknowns = np.empty(room, np.int64), np.zeros(1, np.int64)
+        found: int = self._sample(
+            offsets.ctypes.data, data.ctypes.data, cells.start, cells.stop, bound, which.ctypes.data,
+            hashes.ctypes.data, marks.ctypes.data, unknown.ctypes.data, unknowns.ctypes.data,
+        )  # fmt: skip
+        return which[:found], hashes[:found], marks[:found], unknown[: unknowns[0]]
 
     def _arrays(self, room: int) -> _Arrays:
         """This thread's arrays for what is found, with room for at least so many candidates."""

@@ -22,10 +22,11 @@ import polars as pl
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.candidates import Candidates, Evidence
 from tasks.core.detectors.classify import classify
-from tasks.core.detectors.columns import FULL_NAME, GIVEN, ColumnState, judge, text_marks
+from tasks.core.detectors.columns import ColumnState, judge
 from tasks.core.detectors.coverage import Mode, Thoroughness
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.entities import ENTITIES, UNREADABLE
+from tasks.core.detectors.marks import FULL_NAME, GIVEN, text_marks
 from tasks.core.detectors.patterns import ALL
 from tasks.core.detectors.readers import names_of, read
 from tasks.core.detectors.sampling import Groups, draw

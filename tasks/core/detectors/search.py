@@ -75,4 +75,5 @@ def _hits(part: native.Part) -> Iterator[Hits]:
     keys, which, valid = part.keys[order], part.candidates[order], part.valid[order].view(bool)
     starts: list[int] = np.flatnonzero(np.diff(keys, prepend=-1)).tolist()
     for start, end in pairwise([*starts, len(keys)]):
-        yield Hits(*native.key(int(keys[start])), found, which[start:end], valid[start:end])
+        entity, evidence = native.KEYS[int(keys[start])]
+        yield Hits(entity, evidence, found, which[start:end], valid[start:end])

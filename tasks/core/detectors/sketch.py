@@ -61,11 +61,11 @@ class Sketch:
             bound = hashes[new[smallest(hashes[new], self.size)[-1]]]
             new = new[hashes[new] <= bound]
         joined = np.concatenate([self.hashes, hashes[new]])
-        both = np.concatenate([self.marks, marks[new]])
-        self.hashes, place = np.unique(joined, return_inverse=True)
-        self.marks = np.zeros(len(self.hashes), np.uint8)
-        np.bitwise_or.at(self.marks, place, both)
-        self.hashes, self.marks = self.hashes[: self.size], self.marks[: self.size]
+        order = np.argsort(joined, kind="stable")
+        first = np.flatnonzero(np.diff(joined[order], prepend=~joined[order[:1]]))
+        both = np.concatenate([self.marks, marks[new]])[order]
+        self.hashes = joined[order[first]][: self.size]
+        self.marks = np.bitwise_or.reduceat(both, first)[: self.size] if len(first) else both
 
     def share(self, mark: int) -> float:
         """The share of different values that carry a mark."""

@@ -13,18 +13,9 @@ import polars as pl
 
 from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.candidates import Evidence
-from tasks.core.detectors.columns import (
-    ADDRESS,
-    BANK,
-    DATE,
-    DOCUMENT,
-    NAME,
-    ColumnState,
-    confidences,
-    judge,
-    text_marks,
-)
+from tasks.core.detectors.columns import ColumnState, confidences, judge
 from tasks.core.detectors.detection import EVERYTHING, Detection
+from tasks.core.detectors.marks import ADDRESS, BANK, DATE, DOCUMENT, NAME, text_marks
 from tasks.core.detectors.readers import read
 from tasks.core.detectors.scan import read_tables, safe_path
 from tasks.core.detectors.search import hits_in

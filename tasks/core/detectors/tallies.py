@@ -21,8 +21,6 @@ Key = tuple[str, Evidence]
 _SAMPLE = 512
 _WHOLE, _WHOLE_OF = 4, 5
 """A hit of so many fifths of its cell fills it."""
-_FIRST_CELLS = 2048
-"""Cells that are searched before the others of a column, since afterwards few candidates enter the sample."""
 
 
 @dataclass
@@ -102,26 +100,30 @@ def _counted(
     back: list[Ints] = []
     at = 0
     while at < len(cells):
-        part = range(at, min(len(cells), at + (ROOM if at else _FIRST_CELLS)))
-        counted = kernel.tally(offsets, data, part, ROOM, ask, parents, weights, _bounds(tallies))
-        back.append(counted.back)
+        bounds = _bounds(tallies)
+        counted = kernel.tally(offsets, data, native.part(at, len(cells)), ROOM, ask, parents, weights, bounds)
         at = counted.done
-        for key in np.flatnonzero(counted.cells).tolist():
-            tally = tallies.setdefault(native.key(key), Tally())
-            tally.cells += int(counted.cells[key])
-            tally.whole += int(counted.whole[key])
+        back.append(counted.back)
+        for number in np.flatnonzero(counted.cells).tolist():
+            tally = tallies.setdefault(native.KEYS[number], Tally())
+            tally.cells += int(counted.cells[number])
+            tally.whole += int(counted.whole[number])
         order = np.argsort(counted.keys, kind="stable")
         starts = np.flatnonzero(np.diff(counted.keys[order], prepend=-1))
         for which in np.split(order, starts[1:]) if len(order) else ():
-            tally = tallies.setdefault(native.key(int(counted.keys[which[0]])), Tally())
+            tally = tallies.setdefault(native.KEYS[int(counted.keys[which[0]])], Tally())
             tally.candidates.add(counted.hashes[which], counted.valid[which])
     return np.concatenate(back)
 
 
 def _bounds(tallies: dict[Key, Tally]) -> Hashes:
     """By the kernel's key, above which hash a candidate is not among the sample."""
-    tallied = (tallies.get(native.key(key)) for key in range(native.KEYS))
-    return np.array([each.candidates.bound if each else LARGEST for each in tallied], np.uint64)
+    bounds = np.full(len(native.KEYS), LARGEST, np.uint64)
+    for key, tally in tallies.items():
+        number = native.NUMBERS.get(key)
+        if number is not None:
+            bounds[number] = tally.candidates.bound
+    return bounds
 
 
 @functools.lru_cache(maxsize=8)

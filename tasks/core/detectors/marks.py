@@ -1,0 +1,94 @@
+"""What cells look like that have no check digit: names, addresses, dates, coordinates, codes of banks, documents.
+
+The marks of a column's different cells are sampled (`sketch`), and `columns` asks for the share that carries one.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from tasks.core.detectors import native
+from tasks.core.detectors.candidates import buffers, hashed
+from tasks.core.detectors.names import GIVEN_NAMES
+from tasks.core.detectors.search import LEAST_CELLS
+from tasks.core.detectors.sketch import Sketch, smallest
+
+NAME, GIVEN, ADDRESS, DATE, COORDINATE, FULL_NAME, BANK, DOCUMENT = (1 << at for at in range(len(native.MARKS)))
+"""In the order of `native.MARKS`."""
+
+
+def note_texts(sketch: Sketch, cells: pl.Series) -> None:
+    """Add a column's cells, none of which is null, to the sample of its different cells."""
+    offsets, data = buffers(cells)
+    kernel = native.kernel() if len(cells) >= LEAST_CELLS else None
+    if kernel is None:
+        hashes = hashed(offsets, data)
+        admitted = np.flatnonzero(sketch.admits(hashes))
+        new = admitted[smallest(hashes[admitted], sketch.size)]
+        sketch.add(hashes[new], text_marks(cells.gather(new)) if len(new) else np.zeros(0, np.uint8))
+        return
+    at = 0
+    while at < len(cells):
+        part = native.part(at, len(cells))
+        at = part.stop
+        which, hashes, marks, unknown = kernel.sample(offsets, data, part, sketch.bound)
+        if len(unknown):
+            marks[unknown] = text_marks(cells.gather(which[unknown]))
+        sketch.add(hashes, marks)
+
+
+_NAME = r"^\pL[\pL\pM'’.-]*(?:,? \pL[\pL\pM'’.-]*){0,5}$"
+_FULL_NAME = r"^\p{Lu}[\pL\pM'’.-]+(?:,? \p{Lu}[\pL\pM'’.-]*){1,4}$"
+_NO_NAME = r"(?i)^(?:redacted|removed|unknown|anonymous|none|null|nan|n\.?a\.?|test|true|false)$"
+_ADDRESS = r"\pL.*[ ,].*[0-9]|[0-9].* .*\pL|\pL+.*,.*\pL"
+_DATE = (
+    r"^(?:(?:18|19|20)[0-9]{2}[-/.]?[0-9]{2}[-/.]?[0-9]{2}(?:$|[T ])|[0-9]{1,2}[-/.][0-9]{1,2}[-/.](?:19|20)[0-9]{2}$)"
+)
+_BANK = r"^[A-Z]{6}[A-Z0-9]{2}(?:[A-Z0-9]{3})?$"
+_DOCUMENT = r"^[A-Za-z]{0,5}[ -]?[0-9][0-9A-Za-z -]{4,17}$"
+_COORDINATE = r"^-?[0-9]{1,3}\.[0-9]{3,}$"
+
+
+@functools.cache
+def _given_names() -> pl.Series:
+    return pl.Series(sorted(GIVEN_NAMES)).implode()
+
+
+def text_marks(cells: pl.Series) -> npt.NDArray[np.uint8]:
+    """What short texts look like that has no check digit: names, addresses, dates, coordinates."""
+    cell = pl.col("cell")
+    patterns = {"name": _NAME, "none": _NO_NAME, "full": _FULL_NAME, "address": _ADDRESS, "date": _DATE}
+    patterns |= {"bank": _BANK, "document": _DOCUMENT}
+    looks = cells.alias("cell").to_frame().select(
+        *(cell.str.contains(pattern).alias(name) for name, pattern in patterns.items()),
+        cell.str.contains(_COORDINATE).alias("coordinate"),
+        cell.str.extract(r"(\pL+)(?:[^\pL]|$)", 1).str.to_lowercase().is_in(_given_names()).alias("first"),
+        cell.str.extract(r", *(\pL+)", 1).str.to_lowercase().is_in(_given_names()).alias("after_comma"),
+    )  # fmt: skip
+    name = looks["name"] & ~looks["none"]
+    given = name & (looks["first"].fill_null(False) | looks["after_comma"].fill_null(False))
+    marks: npt.NDArray[np.uint8] = np.zeros(len(cells), np.uint8)
+    for mask, bit in (
+        (name, NAME), (given, GIVEN), (looks["full"], FULL_NAME), (looks["address"], ADDRESS), (looks["date"], DATE),
+        (looks["coordinate"], COORDINATE), (looks["bank"], BANK), (looks["document"], DOCUMENT),
+    ):  # fmt: skip
+        marks |= mask.to_numpy().astype(np.uint8) * np.uint8(bit)
+    return marks
+
+
+def number_marks(values: pl.Series) -> npt.NDArray[np.uint8]:
+    """What numbers look like that have no check digit: coordinates, and dates written as one number."""
+    numbers = values.cast(pl.Float64).to_numpy()
+    fine = (np.abs(numbers) <= 180) & (np.abs(numbers * 100 - np.round(numbers * 100)) > 1e-6)
+    year, month, day = numbers // 10000, numbers // 100 % 100, numbers % 100
+    date = (year >= 1880) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    document = (numbers >= 1e5) & (numbers == np.floor(numbers))
+    return (
+        document.astype(np.uint8) * np.uint8(DOCUMENT)
+        | fine.astype(np.uint8) * np.uint8(COORDINATE)
+        | date.astype(np.uint8) * np.uint8(DATE)
+    )
