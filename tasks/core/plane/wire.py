@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import base64
 import functools
-import math
 import os
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -32,7 +32,7 @@ _PIECE_BYTES = 256 * 1024
 """What is received before it is looked at: it is in the core's own cache then, which halves the cost of a checksum."""
 
 _ONE_RECORD_BYTES = 16 * 1024
-_KINDS = (False, True)
+_RTT_AT = 68
 _END_OF_HEAD = b"\r\n\r\n"
 _TRUSTED = ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 
@@ -52,16 +52,19 @@ class Wire:
         self._loop = loop
         self._idle: dict[str, list[Connection]] = {}
         self._open: set[Connection] = set()
-        # By origin, and whether a body was sent: the shortest wait for the first byte of a successful answer.
-        self._waits_s: dict[tuple[str, bool], float] = {}
+        # The shortest of each origin.
+        self._reads_s: dict[str, float] = {}
+        self._writes_s: dict[str, float] = {}
 
     @property
     def distance_s(self) -> float:
-        """How long a read and a write wait together before an answer begins, at the least; 0 before the first one.
+        """How long a read and a write wait together while nothing moves, at the least; 0 before the first answer.
 
-        From the last byte that was sent to the first that came back: what the network and the store itself need.
+        Of a read, from the last byte that was sent to the first that came back: what the network and the store need.
+        Of a write, the kernel's round trip when it connected. The wait for its answer tells nothing: much of a part is
+        still in the sockets of this machine or of a proxy then, which looks like distance wherever bandwidth is short.
         """
-        return sum(max((s for (_, wrote), s in self._waits_s.items() if wrote is kind), default=0.0) for kind in _KINDS)
+        return sum(max(kind.values(), default=0.0) for kind in (self._reads_s, self._writes_s))
 
     async def exchange(
         self, request: SignedRequest, body: memoryview | None, into: memoryview | None, seen: Seen | None = None
@@ -120,8 +123,10 @@ class Wire:
             self._drop(connection)
             raise
         if answer.status < 300:
-            kind = request.origin, body is not None
-            self._waits_s[kind] = min(self._waits_s.get(kind, math.inf), connection.waited_s)
+            known, wait_s = (
+                (self._reads_s, connection.waited_s) if body is None else (self._writes_s, connection.round_trip_s)
+            )
+            known[request.origin] = min(known.get(request.origin, wait_s), wait_s)
         if connection.usable:
             self._idle.setdefault(request.origin, []).append(connection)
         else:
@@ -159,6 +164,7 @@ class Connection:
         self._secure = where.scheme == "https"
         self._host = where.netloc
         self._socket = self._connected(where)
+        self.round_trip_s = _round_trip_s(self._socket)
 
     def join(self, loop: Loop) -> None:
         """Be watched by a loop from now on."""
@@ -384,6 +390,12 @@ def _dialled(host: str, port: int) -> socket.socket:
     dialled = socket.create_connection((host, port), timeout=CONNECT_TIMEOUT_S)
     dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return dialled
+
+
+def _round_trip_s(dialled: socket.socket) -> float:
+    # The smoothed round trip in microseconds, at its place in `struct tcp_info` of linux/tcp.h.
+    information = dialled.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RTT_AT + 4)
+    return struct.unpack_from("=I", information, _RTT_AT)[0] / 1e6
 
 
 def _tunnelled(plain: socket.socket) -> int:
