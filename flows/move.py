@@ -12,7 +12,7 @@ from tasks.coarsening import coarsen_outgoing
 from tasks.conversion import convert_outgoing
 from tasks.core.conversion import Conversion
 from tasks.core.dataset import DatasetURI
-from tasks.core.errors import LintasError
+from tasks.core.errors import LintasError, PolicyViolation
 from tasks.core.estimates import Estimate
 from tasks.core.findings import Finding
 from tasks.core.held import Held
@@ -25,6 +25,7 @@ from tasks.gate_report import publish_gate_report
 from tasks.privacy import Clearance, Outgoing, judge, keep_clearance, recall_clearance, scan_dataset, treat
 from tasks.quarantine import set_apart
 from tasks.registry import installation
+from tasks.staging import staged_copies
 from tasks.steps import say
 from tasks.storage import MoveOptions, copy_cleared, copy_to_all, manifest_of, plan_move
 
@@ -144,8 +145,9 @@ def move(
     started = time.monotonic()
     conversion = Conversion.of(compress, format)
     options = options_of(delete, delete_limit, include, exclude, compare)
-    ready = prepare(source, destination, policy, options, conversion)
-    receipt = copy_cleared(ready.plan, ready.verdict, limit_mb_per_s=limit_mb_per_s)
+    with staged_copies():
+        ready = prepare(source, destination, policy, options, conversion)
+        receipt = copy_cleared(ready.plan, ready.verdict, limit_mb_per_s=limit_mb_per_s)
     return _moved(ready, receipt, policy, conversion, started)
 
 
@@ -170,23 +172,26 @@ def move_to_all(
     outcomes: dict[int, Moved | LintasError] = {}
     shared: dict[tuple[str, str], list[tuple[int, Prepared]]] = {}
     shares = len(destinations) > 1 and not limit_mb_per_s and installation().limits == Limits()
-    for at, destination in enumerate(destinations):
-        try:
-            ready = prepare(source, destination, policy, options, conversion)
-            if shares and ready.plan.route in ("direct", "stream"):
-                key = (str(ready.plan.source), ready.plan.manifest.digest)
-                shared.setdefault(key, []).append((at, ready))
-            else:
-                receipt = copy_cleared(ready.plan, ready.verdict, limit_mb_per_s=limit_mb_per_s)
-                outcomes[at] = _moved(ready, receipt, policy, conversion, started)
-        except LintasError as error:
-            outcomes[at] = error
-    for group in shared.values():
-        received = copy_to_all([(ready.plan, ready.verdict) for _, ready in group])
-        for (at, ready), receipt in zip(group, received, strict=True):
-            outcomes[at] = (
-                receipt if isinstance(receipt, LintasError) else _moved(ready, receipt, policy, conversion, started)
-            )
+    with staged_copies() as staged:
+        for at, destination in enumerate(destinations):
+            try:
+                ready = prepare(source, destination, policy, options, conversion)
+                if shares and ready.plan.route in ("direct", "stream"):
+                    key = (str(ready.plan.source), ready.plan.manifest.digest)
+                    shared.setdefault(key, []).append((at, ready))
+                else:
+                    receipt = copy_cleared(ready.plan, ready.verdict, limit_mb_per_s=limit_mb_per_s)
+                    outcomes[at] = _moved(ready, receipt, policy, conversion, started)
+            except LintasError as error:
+                outcomes[at] = error
+        for group in shared.values():
+            received = copy_to_all([(ready.plan, ready.verdict) for _, ready in group])
+            for (at, ready), receipt in zip(group, received, strict=True):
+                outcomes[at] = (
+                    receipt if isinstance(receipt, LintasError) else _moved(ready, receipt, policy, conversion, started)
+                )
+        if any(isinstance(each, LintasError) and not isinstance(each, PolicyViolation) for each in outcomes.values()):
+            staged.keep()
     return [outcomes[at] for at in range(len(destinations))]
 
 
@@ -233,7 +238,7 @@ def prepare(
         report = scan_dataset(origin, manifest, rules)
         sifted = set_apart(origin, manifest, report, rules, target)
         treated = coarsen_outgoing(treat(origin, manifest.digest, sifted, rules, target), rules)
-        outgoing = convert_outgoing(treated, wanted)
+        outgoing = convert_outgoing(treated, wanted, rules)
         verdict = judge(outgoing, rules, target, origin)
         page = publish_gate_report(
             report,

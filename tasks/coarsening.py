@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from tasks.artifacts import show_table
 from tasks.core.coarsening import coarsen
-from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.scan import scan
 from tasks.core.policy import Policy
 from tasks.privacy import Outgoing
-from tasks.registry import STAGING, installation
+from tasks.registry import installation
+from tasks.staging import stage
 from tasks.steps import say, step
 
 
@@ -25,9 +25,7 @@ def coarsen_outgoing(outgoing: Outgoing, policy: Policy) -> Outgoing:
     if outgoing.report is None or not any(rule.is_sought for rule in policy.anonymity):
         return outgoing
     here = installation()
-    staged = DatasetURI(STAGING, "anonymised", f"{policy.digest[:16]}/{outgoing.manifest.digest[:32]}")
-    store = here.store_of(staged)
-    store.create_bucket()
+    staged, store = stage("anonymised", f"{policy.digest[:16]}/{outgoing.manifest.digest[:32]}")
     made, done = coarsen(policy, here.store_of(outgoing.uri), outgoing.uri, outgoing.manifest, store, staged)
     if not done:
         return outgoing
@@ -36,5 +34,5 @@ def coarsen_outgoing(outgoing: Outgoing, policy: Policy) -> Outgoing:
         say(f"{each.path}: {levels or 'as it is'}; {each.suppressed:,} of {each.rows:,} rows left out")
     facts = tuple(each.as_dict() for each in done)
     show_table("anonymity", facts, f"How coarse {outgoing.uri} becomes, and what is left out, so that its limits hold")
-    report = scan(store, staged, made, detection=outgoing.report.detection)
+    report = scan(store, staged, made, detection=policy.detection, thoroughness=policy.thoroughness)
     return replace(outgoing, uri=staged, manifest=made, report=report, coarsened=facts)

@@ -27,6 +27,7 @@ from tasks.core.structure import check_anonymity
 from tasks.core.transform import apply_treatment
 from tasks.expectations import check_expectations
 from tasks.registry import STAGING, installation
+from tasks.staging import stage, use
 from tasks.steps import say, step
 
 
@@ -85,8 +86,8 @@ def recall_clearance(
         conversion: What it would be converted to on the way; see `tasks.core.conversion.Conversion.label`.
 
     Returns:
-        None when there is none, when its signature does not verify, or when the treated copy is not there any more
-        as it was cleared: then the gate does its work anew.
+        None when there is none, when its signature does not verify, or when what was cleared is neither staged any
+        more nor what the destination holds: then the gate does its work anew.
     """
     here = installation()
     path = _clearance_file(uri, manifest, policy, destination, conversion)
@@ -100,11 +101,7 @@ def recall_clearance(
         coarsened = tuple(kept["coarsened"])
         page = str(kept["page"])
         leaving = DatasetURI.parse(kept["uri"])
-        present = (
-            _without(manifest, held)
-            if leaving == uri
-            else read_manifest(here.store_of(leaving), leaving, here.records.journal)
-        )
+        present = _without(manifest, held) if leaving == uri else _staged(leaving, verdict, destination)
         here.verdict_key.require(verdict, manifest_digest=present.digest, destination=destination)
     except (LintasError, ValueError, KeyError, TypeError) as error:
         say(f"the clearance kept for {destination} does not hold ({type(error).__name__}); the gate looks again")
@@ -114,6 +111,17 @@ def recall_clearance(
     say(f"{destination}: cleared before, at {verdict.issued:%Y-%m-%d %H:%M}, unchanged since")
     outgoing = Outgoing(leaving, present, manifest.digest, None, coarsened=coarsened)
     return Clearance(outgoing, verdict, findings, held, page)
+
+
+def _staged(leaving: DatasetURI, verdict: Cleared, destination: DatasetURI) -> Manifest:
+    """What is staged, or the destination's when all of it has arrived there, so that nothing has to leave."""
+    here = installation()
+    if leaving.cloud == STAGING:
+        use(leaving)
+    staged = read_manifest(here.store_of(leaving), leaving, here.records.journal)
+    if staged.digest == verdict.manifest_digest:
+        return staged
+    return read_manifest(here.store_of(destination), destination, here.records.journal, trust_labels=True)
 
 
 def _without(manifest: Manifest, held: tuple[Held, ...]) -> Manifest:
@@ -206,9 +214,7 @@ def treat(uri: DatasetURI, source_digest: str, sifted: Sifted, policy: Policy, d
         return Outgoing(uri, manifest, source_digest, None, treatment)
     if treatment.empty:
         return Outgoing(uri, manifest, source_digest, report, exemptions=exemptions)
-    staged = DatasetURI(STAGING, target.name, f"{policy.digest[:16]}/{manifest.digest[:32]}")
-    store = here.store_of(staged)
-    store.create_bucket()
+    staged, store = stage(target.name, f"{policy.digest[:16]}/{manifest.digest[:32]}")
     made = apply_treatment(
         here.store_of(uri), uri, manifest, treatment, here.pseudonym_key, into=store, into_uri=staged
     )

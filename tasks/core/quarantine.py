@@ -96,7 +96,7 @@ def sift(
             entries = tuple(sorted(item.entry for item in released.values()))
             return Sifted(leaving, report, tuple(held.values()), Exemptions(entries, counts))
         leaving = without(leaving, lambda entry, left=staying: entry.path in left)
-        report = scan(store, uri, leaving, detection=policy.detection)
+        report = scan(store, uri, leaving, detection=policy.detection, thoroughness=policy.thoroughness)
 
 
 def without(manifest: Manifest, stays: Callable[[Entry], bool]) -> Manifest:
@@ -182,8 +182,10 @@ def _of_object(
     for decision in about:
         finding = decision.finding
         if seen is None or not _needs_a_look(decision, entry):
-            count = finding.count
-        elif finding.entity == UNREADABLE:
+            # Nobody has counted what a name alone tells of.
+            yield Reason(finding.entity, finding.column, finding.count, decision.rule, finding.why)
+            continue
+        if finding.entity == UNREADABLE:
             count = seen.unread
         elif (finding.entity, finding.column) in searched:
             count = seen.hits.get((finding.entity, finding.column), 0)

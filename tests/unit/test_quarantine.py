@@ -13,6 +13,9 @@ import yaml
 
 from deployments.cli.main import main
 from tasks import registry
+from tasks.core.detectors.coverage import Mode
+from tasks.core.detectors.scan import scan
+from tasks.core.findings import ScanReport
 
 SECRET = "canary4711@example.org"
 RULE = {"name": "mail waits", "entities": ["EMAIL_ADDRESS"], "action": "quarantine"}
@@ -219,3 +222,23 @@ def test_no_value_stands_in_anything_that_is_kept(desk: Desk) -> None:
     kept = [path for path in (desk.root / "state").rglob("*") if path.is_file()]
     assert len(kept) > 5
     assert not [path for path in kept if SECRET.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize("more", [(), ("--compress", "zstd")])
+def test_what_is_left_is_looked_at_as_thoroughly_as_the_policy_asks_for(
+    desk: Desk, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Mode] = []
+
+    def noted(*args: Any, **kwargs: Any) -> ScanReport:
+        report = scan(*args, **kwargs)
+        asked.append(report.coverage.mode)
+        return report
+
+    for where in ("tasks.privacy", "tasks.core.quarantine", "tasks.conversion"):
+        monkeypatch.setattr(f"{where}.scan", noted)
+    desk.policy(detection={"mode": "schema"})
+    desk.put(**{"b.csv": "id,email\n1,x\n"})
+    code, moved = desk.move("far", *more)
+    assert (code, moved["objects_held"], moved["objects"]) == (0, 1, 2)
+    assert asked == [Mode.SCHEMA] * (3 if more else 2)
