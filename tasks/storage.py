@@ -25,7 +25,7 @@ from tasks.core.manifest import Manifest
 from tasks.core.names import ObjectRules, require_names
 from tasks.core.plane import CopiedObject
 from tasks.core.plane.limits import Limits
-from tasks.core.plane.routes import plane_for, route_between
+from tasks.core.plane.routes import plane_for, route_between, why_no_pull
 from tasks.core.planning import DeleteLimit, Shard, TransferPlan, TransferPrices, plan_transfer
 from tasks.core.privacy import Cleared
 from tasks.core.selection import Selection
@@ -105,6 +105,8 @@ def plan_move(
     )
     expected = estimate(plan, len(present), prices, *_rates(charged_as, destination.cloud))
     assumed = f", {plan.assumed} assumed to be there by size and time" if plan.assumed else ""
+    if closed := why_no_pull(here.store_of(source), here.store_of(destination)):
+        say(f"{destination.cloud} does not pull: {closed}; the route is {plan.route}")
     say(
         f"{plan.objects_to_send} of {len(manifest)} objects to send, {plan.bytes_to_send:,} bytes,"
         f" {in_usd(plan.cost_usd)}{assumed}"

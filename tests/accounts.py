@@ -28,6 +28,7 @@ PATIENCE = 15 if ACCOUNTS else 1
 _ONLY_THE_TWIN = {
     "test_store_trouble": "needs a server that fails on demand",
     "test_store_pulls": "needs the twin's Put Block From URL",
+    "test_store_transfers": "needs the twin's Storage Transfer Service",
     "test_events": "needs a queue of its own, which only the twin makes",
     "test_mirroring": "needs to count the requests that the twin's endpoints saw",
     "test_directory_store": "is about a directory of this machine",

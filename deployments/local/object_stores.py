@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from deployments.local.processes import HOST, Process, answers
+from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid
 
 SEAWEEDFS_PORTS: tuple[str, ...] = (
@@ -177,6 +178,31 @@ def azure_pulls(port: int, log: Path, azurite: str, account: str, key: Path) -> 
         name="azure-pulls",
         command=[*command, "--account", account, "--key-file", str(key)],
         ready=answers(f"http://{HOST}:{port}/{account}", 400),
+        log=log,
+        environment=MODULES,
+        port=port,
+    )
+
+
+def storage_transfer(
+    port: int, log: Path, token: Path, google: CloudConfig, aws: CloudConfig, azure: CloudConfig, secrets: Path
+) -> Process:
+    """Storage Transfer Service from the twin's S3 and Blob Storage; see `deployments.local.storage_transfer`.
+
+    Args:
+        port: Where it listens.
+        log: File that takes its output.
+        token: File with the bearer token that it and Cloud Storage accept.
+        google, aws, azure: The clouds, by whose object endpoints it copies.
+        secrets: JSON file with what Secret Manager keeps, by resource name.
+    """
+    command = [sys.executable, "-m", "deployments.local.storage_transfer", "--port", str(port)]
+    command += ["--project", google.option("project"), "--token-file", str(token)]
+    command += ["--objects", google.endpoint("objects"), "--s3", aws.endpoint("objects"), "--region", aws.region]
+    return Process(
+        name="google-transfers",
+        command=[*command, "--blob", azure.endpoint("objects"), "--secrets", str(secrets)],
+        ready=answers(f"http://{HOST}:{port}/v1/transferJobs/x", 401),
         log=log,
         environment=MODULES,
         port=port,

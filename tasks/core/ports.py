@@ -9,7 +9,8 @@ behind `Tracking`. Only what cannot be built from the rest is asked for. Every c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -337,6 +338,92 @@ class ServerSideStore(Protocol):
 
     @property
     def server_side(self) -> ServerSideCopy: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a store's objects are, in words that another provider's service understands.
+
+    Args:
+        service: Which service keeps them.
+        account: The account there, where buckets belong to one by name.
+        elsewhere: Whether it is a stand-in at another address than the public one.
+    """
+
+    service: Literal["s3", "blob", "cloud-storage"]
+    account: str = ""
+    elsewhere: bool = False
+
+
+@runtime_checkable
+class OriginStore(Protocol):
+    """A store that other providers' services can be told to fetch from."""
+
+    @property
+    def origin(self) -> Origin | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PullOrder:
+    """What one job of a pulling service shall bring: the names below `source_root` to the same names below `root`.
+
+    Args:
+        source_root, root: What the keys begin with: empty, or with a slash at the end.
+        names: The rest of each key.
+        tier: Their storage class; see `tasks.core.attributes.TIERS`.
+    """
+
+    source_root: str
+    root: str
+    names: tuple[str, ...]
+    tier: str
+
+
+class PullJobs(Protocol):
+    """A service of the destination that fetches many objects from another provider by one job, in minutes.
+
+    It reads the source's latest versions and never replaces an object. A store whose configuration allows it has one
+    as `pull_jobs`; see `PullingStore`.
+    """
+
+    @property
+    def mark(self) -> str:
+        """Name of the user metadata by which the service's own objects are known."""
+        ...
+
+    @property
+    def timeout_s(self) -> float:
+        """How long a job may take, in seconds."""
+        ...
+
+    def closed(self, source: Store) -> str:
+        """Why nothing comes from there by a job; empty where it does. Asks neither store."""
+        ...
+
+    def running(self, source: Store, order: PullOrder) -> AbstractContextManager[Callable[[], str | None]]:
+        """A job, from its start to its end: inside, call what it gives to learn how the job stands.
+
+        None: it goes on. Empty: it ended well. Otherwise how it ended, in a few words. On leaving, however that comes
+        about, the job is ended and nothing is left of it but the objects that it brought.
+
+        Retryable: the job could not be ended: what may be left of it is named.
+        """
+        ...
+
+    def describe(self, write: Write, version: str) -> None:
+        """Keep with an object that was brought what `write` says, and nothing that the service wrote of its own.
+
+        PreconditionFailed: it is no longer this version.
+        """
+        ...
+
+
+@runtime_checkable
+class PullingStore(Protocol):
+    """A store that may have a service which pulls by jobs; None where the configuration does not allow it."""
+
+    @property
+    def pull_jobs(self) -> PullJobs | None: ...
 
 
 class Journal(Protocol):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tasks.core.errors import Denied, Invalid, LintasError, Terminal
 from tasks.core.plane import Arrived, CopiedObject, Load, Plane, Route
 from tasks.core.plane.direct import DirectPlane
+from tasks.core.plane.jobs import JobPlane, jobs_closed, jobs_of
 from tasks.core.plane.limits import NO_LIMITS, Limits
 from tasks.core.plane.server_side import ServerSidePlane, way_between
 from tasks.core.plane.stream import StreamPlane
@@ -27,7 +28,14 @@ def route_between(source: Store, destination: Store) -> Route:
     stores sign for others; else `stream`.
     """
     way = way_between(source, destination)
+    if way is None and jobs_of(destination) is not None and not jobs_closed(source, destination):
+        return "pull"
     return way or _through_here(source, destination)
+
+
+def why_no_pull(source: Store, destination: Store) -> str:
+    """Why the destination does not pull although its configuration asks for it; else empty. Asks neither store."""
+    return "" if way_between(source, destination) else jobs_closed(source, destination)
 
 
 def _through_here(source: Store, destination: Store) -> Route:
@@ -58,7 +66,17 @@ def plane_for(
     direct = FallingBack(own, stream, say, "stream through the SDKs")
     if route == "direct":
         return direct
-    return FallingBack(ServerSidePlane(), direct, say, "pass through this machine")
+    first = ServerSidePlane() if route == "server-side" else PullPlane()
+    return FallingBack(first, direct, say, "pass through this machine")
+
+
+class PullPlane:
+    """Has the destination pull: each object by itself where it can, or many by a job."""
+
+    def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
+        """See `Plane.carry`."""
+        plane = ServerSidePlane() if way_between(source, destination) else JobPlane()
+        plane.carry(loads, source, destination, arrived)
 
 
 class FallingBack:

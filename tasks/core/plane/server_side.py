@@ -52,7 +52,7 @@ class ServerSidePlane:
             def attempt() -> None:
                 info = described_at(load, source)
                 try:
-                    made = bring.copy(source, load.source_key, info.version, _unlabelled(load, info))
+                    made = bring.copy(source, load.source_key, info.version, unlabelled(load, info))
                 except PreconditionFailed:
                     settled = _own_copy(load, info, destination)
                     if settled is None:
@@ -74,18 +74,30 @@ def way_between(source: Store, destination: Store) -> Literal["server-side", "pu
 
 
 def proven(load: Load, info: ObjectInfo, made: ObjectInfo, destination: Store) -> str:
-    """How the new object is known to have the entry's content.
+    """How the new object is known to have the entry's content; arguments as of `proof`.
+
+    Raises:
+        IntegrityError: It has another content. It was removed.
+    """
+    by = proof(load, info, made, destination)
+    if not by:
+        destination.delete(load.key)
+        raise other_content(load, destination)
+    return by
+
+
+def proof(load: Load, info: ObjectInfo, made: ObjectInfo, destination: Store) -> str:
+    """How the new object is known to have the entry's content; empty when it has another.
 
     Args:
         load: What was to be carried.
         info: The source's object, in the version whose digest the entry has.
         made: The new object.
         destination: Its store.
-
-    Raises:
-        IntegrityError: It has another content. It was removed.
     """
-    entry, by = load.entry, ""
+    entry = load.entry
+    if made.size_bytes != entry.size_bytes:
+        return ""
     if CONTENT in made.checksums:
         same, by = made.checksums[CONTENT] == entry.digest, f"blake3 of the copy, read back by {destination.cloud}"
     elif common := [name for name in _STRONGEST_FIRST if name in info.checksums and name in made.checksums]:
@@ -94,13 +106,15 @@ def proven(load: Load, info: ObjectInfo, made: ObjectInfo, destination: Store) -
     else:
         digest, _ = content_digest(destination.get(load.key, version=made.version))
         same, by = digest == entry.digest, f"blake3, read back from {destination.cloud}"
-    if not same or made.size_bytes != entry.size_bytes:
-        destination.delete(load.key)
-        raise IntegrityError(
-            f"{destination.cloud} made another content of '{entry.path}' than its manifest says",
-            "check the source, then run the move again",
-        )
-    return by
+    return by if same else ""
+
+
+def other_content(load: Load, destination: Store) -> IntegrityError:
+    """What arrived is not what the manifest says, and is gone again."""
+    return IntegrityError(
+        f"{destination.cloud} made another content of '{load.entry.path}' than its manifest says",
+        "check the source, then run the move again",
+    )
 
 
 def _own_copy(load: Load, info: ObjectInfo, destination: Store) -> ObjectInfo | None:
@@ -113,6 +127,7 @@ def _own_copy(load: Load, info: ObjectInfo, destination: Store) -> ObjectInfo | 
     return there if same and there.size_bytes == info.size_bytes and there.version != load.replaces else None
 
 
-def _unlabelled(load: Load, info: ObjectInfo) -> Write:
+def unlabelled(load: Load, info: ObjectInfo) -> Write:
+    """What the destination shall write for a load whose content is proven only afterwards."""
     kept = {name: value for name, value in info.metadata.items() if name != DIGEST_METADATA}
     return write_of(load, Description(kept, info.attributes), labelled=False)

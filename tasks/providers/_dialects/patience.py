@@ -1,4 +1,4 @@
-"""How long Lintas waits for a service that does not answer."""
+"""How long Lintas waits for a service."""
 
 from __future__ import annotations
 
@@ -15,14 +15,22 @@ def request_timeout_s(cloud: CloudConfig) -> float:
     Raises:
         Invalid: `options.request_timeout_s` is not a number above 0.
     """
+    return seconds_of(cloud, "request_timeout_s", _REQUEST_TIMEOUT_S)
+
+
+def seconds_of(cloud: CloudConfig, option: str, otherwise: float) -> float:
+    """An option that is a time in seconds, or what counts without it.
+
+    Raises:
+        Invalid: It is not a number above 0.
+    """
     try:
-        seconds = float(cloud.options.get("request_timeout_s", _REQUEST_TIMEOUT_S))
+        seconds = float(cloud.options.get(option, otherwise))
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
         raise Invalid(
-            f"clouds.{cloud.name}.options.request_timeout_s is not a number above 0",
-            "write it in seconds in lintas.yaml",
+            f"clouds.{cloud.name}.options.{option} is not a number above 0", "write it in seconds in lintas.yaml"
         )
     return seconds
 

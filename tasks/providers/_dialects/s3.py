@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -28,7 +29,7 @@ from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import Invalid, LintasError, NotFound
-from tasks.core.ports import Level, ObjectInfo
+from tasks.core.ports import Level, ObjectInfo, Origin
 from tasks.providers._dialects import answers
 from tasks.providers._dialects.objects import (
     READ_BYTES,
@@ -78,6 +79,7 @@ class S3Dialect:
         catalog: The provider's `catalog.yaml` with its storage classes, or None where there is but one.
         region_of_plain_create: The region in which a bucket is created without naming it, or None.
         bucket_ready_timeout_s: How long a new bucket may take until it answers; 0 when it answers at once.
+        is_s3: Whether it is S3 itself, which other providers' services know how to read.
     """
 
     endpoint: str | None = None
@@ -86,6 +88,7 @@ class S3Dialect:
     region_of_plain_create: str | None = None
     catalog: Path | None = None
     bucket_ready_timeout_s: int = 0
+    is_s3: bool = False
 
 
 def open_s3(config: CloudConfig, bucket: str, dialect: S3Dialect) -> S3Store:
@@ -182,6 +185,12 @@ class S3Store:
     @property
     def bucket(self) -> str:
         return self._place.bucket
+
+    @property
+    def origin(self) -> Origin | None:
+        """How another provider's service would name it; see `tasks.core.ports.OriginStore`."""
+        host = urlsplit(self._client.meta.endpoint_url).hostname or ""
+        return Origin("s3", elsewhere=not host.endswith(".amazonaws.com")) if self._dialect.is_s3 else None
 
     def noting(self, notes: UploadNotes) -> S3Store:
         """See `tasks.core.ports.NotingStore`."""

@@ -14,6 +14,7 @@ DIALECT = S3Dialect(
     # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucketConfiguration.html
     region_of_plain_create="us-east-1",
     catalog=Path(__file__).with_name("catalog.yaml"),
+    is_s3=True,
 )
 
 

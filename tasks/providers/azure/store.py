@@ -26,7 +26,7 @@ from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import NotFound
-from tasks.core.ports import Level, ObjectInfo
+from tasks.core.ports import Level, ObjectInfo, Origin
 from tasks.providers._dialects.answers import readable, told
 from tasks.providers._dialects.objects import (
     Place,
@@ -63,7 +63,8 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
         Denied: A credential's reference leads nowhere.
     """
     account = config.option("account")
-    endpoint = config.endpoint_or_public("objects") or f"https://{account}.blob.core.windows.net"
+    public = f"https://{account}.blob.core.windows.net"
+    endpoint = config.endpoint_or_public("objects") or public
     session = requests.Session()
     for scheme in ("https://", "http://"):
         session.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0))
@@ -84,9 +85,10 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
     classes = storage_classes(Path(__file__).with_name("catalog.yaml"), particular)
     describing = Describing(classes, particular.encryption_key or None)
     pulls = config.options.get("pulls", "").lower() == "true"
+    origin = Origin("blob", account, elsewhere=endpoint.rstrip("/") != public)
     pipeline: Pipeline = PipelineClient(endpoint, policies=[retries], transport=transport)
     place = Place(config.name, bucket, address_of(endpoint))
-    return AzureStore(client, pipeline, credential, place, describing, pulls)
+    return AzureStore(client, pipeline, credential, place, describing, pulls, origin)
 
 
 class AzureStore:
@@ -100,7 +102,9 @@ class AzureStore:
         place: Place,
         describing: Describing,
         pulls: bool,
+        origin: Origin,
     ) -> None:
+        self.origin = origin
         self._credential = credential
         self._container = client.get_container_client(place.bucket)
         self._place = place

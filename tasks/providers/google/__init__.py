@@ -1,14 +1,17 @@
 """Google Cloud: Cloud Storage for objects, Pub/Sub for their events, Vertex AI for training and serving.
 
 `credentials`: `token` (a bearer token, for short-lived access), or `service_account_file` (a key file's content),
-or neither for application default credentials. `endpoints`: `objects`, `training`, `serving`, `events` (Pub/Sub),
-`logs` (Cloud Logging) and `identity` (Resource Manager, IAM); the public ones by default. The cloud's `region` is
-where jobs and endpoints are, and where their buckets must be.
+or neither for application default credentials. `endpoints`: `objects`, `transfers` (Storage Transfer Service),
+`training`, `serving`, `events` (Pub/Sub), `logs` (Cloud Logging) and `identity` (Resource Manager, IAM); the public
+ones by default. The cloud's `region` is where jobs and endpoints are, and where their buckets must be.
 
 | option | meaning |
 | --- | --- |
 | `project` | the project's id; needed to create a bucket, to train and to serve |
 | `subscription` | Pub/Sub subscription with the buckets' notifications: its name in the project, or in full |
+| `pulls` | `true` lets Storage Transfer Service fetch objects from S3 and Azure Blob Storage |
+| `pull_from_CLOUD` | what opens that cloud to it: `projects/NUMBER/secrets/NAME`, or for S3 a role's ARN |
+| `pull_timeout_s` | seconds that one of its jobs may take (21600) before the move streams instead |
 | `image` | container image that jobs run in; needs `python3` and the user's packages |
 | `serving_image` | container image that serves `$AIP_STORAGE_URI` by MLflow's scoring protocol on port 8080 |
 | `bucket` | bucket for code, outputs, checkpoints (by default that of the dataset) and models; made if missing |

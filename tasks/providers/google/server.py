@@ -25,7 +25,8 @@ from tasks.core.release import Endpoint, EndpointSpec
 from tasks.providers._dialects.scoring import answered_reason, checked_model
 from tasks.providers.google.models import ModelRegistry, Served, deployment_id
 from tasks.providers.google.quirks import quirks
-from tasks.providers.google.vertex import Exists, Vertex
+from tasks.providers.google.rest import Exists
+from tasks.providers.google.vertex import Vertex
 
 _WANTED, _OPERATION, _VERSION = "lintas-wanted", "lintas-operation", "lintas-version"
 _SCORED = (200, 400, 413, 415, 422)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tasks.core.ports import Store
     from tasks.providers.google.copy import GoogleCopy
     from tasks.providers.google.direct import GoogleDirect
+    from tasks.providers.google.transfers import GoogleTransfers
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def open_store(config: CloudConfig, bucket: str) -> GoogleStore:
     classes = storage_classes(Path(__file__).with_name("catalog.yaml"), particular)
     project = config.options.get("project") if particular.requester_pays else None
     describing = Describing(classes, particular.encryption_key or None, project)
-    return GoogleStore(client, session, endpoint, place, describing, config.region, timeouts_s(config))
+    return GoogleStore(client, session, endpoint, place, describing, config, timeouts_s(config))
 
 
 class GoogleStore:
@@ -97,7 +98,7 @@ class GoogleStore:
         endpoint: str,
         place: Place,
         describing: Describing,
-        region: str,
+        config: CloudConfig,
         timeouts_s: tuple[float, float],
     ) -> None:
         self._client = client
@@ -109,7 +110,7 @@ class GoogleStore:
         self._endpoint = endpoint
         self._place = place
         self._describing = describing
-        self._region = region
+        self._config = config
         self._call: dict[str, Any] = {"retry": _RETRY, "timeout": timeouts_s}
 
     @property
@@ -136,6 +137,15 @@ class GoogleStore:
             return isinstance(other, GoogleStore) and other._endpoint == self._endpoint
 
         return GoogleCopy(self._client, self._bucket, self._place, self._describing, is_ours, self._call)
+
+    @cached_property
+    def pull_jobs(self) -> GoogleTransfers | None:
+        """What it has fetched by jobs; see `tasks.core.ports.PullJobs`."""
+        from tasks.providers.google.transfers import GoogleTransfers
+
+        if self._config.options.get("pulls", "").lower() != "true":
+            return None
+        return GoogleTransfers(self._config, self._bucket, self._place, self._describing, self._call)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         for page in self._pages(prefix):
@@ -270,7 +280,7 @@ class GoogleStore:
     def create_bucket(self) -> None:
         with translated(self._place):
             try:
-                self._client.create_bucket(self._bucket, location=self._region or None, **self._call)
+                self._client.create_bucket(self._bucket, location=self._config.region or None, **self._call)
             except api.Conflict as error:
                 if "you already own it" not in str(error):
                     raise

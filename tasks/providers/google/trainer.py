@@ -34,8 +34,9 @@ from tasks.providers._dialects.jobs import (
     verdict,
 )
 from tasks.providers.google.quirks import quirks
+from tasks.providers.google.rest import Unanswered
 from tasks.providers.google.store import GoogleStore, open_store
-from tasks.providers.google.vertex import Unanswered, Vertex
+from tasks.providers.google.vertex import Vertex
 
 STATES: Mapping[str, RunState] = {
     "JOB_STATE_QUEUED": RunState.QUEUED,

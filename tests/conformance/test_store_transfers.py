@@ -1,0 +1,344 @@
+"""What a store promises whose provider's own service fetches objects by jobs: Google's Storage Transfer Service.
+
+The service is the twin's (`deployments/local/storage_transfer.py`), which really copies; what arrived is read back by
+rclone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from deployments.local.faults import put_faults
+from deployments.local.object_stores import storage_transfer
+from deployments.local.ports import free_ports
+from tasks.core.attributes import Attributes
+from tasks.core.cloud import CloudConfig
+from tasks.core.dataset import DIGEST_METADATA, Entry, content_digest
+from tasks.core.errors import IntegrityError, LintasError, PreconditionFailed, Retryable
+from tasks.core.plane import CopiedObject, Load
+from tasks.core.plane.jobs import JobPlane, jobs_of
+from tasks.core.plane.routes import plane_for, route_between, why_no_pull
+from tasks.core.ports import PullOrder, Store
+from tests.conformance.stores import MIB, keys, open_store, put, random_bytes, read
+from tests.servers import ObjectClouds, rclone_environment
+
+pytest.importorskip("google.cloud.storage_transfer_v1", reason="google-cloud-storage-transfer is not installed")
+
+SECRETS = {"aws": "projects/1/secrets/lintas-aws", "azure": "projects/1/secrets/lintas-azure"}
+KEPT = Attributes("text/csv", cache_control="no-cache", tags={"stage": "raw"})
+
+
+@pytest.fixture(scope="module")
+def service(object_clouds: ObjectClouds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudConfig]:
+    """Google with Storage Transfer Service, which may read from both of the others."""
+    from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
+
+    aws, azure, google = (object_clouds[name] for name in ("aws", "azure", "google"))
+    directory = tmp_path_factory.mktemp("transfers")
+    token, secrets = directory / "token", directory / "secrets.json"
+    token.write_text(google.credentials["token"].reveal())
+    sas = generate_account_sas(
+        azure.option("account"),
+        azure.credentials["account_key"].reveal(),
+        ResourceTypes(object=True),
+        AccountSasPermissions(read=True),
+        datetime.now(UTC) + timedelta(hours=1),
+    )
+    key = {name: aws.credentials[name].reveal() for name in ("access_key_id", "secret_access_key")}
+    secrets.write_text(json.dumps({SECRETS["aws"]: key, SECRETS["azure"]: {"sas_token": sas}}))
+    (port,) = free_ports(1)
+    process = storage_transfer(port, directory / "transfers.log", token, google, aws, azure, secrets).start()
+    try:
+        process.wait_ready()
+        yield dataclasses.replace(
+            google,
+            endpoints={**google.endpoints, "transfers": f"http://127.0.0.1:{port}"},
+            options={
+                **google.options,
+                "pulls": "true",
+                **{f"pull_from_{name}": secret for name, secret in SECRETS.items()},
+            },
+        )
+    finally:
+        process.stop()
+
+
+@pytest.fixture(scope="module")
+def far(service: CloudConfig) -> Store:
+    store = open_store(service, f"transferred-{uuid.uuid4().hex[:8]}")
+    store.create_bucket()
+    return store
+
+
+@pytest.fixture(scope="module", params=SECRETS)
+def near(request: pytest.FixtureRequest, object_clouds: ObjectClouds) -> Store:
+    store = open_store(object_clouds[request.param], f"transferred-from-{uuid.uuid4().hex[:8]}")
+    store.create_bucket()
+    return store
+
+
+@pytest.fixture
+def faults(service: CloudConfig) -> Iterator[Callable[..., None]]:
+    url = service.endpoint("transfers")
+
+    def befall(kind: str, **about: Any) -> None:
+        put_faults(url, [{"kind": kind, "times": 1, **about}])
+
+    yield befall
+    put_faults(url, [])
+
+
+def load(store: Store, prefix: str, path: str, content: bytes, **kept: Any) -> Load:
+    digest, size_bytes = content_digest([content])
+    version = put(store, f"{prefix}{path}", content, **kept)
+    return Load(Entry(path, size_bytes, digest, version), f"{prefix}{path}", f"to/{prefix}{path}", None)
+
+
+def carry(loads: list[Load], near: Store, far: Store, said: list[str] | None = None) -> dict[str, CopiedObject]:
+    """Carry by the planned route, the one behind it included."""
+    done: dict[str, CopiedObject] = {}
+    plane = plane_for(route_between(near, far), say=(said if said is not None else []).append)
+    plane.carry(loads, near, far, lambda load, item: done.update({load.entry.path: item}))
+    return done
+
+
+def nothing_left(service: CloudConfig, far: Store) -> bool:
+    """Whether neither a list of names nor a job remains."""
+    import requests
+
+    bearer = {"authorization": f"Bearer {service.credentials['token'].reveal()}"}
+    jobs = requests.get(f"{service.endpoint('transfers')}/v1/transferJobs", headers=bearer, timeout=10).json()
+    return not keys(far, "lintas-pulls/") and not jobs.get("transferJobs")
+
+
+def test_objects_arrive_by_one_job_with_what_is_kept_with_them(
+    service: CloudConfig, near: Store, far: Store, prefix: str
+) -> None:
+    import subprocess
+
+    from deployments.local.object_stores import console_script
+
+    contents = {"a,b größe+%.csv": random_bytes(1), "deep/er/x": random_bytes(2 * MIB + 1), "empty": b""}
+    loads = [
+        load(near, prefix, path, content, metadata={"team": "blue"}, attributes=KEPT)
+        for path, content in contents.items()
+    ]
+
+    assert route_between(near, far) == "pull"
+    assert why_no_pull(near, far) == ""
+    done = carry(loads, near, far)
+
+    for path, content in contents.items():
+        command = [console_script("rclone"), "cat", f"google:{far.bucket}/to/{prefix}{path}"]
+        there = subprocess.run(command, env=rclone_environment(service), check=True, capture_output=True, timeout=60)
+        assert there.stdout == content
+        assert (done[path].route, done[path].version) == ("pull", far.head(f"to/{prefix}{path}").version)
+        found = far.head(f"to/{prefix}{path}")
+        assert found.metadata == {"team": "blue"}
+        assert dataclasses.replace(found.attributes, tier="") == KEPT
+    assert all("blake3, read back" in item.verified_by or "md5" in item.verified_by for item in done.values())
+    assert nothing_left(service, far)
+
+
+def test_what_a_job_may_not_bring_goes_another_way_and_is_told(near: Store, far: Store, prefix: str) -> None:
+    plain = load(near, prefix, "plain", b"plain")
+    labelled = load(near, prefix, "labelled", b"labelled", metadata={DIGEST_METADATA: "0" * 64})
+    private = dataclasses.replace(load(near, prefix, "private", b"x", metadata={"name": "Budi"}), keeps_labels=False)
+    theirs = put(far, f"to/{prefix}replaced", b"old")
+    replaced = dataclasses.replace(load(near, prefix, "replaced", b"new"), replaces=theirs)
+    said: list[str] = []
+
+    done = carry([plain, labelled, private, replaced], near, far, said)
+
+    assert {path: item.route for path, item in done.items()} == {
+        "plain": "pull", "labelled": "direct", "private": "direct", "replaced": "direct",
+    }  # fmt: skip
+    assert read(far, f"to/{prefix}replaced") == b"new"
+    assert "name" not in far.head(f"to/{prefix}private").metadata
+    assert "3 objects pass through this machine instead" in said[0]
+
+
+def test_a_job_that_fails_is_finished_by_another_way(
+    service: CloudConfig, near: Store, far: Store, prefix: str, faults: Callable[..., None]
+) -> None:
+    loads = [load(near, prefix, path, path.encode()) for path in ("1", "2", "3")]
+    said: list[str] = []
+    faults("crash", target="2")
+
+    done = carry(loads, near, far, said)
+
+    assert [done[path].route for path in ("1", "2", "3")] == ["pull", "direct", "direct"]
+    assert [read(far, f"to/{prefix}{path}") for path in ("1", "2", "3")] == [b"1", b"2", b"3"]
+    assert "2 objects pass through this machine instead" in said[0]
+    assert "FAILED" in said[0]
+    assert nothing_left(service, far)
+
+
+def test_a_job_that_hangs_is_ended_before_another_way_is_taken(
+    service: CloudConfig, near: Store, prefix: str, far: Store, faults: Callable[..., None]
+) -> None:
+    hasty = open_store(dataclasses.replace(service, options={**service.options, "pull_timeout_s": "0.5"}), far.bucket)
+    said: list[str] = []
+    faults("slow_start", delay_s=600)
+
+    done = carry([load(near, prefix, "1", b"1")], near, hasty, said)
+
+    assert done["1"].route == "direct"
+    assert "not done after 0.5 s" in said[0]
+    assert nothing_left(service, far)
+
+
+def test_wrong_bytes_are_removed_and_the_others_counted(
+    near: Store, far: Store, prefix: str, faults: Callable[..., None]
+) -> None:
+    loads = [load(near, prefix, path, path.encode()) for path in ("1", "2", "3")]
+    done: list[str] = []
+    faults("wrong_bytes", target="2")
+
+    with pytest.raises(IntegrityError):
+        JobPlane().carry(loads, near, far, lambda _load, item: done.append(item.path))
+
+    assert sorted(done) == ["1", "3"]
+    assert keys(far, f"to/{prefix}") == [f"to/{prefix}1", f"to/{prefix}3"]
+
+
+@contextmanager
+def meanwhile(far: Store, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], Any]) -> Iterator[None]:
+    """Something happens after the plane has looked and before the job reads."""
+    jobs = jobs_of(far)
+    assert jobs is not None
+    real = jobs.running
+
+    @contextmanager
+    def running(source: Store, order: PullOrder) -> Iterator[Callable[[], str | None]]:
+        happens()
+        with real(source, order) as look:
+            yield look
+
+    monkeypatch.setattr(jobs, "running", running)
+    yield
+    monkeypatch.undo()
+
+
+def test_a_source_that_changes_in_mid_job_leaves_nothing(
+    near: Store, far: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = [load(near, prefix, path, path.encode()) for path in ("1", "2")]
+
+    with (
+        meanwhile(far, monkeypatch, lambda: put(near, f"{prefix}2", b"other")),
+        pytest.raises(PreconditionFailed),
+    ):
+        carry(loads, near, far)
+
+    assert keys(far, f"to/{prefix}") == [f"to/{prefix}1"]
+
+
+def test_a_source_object_that_vanishes_is_named(
+    near: Store, far: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = [load(near, prefix, path, path.encode()) for path in ("1", "2")]
+    said: list[str] = []
+
+    with (
+        meanwhile(far, monkeypatch, lambda: near.delete(f"{prefix}2")),
+        pytest.raises(LintasError, match=f"{prefix}2|'2'"),
+    ):
+        carry(loads, near, far, said)
+
+    assert "FAILED: NOT_FOUND 1" in said[0]
+    assert keys(far, f"to/{prefix}") == [f"to/{prefix}1"]
+
+
+def test_what_somebody_else_writes_meanwhile_stays(
+    near: Store, far: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = [load(near, prefix, path, path.encode()) for path in ("1", "2")]
+
+    with (
+        meanwhile(far, monkeypatch, lambda: put(far, f"to/{prefix}2", b"theirs")),
+        pytest.raises(PreconditionFailed, match="somebody wrote '2'"),
+    ):
+        carry(loads, near, far)
+
+    assert read(far, f"to/{prefix}2") == b"theirs"
+
+
+def test_a_job_that_cannot_be_ended_is_named(
+    service: CloudConfig, near: Store, far: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import requests
+
+    from tasks.providers.google.rest import Rest
+
+    def lost(*_: Any, **__: Any) -> Any:
+        raise Retryable("no answer", "try again")
+
+    monkeypatch.setattr(Rest, "delete", lost)
+    done: list[str] = []
+
+    with pytest.raises(Retryable, match=r"transferJobs/lintas-.*may still be there") as told:
+        JobPlane().carry([load(near, prefix, "1", b"1")], near, far, lambda _load, item: done.append(item.path))
+
+    assert done == ["1"]
+    # As the sentence says: both are deleted by hand.
+    job, listed = re.findall(r"transferJobs/[\w-]+|lintas-pulls/[\w.-]+csv", str(told.value))
+    bearer = {"authorization": f"Bearer {service.credentials['token'].reveal()}"}
+    url = f"{service.endpoint('transfers')}/v1/{job}?projectId={service.option('project')}"
+    assert requests.delete(url, headers=bearer, timeout=10).status_code == 200
+    far.delete(listed)
+    assert nothing_left(service, far)
+
+
+@pytest.mark.parametrize(
+    ("options", "because"),
+    [
+        ({"pull_from_aws": ""}, "pull_from_aws does not name the secret or the role"),
+        ({"pull_from_aws": "AKIA-a-plain-key"}, "neither projects/NUMBER/secrets/NAME nor"),
+    ],
+)
+def test_without_a_reference_to_credentials_nothing_is_pulled(
+    service: CloudConfig, object_clouds: ObjectClouds, options: dict[str, str], because: str
+) -> None:
+    near = open_store(object_clouds["aws"], "any")
+    store = open_store(dataclasses.replace(service, options={**service.options, **options}), "any")
+
+    assert route_between(near, store) == "direct"
+    assert because in why_no_pull(near, store)
+    assert "AKIA" not in why_no_pull(near, store)
+
+
+def test_a_stand_in_is_nothing_that_the_real_service_reads(service: CloudConfig, object_clouds: ObjectClouds) -> None:
+    endpoints = {"objects": "https://storage.googleapis.com"}
+    store = open_store(dataclasses.replace(service, endpoints=endpoints), "any")
+
+    assert "is not where the service would look" in why_no_pull(open_store(object_clouds["aws"], "any"), store)
+
+
+def test_without_leave_nothing_is_pulled(object_clouds: ObjectClouds) -> None:
+    near, far = (open_store(object_clouds[name], "any") for name in ("aws", "google"))
+
+    assert route_between(near, far) == "direct"
+    assert why_no_pull(near, far) == ""
+
+
+def test_the_double_takes_and_says_official_messages_alone(service: CloudConfig) -> None:
+    import requests
+
+    url = f"{service.endpoint('transfers')}/v1/transferJobs"
+    bearer = {"authorization": f"Bearer {service.credentials['token'].reveal()}"}
+
+    unknown = requests.post(url, json={"projectID": "x"}, headers=bearer, timeout=10)
+    nobody = requests.post(url, json={}, timeout=10)
+
+    assert (unknown.status_code, nobody.status_code) == (400, 401)
+    assert "projectID" in unknown.json()["error"]["message"]
