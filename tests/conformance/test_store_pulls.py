@@ -72,9 +72,10 @@ def pulls(far: Store, monkeypatch: pytest.MonkeyPatch) -> AzureCopy:
     return copies
 
 
-def load(store: Store, prefix: str, content: bytes) -> Load:
+def load(store: Store, prefix: str, content: bytes, *, labelled: bool = True) -> Load:
     digest, size_bytes = content_digest([content])
-    version = put(store, f"{prefix}from größe+%", content, metadata={"team": "blue"}, attributes=KEPT)
+    metadata = {"team": "blue"} if labelled else {}
+    version = put(store, f"{prefix}from größe+%", content, metadata=metadata, attributes=KEPT)
     return Load(Entry("from", size_bytes, digest, version), f"{prefix}from größe+%", f"{prefix}to", None)
 
 
@@ -99,10 +100,42 @@ def test_a_pulled_object_has_the_content_and_what_is_kept_with_it(
     assert dataclasses.replace(found.attributes, tier="") == KEPT
 
 
+def test_a_small_blob_of_another_account_is_one_request(
+    object_clouds: ObjectClouds, far: Store, pulls: AzureCopy, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = open_store(object_clouds["azure"], f"pulled-from-{uuid.uuid4().hex[:8]}")
+    near.create_bucket()
+    labelled, done = load(near, prefix, b"content"), list[CopiedObject]()
+    monkeypatch.setattr(pulls, "_pull", lambda *_: pytest.fail("it took blocks"))
+
+    ServerSidePlane().carry([labelled], near, far, lambda _load, item: done.append(item))
+
+    assert read(far, f"{prefix}to", version=done[0].version) == b"content"
+    found = far.head(f"{prefix}to")
+    assert (found.metadata, dataclasses.replace(found.attributes, tier="")) == ({"team": "blue"}, KEPT)
+    put(near, labelled.source_key, b"changed", metadata={"team": "blue"})
+    with pytest.raises(PreconditionFailed):
+        pulls.copy(near, labelled.source_key, labelled.entry.version, Write(f"{prefix}x", 7, {"a": "b"}, None, True))
+    assert keys(far, f"{prefix}x") == []
+
+
+def test_what_stays_behind_is_not_shown_for_a_while(
+    object_clouds: ObjectClouds, far: Store, pulls: AzureCopy, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = open_store(object_clouds["azure"], f"pulled-from-{uuid.uuid4().hex[:8]}")
+    near.create_bucket()
+    private = dataclasses.replace(load(near, prefix, b"content"), keeps_labels=False)
+    monkeypatch.setattr(pulls, "_copied", lambda *_, **__: pytest.fail("it brought the source's metadata along"))
+
+    ServerSidePlane().carry([private], near, far, lambda _load, _item: None)
+
+    assert far.head(f"{prefix}to").metadata == {}
+
+
 def test_a_source_that_changes_while_it_is_pulled_is_not_committed(
     near: Store, far: Store, pulls: AzureCopy, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = load(near, prefix, random_bytes(6 * MIB))
+    work = load(near, prefix, random_bytes(6 * MIB), labelled=False)
     real = pulls._pull_block
 
     def changing(blob, link, block_id, start, length):
@@ -156,7 +189,7 @@ def test_a_link_that_the_service_cannot_read_streams_instead_and_is_told_to_nobo
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    work, said = load(near, prefix, b"content"), list[str]()
+    work, said = load(near, prefix, b"content", labelled=False), list[str]()
     assert isinstance(near, DirectStore)
     real, links = near.direct.link, list[Link]()
 

@@ -1,10 +1,13 @@
 """Blob Storage brings objects by itself; see `tasks.core.ports.ServerSideCopy`.
 
-Inside an account Copy Blob does it, pinned to the source's ETag. From another service it pulls the blocks by Put Block
-From URL, from a link that the source has signed for a while. The service states the CRC64 of each block that it took;
-together they are that of the whole. A link is handed to the service alone and stands in no log, error or record.
+Inside an account Copy Blob does it, pinned to the source's ETag. From elsewhere it pulls from a link that the source
+has signed for a while: a small blob of another account by Copy Blob From URL, which is one request and pinned too but
+takes no other sources; everything else in blocks by Put Block From URL. The service states the CRC64 of each block that
+it took; together they are that of the whole. A link is handed to the service alone and stands in no log, error or
+record.
 
 https://learn.microsoft.com/rest/api/storageservices/copy-blob
+https://learn.microsoft.com/rest/api/storageservices/copy-blob-from-url
 https://learn.microsoft.com/rest/api/storageservices/put-block-from-url
 """
 
@@ -23,7 +26,7 @@ from azure.core import MatchConditions
 from azure.storage.blob import BlobBlock, BlobClient, ContainerClient
 
 from tasks.core.errors import NotFound, PreconditionFailed
-from tasks.core.ports import DirectStore, ObjectInfo, Write
+from tasks.core.ports import DirectStore, ObjectInfo, OriginStore, Write
 from tasks.core.retries import in_parallel
 from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import translated
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from tasks.providers._dialects.objects import Place
 
 _BLOCK_BYTES = 64 * 1024 * 1024
+_LARGEST_COPY_BYTES = 256 * 1024 * 1024
 _BLOCKS_IN_FLIGHT = 8
 _LINK_VALID_S = 3600
 _FIRST_LOOK_S = 0.2
@@ -83,15 +87,26 @@ class AzureCopy:
         url = self._source_url(source, key)
         try:
             if url is not None:
-                return self._copy_inside(blob, url, version, write)
-            return self._pull(blob, source, key, version, write)
+                return self._copied(blob, url, version, write)
+            if not isinstance(source, DirectStore):
+                raise self._place.not_understood("the source signs no links")
+            link = source.direct.link(key, valid_s=_LINK_VALID_S)
+            if self._is_copied_whole(source, write):
+                return self._copied(blob, link.url, version, write, requires_sync=True)
+            return self._pull(blob, source, key, link, version, write)
         except NotFound as error:
             # A conditional write that meets no blob answers as a read does.
             if write.if_version is not None and error.what == self._place.no_object(write.key).what:
                 raise self._place.changed(write.key) from error
             raise
 
-    def _copy_inside(self, blob: BlobClient, url: str, version: str, write: Write) -> ObjectInfo:
+    def _is_copied_whole(self, source: Store, write: Write) -> bool:
+        """Whether Copy Blob From URL takes it; without own metadata a copy would show the source's for a while."""
+        is_blob = isinstance(source, OriginStore) and source.origin is not None and source.origin.service == "blob"
+        plain = not self._describing.encryption_scope and bool(write.metadata)
+        return is_blob and plain and write.size_bytes <= _LARGEST_COPY_BYTES
+
+    def _copied(self, blob: BlobClient, url: str, version: str, write: Write, **how: bool) -> ObjectInfo:
         described = self._describing.arguments(write.metadata, write.attributes)
         # What describes the content comes along with it; without metadata of its own the source's would too.
         settings = described.pop("content_settings")
@@ -103,6 +118,7 @@ class AzureCopy:
                 source_etag=f'"{version}"',
                 source_match_condition=MatchConditions.IfNotModified,
                 **described,
+                **how,
                 **conditions(write.if_version, write.if_absent),
             )
             pause_s = _FIRST_LOOK_S
@@ -119,10 +135,7 @@ class AzureCopy:
                 info = self._head(write.key)
         return info
 
-    def _pull(self, blob: BlobClient, source: Store, key: str, version: str, write: Write) -> ObjectInfo:
-        if not isinstance(source, DirectStore):
-            raise self._place.not_understood("the source signs no links")
-        link = source.direct.link(key, valid_s=_LINK_VALID_S)
+    def _pull(self, blob: BlobClient, source: Store, key: str, link: Link, version: str, write: Write) -> ObjectInfo:
         # Ids of one length, and of this upload alone: writers of one blob must not mix their blocks.
         upload = uuid.uuid4().hex
         starts = list(enumerate(range(0, write.size_bytes, self.block_bytes)))
