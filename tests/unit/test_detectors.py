@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import random
 
 import numpy as np
 import polars as pl
@@ -29,6 +30,7 @@ VALID = [
     ("PHONE_NUMBER", "020 7946 0958"),
     ("PHONE_NUMBER", "07400 123456"),
     ("PHONE_NUMBER", "6123 4567"),
+    ("PHONE_NUMBER", "022 12345"),
     ("PHONE_NUMBER", "6281234567890"),
     ("CREDIT_CARD", "4111111111111111"),
     ("CREDIT_CARD", "paid with 4111 1111 1111 1111."),
@@ -43,6 +45,10 @@ VALID = [
     ("IBAN_CODE", "to GB29 NWBK 6016 1331 9268 19 please"),
     ("IBAN_CODE", "gb29nwbk60161331926819"),
     ("IBAN_CODE", "NO9386011117947"),
+    ("IBAN_CODE", "NO 93 8601 11 17947"),
+    ("IBAN_CODE", "NO93.8601.11.17947 and 12 more"),
+    ("IBAN_CODE", "ES72 2013-0692-81-0201150993"),
+    ("IBAN_CODE", "DE89 3704 0044 0532 0130 00, FR76 3000 6000 0112 3456 7890 189"),
     ("CRYPTO", "0x52908400098527886E0F7030069857D2E4169EE7"),
     ("CRYPTO", "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq"),
     ("CRYPTO", "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2"),
@@ -110,6 +116,9 @@ INVALID = [
     ("CREDIT_CARD", "4111 1111 1111 1112"),
     ("CREDIT_CARD", "9111111111111111"),
     ("IBAN_CODE", "DE89370400440532013001"),
+    ("IBAN_CODE", "NO 93 8601 11 17948"),
+    ("IBAN_CODE", "NO 93 8601 11 179470"),
+    ("IBAN_CODE", "no 93 8601 11 17947"),
     ("IBAN_CODE", "DE8937040044053201300"),
     ("IP_ADDRESS", "192.168.10.256"),
     ("IP_ADDRESS", "10:30:45"),
@@ -157,6 +166,9 @@ INVALID = [
     ("PHONE_NUMBER", "+62 123"),
     ("PHONE_NUMBER", "+1 415 555 26711"),
     ("PHONE_NUMBER", "0099990000"),
+    ("PHONE_NUMBER", "0.9.599.6499"),
+    ("PHONE_NUMBER", "1.2.3456.7890"),
+    ("IP_ADDRESS", "1.2.3.4.5"),
     ("PHONE_NUMBER", "2013 2014 2015 2016"),
     ("COORDINATES", "1.5, 2.5"),
     ("AWS_ACCESS_KEY", "AKIA1234"),
@@ -227,6 +239,11 @@ def test_checks_agree_with_python_stdnum(name: str) -> None:
     assert (valid & agreed).sum() >= 0.25 * (valid | agreed).sum()
 
 
+def test_what_stands_beside_an_iban_is_found_too() -> None:
+    text = "NO 93 8601 11 17947, 415-555-2671; DE89 3704 0044 0532 0130 00 a@example.org"
+    assert {"IBAN_CODE", "PHONE_NUMBER", "EMAIL_ADDRESS"} <= entities_in(text)
+
+
 def test_a_number_may_be_several_things_at_once() -> None:
     assert {"UK_NHS", "PHONE_NUMBER"} <= entities_in("943 476 5919")
 
@@ -262,6 +279,23 @@ def with_luhn(numbers: list[str]) -> list[str]:
 def test_random_numbers_are_nobody_s(name: str, digits: int, seed: int) -> None:
     assert judged(name, [*random_numbers(digits, 1000, seed)]) == {}
     assert judged(name, [int(text) for text in random_numbers(digits, 1000, seed)]) == {}
+
+
+def test_account_like_order_numbers_of_one_country_are_no_ibans() -> None:
+    draw = random.Random(8)
+    column = [
+        f"NO {draw.randrange(10**4):04} {draw.randrange(10**4):04} {draw.randrange(10**5):05}" for _ in range(3000)
+    ]
+    assert "IBAN_CODE" not in judged("code", [*column])
+
+
+@pytest.mark.parametrize("form", ["{}.{}.{}.{}", "0.{}.{}.1{}{}"])
+def test_versions_are_no_telephone_numbers(form: str) -> None:
+    draw = random.Random(9)
+    numbers = [
+        (draw.randrange(10), draw.randrange(10), draw.randrange(10**4), draw.randrange(10**4)) for _ in range(900)
+    ]
+    assert judged("version", [form.format(*each) for each in numbers]) == {}
 
 
 def test_a_column_of_cards_is_found_whatever_it_is_called() -> None:

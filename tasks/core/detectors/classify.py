@@ -29,9 +29,19 @@ from tasks.core.detectors.candidates import (
     all_valid,
     buffers,
 )
+from tasks.core.detectors.ibans import written
 from tasks.core.detectors.numbers import digit_strings, phrases
 
 _SECRET_BEGINS = np.frombuffer(b"-AaPpSseghdnrx", np.uint8)
+
+
+def classified(cells: pl.Series) -> Iterator[Hits]:
+    """What cells, none of which is null, may hold; the rows of hits are the cells' numbers."""
+    ibans, rest = written(cells)
+    if ibans:
+        yield ibans
+    for each in classify(Candidates.found(rest.text, patterns.ALL)):
+        yield Hits(each.entity, each.evidence, each.found.in_cells(rest.rows), each.which, each.valid)
 
 
 def classify(found: Candidates) -> Iterator[Hits]:
@@ -97,26 +107,10 @@ def _codes(found: Candidates) -> Iterator[Hits]:
         if len(which):
             fitting = compact.filter(shaped)
             valid = _by_width(fitting, codes.CHECKS[entity])
-            if entity == "IBAN_CODE" and not valid.all():
-                valid |= _without_words(found.text.gather(which), fitting)
             yield Hits(entity, Evidence.SHAPED, found, which, valid)
             rest[which[valid]] = False
     coded = rest & (digits >= 9) & (digits <= 19) & (letters <= 12) & (found.first_byte > ord("9"))
     yield from digit_strings(found, coded, Evidence.CODED)
-
-
-def _without_words(texts: pl.Series, compact: pl.Series) -> Mask:
-    """Whether IBANs are right once the words behind them are left out, which the pattern may have taken along."""
-    valid = np.zeros(len(texts), bool)
-    for _ in range(7):
-        texts = texts.str.replace(r" [A-Za-z0-9]+$", "")
-        shorter = texts.str.replace_all("[ -]", "").str.to_uppercase()
-        changed = np.flatnonzero(((shorter != compact) & (shorter.str.len_bytes() >= LEAST_IBAN)).to_numpy())
-        compact = shorter
-        if not len(changed):
-            break
-        valid[changed] |= _by_width(shorter.gather(changed), codes.iban)
-    return valid
 
 
 def _by_width(texts: pl.Series, check: Callable[[codes.Codes], Mask]) -> Mask:

@@ -209,13 +209,14 @@ static i64 npwp_like(Cell c, i64 p) {
 }
 
 static i64 ipv4_like(Cell c, i64 p) {
-    for (int k = 0; k < 4; k++) {
-        if (k && !at(c, p++, '.')) return -1;
-        int size = run(c, p, DIGIT, 3);
-        if (!size) return -1;
-        p += size;
+    i64 end = -1;
+    for (int k = 0; !k || at(c, p, '.'); k++) {
+        int size = run(c, p + (k > 0), DIGIT, 3);
+        if (!size) break;
+        p += (k > 0) + size;
+        if (k >= 3 && edge(c, p)) end = p;
     }
-    return edge(c, p) ? p : -1;
+    return end;
 }
 
 static i64 fraction(Cell c, i64 p) {
@@ -475,13 +476,34 @@ static void digit_strings(Found *f, const u8 *d, int w, int evidence) {
 }
 
 static int iban_check(const u8 *code, int w) {
-    int rest = 0;
+    i64 rest = 0;
     if (w > 34 || IBAN_WIDTHS[(code[0] - 'A') * 26 + code[1] - 'A'] != w) return 0;
     for (int k = 0; k < w; k++) {
         u8 byte = code[(k + 4) % w];
-        rest = (byte <= '9' ? rest * 10 + byte - '0' : rest * 100 + byte - 'A' + 10) % 97;
+        rest = byte <= '9' ? rest * 10 + byte - '0' : rest * 100 + byte - 'A' + 10;
+        if (rest >> 52) rest %= 97;
     }
-    return rest == 1;
+    return rest % 97 == 1;
+}
+
+/* An IBAN in any grouping, the twin of `ibans.written`: answers where it ends, or -1; whether it is right, and whether
+ * it has no letters but its country's. */
+static i64 iban_written(Cell c, i64 p, int *valid, int *numeric) {
+    if (run(c, p, LETTER, 2) < 2) return -1;
+    i64 q = p + 2;
+    u8 code[34] = {c.s[p] & 0xDF, c.s[p + 1] & 0xDF};
+    int w = 2, width = IBAN_WIDTHS[(code[0] - 'A') * 26 + code[1] - 'A'];
+    if (at(c, q, ' ') && c.s[p] <= 'Z' && c.s[p + 1] <= 'Z') q++;
+    if (!width || run(c, q, DIGIT, 2) < 2) return -1;
+    for (*numeric = 1; w < width; q++) {
+        if (w >= 4) q += one_of(c, q, " .-");
+        if (!is(c, q, DIGIT | LETTER)) return -1;
+        *numeric &= is(c, q, DIGIT);
+        code[w++] = c.s[q] >= 'a' ? c.s[q] - 32 : c.s[q];
+    }
+    if (is(c, q, WORD)) return -1;
+    *valid = iban_check(code, width);
+    return q;
 }
 
 /* Whether the parts of a phrase may be something although the whole is nothing. */
@@ -548,6 +570,15 @@ static void digits_of(Cell t, u8 *digits) {
         if (class_of[t.s[p]] & DIGIT) digits[found++] = t.s[p] - '0';
 }
 
+/* The twin of `patterns.VERSION`. */
+static int like_version(Cell t) {
+    int after = run(t, 2, DIGIT, 3);
+    if (is(t, 0, DIGIT) && at(t, 1, '.') && (t.s[0] == '0' || (after >= 1 && after <= 2 && t.n > 2 + after))) return 1;
+    for (i64 p = 1; p + 2 < t.n; p++)
+        if (t.s[p] == '.' && is(t, p - 1, DIGIT) && is(t, p + 1, DIGIT) && t.s[p + 2] == '.') return 1;
+    return 0;
+}
+
 /* Answers 0 when the cell must be handed back. */
 static int numbers(Found *f, Cell t, Counts k) {
     u8 d[40];
@@ -597,7 +628,7 @@ static int numbers(Found *f, Cell t, Counts k) {
         taken |= valid, phone |= valid && FORMS[form].entity == PHONE_NUMBER;
     }
     if (!taken && !plus && w >= 13 && w <= 19 && card_network(d, w)) hit(f, CREDIT_CARD, BARE, check_luhn(d, w));
-    if (!phone && w >= 8 && w <= 16) {
+    if (!phone && w >= 8 && w <= 16 && (plus || k.dots < 2 || !like_version(t))) {
         int grouped = k.spaces + k.dashes + k.dots > 0, bracketed = k.parens == 2, valid = -1;
         if (plus) valid = check_international_phone(d, w);
         else if (!taken && bracketed) valid = check_in_brackets(d, w);
@@ -629,8 +660,7 @@ static int codes(Found *f, Cell t, Counts k) {
             else code[w++] = byte >= 'a' ? byte - 32 : byte;
         }
         fitting = fitting && w >= 12 && code[0] > '9' && code[1] > '9' && code[2] <= '9' && code[3] <= '9';
-        if (fitting && !(valid = iban_check(code, w)) && k.spaces) return 0; /* a word may have been taken along */
-        if (fitting) hit(f, IBAN_CODE, SHAPED, valid);
+        if (fitting) hit(f, IBAN_CODE, SHAPED, valid = iban_check(code, w));
     }
     if (!valid && k.digits >= 9 && k.digits <= 19 && k.letters <= 12 && t.s[0] > '9') {
         u8 d[40];
@@ -669,11 +699,33 @@ static void add(Found *f, Cell text, i64 row) {
     f->bytes += text.n;
 }
 
-/* Answers 0 when the cell must be handed back. */
+static int search_piece(Found *f, Cell c, Counts all, i64 row);
+
+/* Answers 0 when the cell must be handed back. IBANs are taken out first, and what is left between them is searched. */
 static int search(Found *f, Cell c, i64 row) {
     if (c.n > LONGEST_CELL) return 0;
     Counts all = counted(c);
     if (all.anchored && hinted(c)) return 0;
+    if (all.letters < 2 || all.letters + all.digits < LEAST_IBAN || all.digits < 2 || all.seen & WIDE)
+        return search_piece(f, c, all, row);
+    i64 from = 0;
+    int valid, numeric;
+    for (i64 p = 0; p < c.n; p++) {
+        if (!is(c, p, LETTER) || is(c, p - 1, WORD)) continue;
+        i64 end = iban_written(c, p, &valid, &numeric);
+        if (end < 0 || !(valid || numeric)) continue;
+        hit(f, IBAN_CODE, SHAPED, valid);
+        add(f, (Cell){c.s + p, end - p}, row);
+        if (!valid) continue;
+        Cell before = {c.s + from, p - from};
+        if (before.n && !search_piece(f, before, counted(before), row)) return 0;
+        from = end, p = end - 1;
+    }
+    Cell rest = {c.s + from, c.n - from};
+    return !rest.n || search_piece(f, rest, from ? counted(rest) : all, row);
+}
+
+static int search_piece(Found *f, Cell c, Counts all, i64 row) {
     int signs = all.at_signs, digits = all.digits, colons = all.colons, dashes = all.dashes;
     if (!signs && !colons && dashes < 4 && digits < LEAST_DIGITS && !(digits && c.n >= LEAST_CRYPTO)) return 1;
     if (all.seen & WIDE) return 0;
@@ -736,10 +788,11 @@ static void gather(Found *f, u8 *text) {
     }
 }
 
-static i64 most_candidates(i64 size) { return size > LONGEST_CELL ? 1 : size / SHORTEST + 1; }
+/* Those that are no right IBANs are searched again. */
+static i64 most_candidates(i64 size) { return size > LONGEST_CELL ? 1 : size / SHORTEST + size / LEAST_IBAN + 1; }
 static int has_room(const Found *f, i64 size, i64 room, i64 text_room) {
     i64 most = most_candidates(size);
-    return f->candidates + most <= room && f->bytes + size <= text_room;
+    return f->candidates + most <= room && f->bytes + 2 * size <= text_room;
 }
 
 /* Searches cells from `first` on until all are done or the room is used up. Answers how many cells are done; `counts`
@@ -832,7 +885,7 @@ static int check_phone(const Ask *ask, Cell t, int evidence, int valid) {
     if (evidence == CODED) return valid;
     if (evidence == BARE) return valid && at_home(ask, t);
     if (t.s[0] == '+') return valid && accepts(ask->abroad, t);
-    return valid || (t.s[0] == '(' && at_home(ask, t));
+    return valid || ((t.s[0] == '(' || (t.s[0] == '0' && counted(t).digits == SHORT_PHONE)) && at_home(ask, t));
 }
 
 /* The entities that a word speaks for which begins at p and ends with its letters. A blank in it may be another

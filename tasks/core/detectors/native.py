@@ -31,6 +31,7 @@ import numpy.typing as npt
 from tasks.core.detectors import checks, codes, numbers, patterns
 from tasks.core.detectors.candidates import CODE_COUNTS, LEAST_IBAN, Bytes, Evidence, Hashes, Ints
 from tasks.core.detectors.names import GIVEN_NAMES
+from tasks.core.detectors.phones import SHORT
 from tasks.core.detectors.plans import Automaton
 
 EVIDENCE = (Evidence.SHAPED, Evidence.BARE, Evidence.CODED, Evidence.CONTEXT)
@@ -113,7 +114,8 @@ def _tables() -> str:
         f"       RARE_DIGITS = {sum(1 << count for count in leading)},",
         f"       CODE_COUNT_PAIRS = {len(pairs)}, LEAST_IBAN = {LEAST_IBAN}, LONGEST_CELL = {LONGEST_CELL},",
         f"       FORM_COUNT = {len(numbers.FORMS)}, LEAST_DIGITS = {patterns.LEAST_DIGITS},",
-        f"       WIDEST_PHONE = {numbers.WIDEST_PHONE}, KEYS = {len(KEYS)}, MOST_HITS = {_MOST_HITS},",
+        f"       WIDEST_PHONE = {numbers.WIDEST_PHONE}, SHORT_PHONE = {SHORT},",
+        f"       KEYS = {len(KEYS)}, MOST_HITS = {_MOST_HITS},",
         f"       WIDEST = {max(max(widths) for widths, _ in numbers.BY_WIDTH.values())} }};",
         f"static const struct {{ const char *text; int size, anchor; }} HINTS[] = {{{', '.join(hints)}}};",
         f"static const struct {{ i32 low, high; i32 widths; }} NETWORKS[] = {{{', '.join(networks)}}};",
@@ -254,7 +256,7 @@ class _Arrays:
     @classmethod
     def of(cls, room: int) -> _Arrays:
         """For so many candidates."""
-        hits, text_bytes = room * _MOST_HITS, max(room * 64, 2 * LONGEST_CELL)
+        hits, text_bytes = room * _MOST_HITS, max(room * 64, 3 * LONGEST_CELL)
         found = (
             np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64),
             np.empty(text_bytes, np.uint8), np.empty(hits, np.int64), np.empty(hits, np.int16),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tasks.core.detectors import checks
+from tasks.core.detectors import checks, patterns
 from tasks.core.detectors.candidates import DASH, DIGIT, DOT, PAREN, SPACE, Candidates, Evidence, Hits, Mask
 
 Check = Callable[[checks.Digits], Mask]
@@ -128,6 +128,8 @@ def _phones(found: Candidates, mask: Mask, taken: Mask, plus: Mask) -> Iterator[
     grouped = (found.count(SPACE) + found.count(DASH) + found.count(DOT)) > 0
     zero = found.first_byte == ord("0")
     bracketed &= ~plus & ~taken
+    dotted = mask & ~plus & (found.count(DOT) > 1)
+    mask = mask & ~found.contains_where(dotted, patterns.VERSION)
     short = digits <= WIDEST_PHONE
     shaped = grouped & zero & ~plus & ~bracketed & ~taken
     forms: tuple[tuple[Mask, Check, Evidence], ...] = (

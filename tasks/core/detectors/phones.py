@@ -24,6 +24,9 @@ _KINDS = (
 )  # fmt: skip
 _ABROAD = "(?:00|011)?"
 _NO_REGION = "001"
+SHORT = 8
+"""So few digits are a number with its trunk prefix in few countries."""
+
 _TOGETHER = 12
 """How many countries' plans become one automaton."""
 
@@ -39,7 +42,8 @@ def checked(found: Iterator[Hits], regions: tuple[str, ...]) -> Iterator[Hits]:
     """Hits with telephone numbers held against the numbering plans; other hits as they are.
 
     Written with a plus sign a number must be as long as its country's numbers are. Bare digits must be in a plan, and
-    what stands in brackets may be. Behind a prefix digits count for so little that they are not looked up.
+    what begins with brackets or is as short as eight digits from a zero on may be. Behind a prefix digits count for so
+    little that they are not looked up.
 
     Args:
         found: The hits.
@@ -52,8 +56,9 @@ def checked(found: Iterator[Hits], regions: tuple[str, ...]) -> Iterator[Hits]:
         first = each.found.first_byte[each.which]
         if each.evidence is Evidence.SHAPED:
             plus, bracket = first == ord("+"), first == ord("(")
+            short = (first == ord("0")) & (each.found.count(DIGIT)[each.which] == SHORT)
             valid = each.valid & (~plus | _accepted(each, plus & each.valid, (abroad(),)))
-            valid |= _accepted(each, bracket & ~each.valid, at_home(regions))
+            valid |= _accepted(each, (bracket | short) & ~each.valid, at_home(regions))
         else:
             valid = _accepted(each, each.valid, at_home(regions))
         yield Hits(each.entity, each.evidence, each.found, each.which, valid)

@@ -21,7 +21,7 @@ import polars as pl
 
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.candidates import Candidates, Evidence
-from tasks.core.detectors.classify import classify
+from tasks.core.detectors.classify import classified
 from tasks.core.detectors.columns import ColumnState, judge
 from tasks.core.detectors.coverage import Mode, Thoroughness
 from tasks.core.detectors.detection import EVERYTHING, Detection
@@ -295,7 +295,7 @@ def personal_names(names: Sequence[str]) -> dict[str, str]:
     marks = text_marks(texts)
     people: list[int] = np.flatnonzero((marks & FULL_NAME > 0) & (marks & GIVEN > 0)).tolist()
     found = {names[at]: "PERSON" for at in people}
-    for each in reversed(list(classify(Candidates.found(texts, ALL)))):
+    for each in reversed(list(classified(texts))):
         strong = each.evidence is Evidence.SHAPED or each.entity in ("CREDIT_CARD", "ID_NIK")
         if strong and each.entity != "URL":
             rows: list[int] = each.found.rows[each.which][each.valid].tolist()

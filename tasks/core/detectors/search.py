@@ -10,11 +10,10 @@ import polars as pl
 
 from tasks.core.detectors import native, phones
 from tasks.core.detectors.candidates import Candidates, Hits, Ints, buffers, strings
-from tasks.core.detectors.classify import classify
+from tasks.core.detectors.classify import classified
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.named import named_hits
 from tasks.core.detectors.own import own_hits
-from tasks.core.detectors.patterns import ALL
 
 ROOM = 64 * 1024
 """How many candidates the kernel may find at a time."""
@@ -49,7 +48,7 @@ def hits_in(
 def _candidates_in(cells: pl.Series) -> Iterator[Hits]:
     kernel = native.kernel() if len(cells) >= LEAST_CELLS else None
     if kernel is None:
-        yield from classify(Candidates.found(cells, ALL))
+        yield from classified(cells)
         return
     offsets, data = buffers(cells)
     left_over: list[Ints] = []
@@ -63,7 +62,7 @@ def _candidates_in(cells: pl.Series) -> Iterator[Hits]:
 
 
 def _handed_back(cells: pl.Series, back: Ints) -> Iterator[Hits]:
-    for each in classify(Candidates.found(cells.gather(back), ALL)) if len(back) else ():
+    for each in classified(cells.gather(back)) if len(back) else ():
         yield Hits(each.entity, each.evidence, each.found.in_cells(back), each.which, each.valid)
 
 
