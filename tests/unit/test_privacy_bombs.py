@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.core.dataset import DatasetURI
-from tasks.core.detectors import ranged, row_groups, unpacking, values
+from tasks.core.detectors import native, ranged, row_groups, tables, unpacking, values
 from tasks.core.detectors import scan as scanning
 from tasks.core.detectors.pages import PageError, pages
 from tasks.core.detectors.scan import scan
@@ -151,6 +151,39 @@ def test_long_values_that_repeat_are_read_in_pieces(monkeypatch: pytest.MonkeyPa
         ("EMAIL_ADDRESS", "nested[]", 150),
     }
     assert report.rows == 200
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "zstd", "brotli", "lz4"])
+def test_the_kernel_and_arrow_find_the_same_longest_value(compression: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_groups, "BATCH_BYTES", 1_700_000)
+    texts = [f"{at % 500} {'é' * (at % 97)}" for at in range(20_000)]
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"a": texts}), sink, compression=compression, row_group_size=9_000)
+    store, manifest = stored({"t.parquet": sink.getvalue()})
+
+    def longest() -> list[int]:
+        file = row_groups.BoundedParquet(tables.Source.open(store, URI, next(iter(manifest))))
+        return [batch.num_rows for batch in file.batches()]
+
+    by_kernel = longest()
+    assert sum(by_kernel) == len(texts)
+    monkeypatch.setattr(native, "kernel", lambda: None)
+    assert longest() == by_kernel
+    assert len(by_kernel) > 3
+
+
+def test_bytes_that_are_no_dictionary_have_no_longest_value() -> None:
+    kernel = native.kernel()
+    assert kernel is not None
+    page = b"\x01\0\0\0a\0\0\0\0\x03\0\0\0abc"
+    told = {
+        (cut, more): kernel.longest(np.frombuffer(page[:cut], np.uint8), 3 + more)
+        for cut in (16, 15, 5)
+        for more in (0, 1)
+    }
+    assert told == {(16, 0): 3, (16, 1): None, (15, 0): None, (15, 1): None, (5, 0): None, (5, 1): None}
+    assert kernel.longest(np.frombuffer(page, np.uint8), 2) is None
+    assert kernel.longest(np.frombuffer(b"\xff\xff\xff\xffa", np.uint8), 1) is None
 
 
 def test_small_row_groups_are_read_together_and_large_objects_fetched_once(monkeypatch: pytest.MonkeyPatch) -> None:

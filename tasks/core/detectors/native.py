@@ -1,4 +1,4 @@
-"""The native kernel: `kernel.c` and `digests.c`, compiled once where a compiler is.
+"""The native kernel: `kernel.c`, `digests.c` and `dictionaries.c`, compiled once where a compiler is.
 
 The tables of the Python modules are written into the program, so that they exist once.
 
@@ -50,6 +50,7 @@ _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-O3", "-std=c11", "-shared", "-fPIC", "-fno-strict-aliasing")
 _SOURCE = Path(__file__).with_name("kernel.c")
 _DIGESTS = Path(__file__).with_name("digests.c")
+_DICTIONARIES = Path(__file__).with_name("dictionaries.c")
 _BLOCK_BYTES = 64
 TOKEN_CHARACTERS, HASH_CHARACTERS = 30, 64
 
@@ -67,14 +68,16 @@ def part(at: int, cells: int) -> range:
 
 
 def source() -> str:
-    """The whole program: the tables of `checks`, `codes`, `numbers` and `patterns`, `digests.c` and `kernel.c`."""
+    """The whole program: the tables of `checks`, `codes`, `numbers` and `patterns`, and the files of C."""
     text = _SOURCE.read_text()
     known = set(re.findall(r"\bcheck_(\w+)\(", text))
     head, tail = text.split("/* What a candidate may be. */", 1)
     forms, tail_begin = _forms(known), _by_width(known)
     cut = "static void digit_strings("
     before, after = tail.split(cut, 1)
-    return "\n".join((_tables(), _DIGESTS.read_text(), head, forms, before, tail_begin, cut + after))
+    return "\n".join(
+        (_tables(), _DIGESTS.read_text(), _DICTIONARIES.read_text(), head, forms, before, tail_begin, cut + after)
+    )
 
 
 def unknown_checks() -> set[str]:
@@ -351,6 +354,9 @@ class Kernel:
         self._sample = self._dll.lintas_sample
         self._sample.restype = number
         self._sample.argtypes = [pointer, pointer, number, number, ctypes.c_uint64, *[pointer] * 5]
+        self._longest = self._dll.lintas_longest
+        self._longest.restype = number
+        self._longest.argtypes = [pointer, number, number]
         self._digests = self._dll.lintas_digests
         self._digests.restype = None
         self._digests.argtypes = [pointer, number, pointer, pointer, number, ctypes.c_int, ctypes.c_int, pointer]
@@ -426,6 +432,11 @@ class Kernel:
             own.room, own.arrays = room, _Arrays.of(room)
         arrays: _Arrays = own.arrays
         return arrays
+
+    def longest(self, page: Bytes, values: int) -> int | None:
+        """The bytes of the longest value in a dictionary page of Parquet with so many texts; None when it is none."""
+        found: int = self._longest(page.ctypes.data, len(page), values)
+        return found if found >= 0 else None
 
     def digests(self, key: bytes, offsets: Ints, data: Bytes, *, tokens: bool, portable: bool = False) -> Bytes:
         """The HMAC-SHA256 of each string, written as `treatments.token` and `treatments.hashed` write it, joined.

@@ -34,12 +34,15 @@ class Page:
         values: How many values it says it has, nulls included; of a dictionary the entries.
         is_dictionary: Whether it holds the values that other pages refer to.
         refers: Whether its values are references into the dictionary.
+        at, stored_bytes: Where its content lies in the file, as it is stored.
     """
 
     size_bytes: int
     values: int
     is_dictionary: bool
     refers: bool
+    at: int
+    stored_bytes: int
 
 
 def pages(read: Callable[[int, int], bytes], start: int, length: int, values: int) -> Iterator[Page]:
@@ -67,7 +70,8 @@ def pages(read: Callable[[int, int], bytes], start: int, length: int, values: in
             encoding = fields.get(2) if is_dictionary or header.get(5) else fields.get(4)
             if not isinstance(count, int) or count < 0:
                 raise PageError
-            yield Page(uncompressed, count, is_dictionary, not is_dictionary and encoding in _DICTIONARY_ENCODINGS)
+            refers = not is_dictionary and encoding in _DICTIONARY_ENCODINGS
+            yield Page(uncompressed, count, is_dictionary, refers, at + size, compressed)
             seen += 0 if is_dictionary else count
         at += size + compressed
 

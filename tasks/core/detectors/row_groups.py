@@ -9,7 +9,7 @@ measured, and cut into pieces before they are spelt out. What expands beyond all
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 from tasks.core.arrow import compute as pc
 from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
+from tasks.core.detectors import native
 from tasks.core.detectors.leaves import Rows, parents_of
 from tasks.core.detectors.pages import Page, PageError, pages
 from tasks.core.detectors.ranged import RangedFile
@@ -37,6 +38,8 @@ _FIXED_BYTES = 16
 _FREE_VALUES = 16 * 1024**2
 _VALUES_A_BYTE = 64
 _SCATTER = 2
+_UNPACKED = ("UNCOMPRESSED", "SNAPPY", "GZIP", "ZSTD")
+"""Compressions of which Arrow unpacks a single page as its reader does."""
 
 
 @dataclass
@@ -49,6 +52,7 @@ class _Column:
     size_bytes: int
     pages: list[Page]
     repeated: bool
+    compressions: set[str] = field(default_factory=set[str])
     longest_bytes: int = 0
     """The longest value of its dictionaries."""
 
@@ -168,6 +172,7 @@ class BoundedParquet:
             column.pages += pages(self._ranged.at, at, length, chunk.num_values)
             column.values += chunk.num_values
             column.size_bytes += length
+            column.compressions.add(chunk.compression)
         return columns
 
     def _problem(self, columns: list[_Column]) -> str:
@@ -213,6 +218,9 @@ class BoundedParquet:
             return max((page.size_bytes // max(1, page.values) for page in dictionaries), default=0)
         if physical != "BYTE_ARRAY" or longest <= _SHORT_BYTES:
             return longest if physical == "BYTE_ARRAY" else 0
+        walked = [self._longest_of(page, column.compressions) for page in dictionaries]
+        if all(found is not None for found in walked):
+            return max(found or 0 for found in walked)
         file = self._by_dictionary
         read = longest_read = 0
         for group in groups:
@@ -224,6 +232,20 @@ class BoundedParquet:
                 longest_read = max(longest_read, pc.max(pc.binary_length(array.dictionary)).as_py() or 0)
         # A dictionary that the first row does not bring along whole is known by its size alone.
         return longest_read if read >= sum(page.values for page in dictionaries) else longest
+
+    def _longest_of(self, page: Page, compressions: set[str]) -> int | None:
+        """The longest value of a dictionary's page, by the kernel; None when it cannot tell."""
+        kernel, (compression, *others) = native.kernel(), compressions
+        if kernel is None or others or compression not in _UNPACKED:
+            return None
+        content = self._ranged.at(page.at, page.stored_bytes)
+        try:
+            if compression != "UNCOMPRESSED":
+                content = pa.Codec(compression.lower()).decompress(content, decompressed_size=page.size_bytes)
+        except (pa.ArrowException, OSError, ValueError):
+            return None
+        data = np.frombuffer(content, np.uint8)
+        return kernel.longest(data, page.values) if len(data) == page.size_bytes else None
 
     def _pieces(self, batch: Any) -> Iterator[Any]:
         """The batch with references spelt out, in pieces that fit."""
