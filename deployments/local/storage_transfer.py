@@ -164,6 +164,7 @@ class StorageTransfer:
     def _create(self, job: Json) -> Json:
         spec: Json = job.get("transferSpec", {})
         stray = (job.keys() - _JOB_FIELDS) | (spec.keys() - _SPEC_FIELDS)
+        stray |= spec.get("transferOptions", {}).keys() - {"overwriteWhen"}
         if stray:
             raise Refused("UNIMPLEMENTED", f"Not imitated: {', '.join(sorted(stray))}.")
         if job.get("projectId") != self._project:
@@ -321,9 +322,6 @@ class StorageTransfer:
         for field_name, value in found.described.items():
             if value:
                 setattr(blob, field_name, value)
-        kept = options.get("metadataOptions", {}).get("storageClass", "").removeprefix("STORAGE_CLASS_")
-        if kept not in ("", "DESTINATION_BUCKET_DEFAULT"):
-            blob.storage_class = kept
         only_new = {"if_generation_match": 0} if options.get("overwriteWhen") == "NEVER" else {}
         try:
             blob.upload_from_string(body, found.described.get("content_type"), **only_new)

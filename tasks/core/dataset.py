@@ -28,6 +28,9 @@ RESERVED_PREFIX = ".lintas/"
 
 PUBLISHED_MANIFEST = RESERVED_PREFIX + "manifest.jsonl"
 
+PULLS_PREFIX = RESERVED_PREFIX + "pulls/"
+"""Keys of a bucket under this prefix are what a service has pulled and nobody has proven yet."""
+
 DIGEST_METADATA = "lintas-digest"
 """Name of the object metadata that carries the content digest of an object that Lintas wrote."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tasks.core.dataset import PUBLISHED_MANIFEST, DatasetURI
+from tasks.core.dataset import PUBLISHED_MANIFEST, PULLS_PREFIX, DatasetURI
 from tasks.core.ports import CloudEvent
 
 OBJECT_CREATED = "lintas.object.created"
@@ -51,7 +51,7 @@ def landed_dataset(event: CloudEvent) -> DatasetURI | None:
     >>> str(landed_dataset(created))
     'aws://raw/flights'
     """
-    if event.type != OBJECT_CREATED:
+    if event.type != OBJECT_CREATED or event.subject.startswith(PULLS_PREFIX):
         return None
     for marker in _MARKERS:
         if event.subject == marker or event.subject.endswith("/" + marker):

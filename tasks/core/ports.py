@@ -363,32 +363,16 @@ class OriginStore(Protocol):
     def origin(self) -> Origin | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class PullOrder:
-    """What one job of a pulling service shall bring: the names below `source_root` to the same names below `root`.
-
-    Args:
-        source_root, root: What the keys begin with: empty, or with a slash at the end.
-        names: The rest of each key.
-        tier: Their storage class; see `tasks.core.attributes.TIERS`.
-    """
-
-    source_root: str
-    root: str
-    names: tuple[str, ...]
-    tier: str
-
-
 class PullJobs(Protocol):
     """A service of the destination that fetches many objects from another provider by one job, in minutes.
 
-    It reads the source's latest versions and never replaces an object. A store whose configuration allows it has one
-    as `pull_jobs`; see `PullingStore`.
+    It reads the source's latest versions. A store whose configuration allows it has one as `pull_jobs`; see
+    `PullingStore`.
     """
 
     @property
-    def mark(self) -> str:
-        """Name of the user metadata by which the service's own objects are known."""
+    def takes_labels(self) -> bool:
+        """Whether user metadata, tags and names in dispositions come along."""
         ...
 
     @property
@@ -400,20 +384,16 @@ class PullJobs(Protocol):
         """Why nothing comes from there by a job; empty where it does. Asks neither store."""
         ...
 
-    def running(self, source: Store, order: PullOrder) -> AbstractContextManager[Callable[[], str | None]]:
-        """A job, from its start to its end: inside, call what it gives to learn how the job stands.
+    def running(
+        self, source: Store, keys: Sequence[str], root: str
+    ) -> AbstractContextManager[Callable[[], str | None]]:
+        """A job, from its start to its end, that brings exactly these objects to `root` and their whole key.
 
-        None: it goes on. Empty: it ended well. Otherwise how it ended, in a few words. On leaving, however that comes
-        about, the job is ended and nothing is left of it but the objects that it brought.
+        Inside, call what it gives to learn how the job stands. None: it goes on. Empty: it ended well. Otherwise how it
+        ended, in a few words. On leaving, however that comes about, the job is ended and nothing is left of it but
+        the objects that it brought.
 
         Retryable: the job could not be ended: what may be left of it is named.
-        """
-        ...
-
-    def describe(self, write: Write, version: str) -> None:
-        """Keep with an object that was brought what `write` says, and nothing that the service wrote of its own.
-
-        PreconditionFailed: it is no longer this version.
         """
         ...
 

@@ -22,12 +22,12 @@ from deployments.local.object_stores import storage_transfer
 from deployments.local.ports import free_ports
 from tasks.core.attributes import Attributes
 from tasks.core.cloud import CloudConfig
-from tasks.core.dataset import DIGEST_METADATA, Entry, content_digest
+from tasks.core.dataset import DIGEST_METADATA, PULLS_PREFIX, Entry, content_digest
 from tasks.core.errors import IntegrityError, LintasError, PreconditionFailed, Retryable
 from tasks.core.plane import CopiedObject, Load
 from tasks.core.plane.jobs import JobPlane, jobs_of
 from tasks.core.plane.routes import plane_for, route_between, why_no_pull
-from tasks.core.ports import PullOrder, Store
+from tasks.core.ports import Store
 from tests.conformance.stores import MIB, keys, open_store, put, random_bytes, read
 from tests.servers import ObjectClouds, rclone_environment
 
@@ -117,7 +117,7 @@ def nothing_left(service: CloudConfig, far: Store) -> bool:
 
     bearer = {"authorization": f"Bearer {service.credentials['token'].reveal()}"}
     jobs = requests.get(f"{service.endpoint('transfers')}/v1/transferJobs", headers=bearer, timeout=10).json()
-    return not keys(far, "lintas-pulls/") and not jobs.get("transferJobs")
+    return not keys(far, PULLS_PREFIX) and not jobs.get("transferJobs")
 
 
 def test_objects_arrive_by_one_job_with_what_is_kept_with_them(
@@ -143,7 +143,7 @@ def test_objects_arrive_by_one_job_with_what_is_kept_with_them(
         assert there.stdout == content
         assert (done[path].route, done[path].version) == ("pull", far.head(f"to/{prefix}{path}").version)
         found = far.head(f"to/{prefix}{path}")
-        assert found.metadata == {"team": "blue"}
+        assert found.metadata == {"team": "blue", DIGEST_METADATA: done[path].digest}
         assert dataclasses.replace(found.attributes, tier="") == KEPT
     assert all("blake3, read back" in item.verified_by or "md5" in item.verified_by for item in done.values())
     assert nothing_left(service, far)
@@ -152,19 +152,22 @@ def test_objects_arrive_by_one_job_with_what_is_kept_with_them(
 def test_what_a_job_may_not_bring_goes_another_way_and_is_told(near: Store, far: Store, prefix: str) -> None:
     plain = load(near, prefix, "plain", b"plain")
     labelled = load(near, prefix, "labelled", b"labelled", metadata={DIGEST_METADATA: "0" * 64})
+    renamed = dataclasses.replace(load(near, prefix, "renamed", b"renamed"), key=f"to/{prefix}other")
     private = dataclasses.replace(load(near, prefix, "private", b"x", metadata={"name": "Budi"}), keeps_labels=False)
     theirs = put(far, f"to/{prefix}replaced", b"old")
     replaced = dataclasses.replace(load(near, prefix, "replaced", b"new"), replaces=theirs)
     said: list[str] = []
 
-    done = carry([plain, labelled, private, replaced], near, far, said)
+    done = carry([plain, labelled, private, renamed, replaced], near, far, said)
 
     assert {path: item.route for path, item in done.items()} == {
-        "plain": "pull", "labelled": "direct", "private": "direct", "replaced": "direct",
+        "plain": "pull", "labelled": "pull", "private": "direct", "renamed": "pull", "replaced": "pull",
     }  # fmt: skip
+    assert read(far, f"to/{prefix}other") == b"renamed"
+    assert far.head(f"to/{prefix}labelled").metadata == {DIGEST_METADATA: labelled.entry.digest}
     assert read(far, f"to/{prefix}replaced") == b"new"
     assert "name" not in far.head(f"to/{prefix}private").metadata
-    assert "3 objects pass through this machine instead" in said[0]
+    assert "1 objects pass through this machine instead" in said[0]
 
 
 def test_a_job_that_fails_is_finished_by_another_way(
@@ -172,7 +175,7 @@ def test_a_job_that_fails_is_finished_by_another_way(
 ) -> None:
     loads = [load(near, prefix, path, path.encode()) for path in ("1", "2", "3")]
     said: list[str] = []
-    faults("crash", target="2")
+    faults("crash", target="*/2")
 
     done = carry(loads, near, far, said)
 
@@ -202,7 +205,7 @@ def test_wrong_bytes_are_removed_and_the_others_counted(
 ) -> None:
     loads = [load(near, prefix, path, path.encode()) for path in ("1", "2", "3")]
     done: list[str] = []
-    faults("wrong_bytes", target="2")
+    faults("wrong_bytes", target="*/2")
 
     with pytest.raises(IntegrityError):
         JobPlane().carry(loads, near, far, lambda _load, item: done.append(item.path))
@@ -219,9 +222,9 @@ def meanwhile(far: Store, monkeypatch: pytest.MonkeyPatch, happens: Callable[[],
     real = jobs.running
 
     @contextmanager
-    def running(source: Store, order: PullOrder) -> Iterator[Callable[[], str | None]]:
+    def running(*order: Any) -> Iterator[Callable[[], str | None]]:
         happens()
-        with real(source, order) as look:
+        with real(*order) as look:
             yield look
 
     monkeypatch.setattr(jobs, "running", running)
@@ -266,7 +269,7 @@ def test_what_somebody_else_writes_meanwhile_stays(
 
     with (
         meanwhile(far, monkeypatch, lambda: put(far, f"to/{prefix}2", b"theirs")),
-        pytest.raises(PreconditionFailed, match="somebody wrote '2'"),
+        pytest.raises(PreconditionFailed),
     ):
         carry(loads, near, far)
 
@@ -291,7 +294,7 @@ def test_a_job_that_cannot_be_ended_is_named(
 
     assert done == ["1"]
     # As the sentence says: both are deleted by hand.
-    job, listed = re.findall(r"transferJobs/[\w-]+|lintas-pulls/[\w.-]+csv", str(told.value))
+    job, listed = re.findall(r"transferJobs/[\w-]+|\.lintas/pulls/[\w.-]+csv", str(told.value))
     bearer = {"authorization": f"Bearer {service.credentials['token'].reveal()}"}
     url = f"{service.endpoint('transfers')}/v1/{job}?projectId={service.option('project')}"
     assert requests.delete(url, headers=bearer, timeout=10).status_code == 200

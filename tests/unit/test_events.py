@@ -34,6 +34,7 @@ def test_only_a_marker_completes_a_dataset(key: str, dataset: str | None) -> Non
 
 def test_other_kinds_of_events_complete_nothing() -> None:
     assert landed_dataset(created("flights/_SUCCESS", kind="lintas.object.removed")) is None
+    assert landed_dataset(created(".lintas/pulls/0f/flights/_SUCCESS")) is None
 
 
 def test_the_same_source_id_gives_the_same_event_and_labels_carry_what_triggers_match() -> None:

@@ -1,25 +1,25 @@
-"""The plane of services that pull by jobs: one job a shard and storage class, and each object proven afterwards.
+"""The plane of services that pull by jobs: one a shard, into a folder of its own, and each object proven afterwards.
 
-A job takes minutes, reads whatever version of the source is the latest, and knows no conditions; but it never replaces
-an object. So this plane gives it only what replaces nothing, and looks at the destination when the job has ended, well
-or not: what arrived with the right content counts, what the service made wrong is removed. What then is missing is
-left to the next plane.
+A job takes minutes, reads whatever version of the source is the latest, and knows neither conditions nor descriptions.
+So it writes nowhere but below a prefix that nobody else has. When it has ended, well or not, that folder is looked at:
+what has the right content is copied to its place by the store itself, under the plan's condition and described as by
+any other route, and the folder goes away. What the job did not bring is left to the next plane.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
+import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tasks.core.attributes import Description
-from tasks.core.dataset import DIGEST_METADATA
+from tasks.core.dataset import PULLS_PREFIX
 from tasks.core.errors import Invalid, LintasError, NotFound, PreconditionFailed, Terminal
-from tasks.core.plane import Arrived, Load, copied, described_at
-from tasks.core.plane.server_side import other_content, proof, unlabelled
-from tasks.core.ports import PullingStore, PullOrder
+from tasks.core.plane import Arrived, Load, copied, described_at, own_write, write_of
+from tasks.core.plane.server_side import other_content, proof, proven
+from tasks.core.ports import PullingStore, ServerSideStore
 from tasks.core.retries import in_parallel, with_retries
 
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 _FIRST_LOOK_S = 0.2
 _LONGEST_LOOK_S = 15.0
+_LONGEST_KEY_BYTES = 900
 
 Seen = tuple[Load, "ObjectInfo"]
 """A load, and its object as the source described it before the job."""
 
 
 class JobPlane:
-    """Has a service of the destination fetch the objects by jobs.
+    """Has a service of the destination fetch the objects by a job.
 
     Args:
         in_flight: How many objects at a time are looked at, before and after.
@@ -59,96 +60,59 @@ class JobPlane:
         def seen(load: Load) -> Seen:
             return load, with_retries(lambda: described_at(load, source), self._attempts, threading.Event())
 
-        orders: defaultdict[tuple[str, str, str], list[Seen]] = defaultdict(list)
-        for load, info in in_parallel(seen, loads, self._in_flight, threading.Event()):
-            if _fits(load, info):
-                path = load.entry.path
-                roots = load.source_key.removesuffix(path), load.key.removesuffix(path)
-                orders[(*roots, unlabelled(load, info).attributes.tier)].append((load, info))
-        wanted, reasons = sum(map(len, orders.values())), list[str]()
-        unfit = len(loads) - wanted
-        if unfit:
-            reasons.append(f"{unfit} replace others, bear labels that must not arrive yet, or are named in other ways")
-        left = unfit
-        for (source_root, root, tier), group in orders.items():
-            group.sort(key=lambda item: item[0].entry.path)
-            names = tuple(load.entry.path for load, _ in group)
-            order = PullOrder(source_root, root, names, tier)
-            missing, ended = self._carried(jobs, order, group, source, destination, arrived)
-            left += missing
-            if missing:
-                reasons.append(
-                    f"a job left {missing} of {len(group)} behind ({ended or 'and says that it ended well'})"
-                )
-        if left:
+        found = in_parallel(seen, loads, self._in_flight, threading.Event())
+        fit = sorted((item for item in found if _fits(jobs, *item)), key=lambda item: item[0].source_key)
+        missing, ended = self._carried(jobs, fit, source, destination, arrived) if fit else (0, "")
+        reasons = list[str]()
+        if unfit := len(loads) - len(fit):
+            reasons.append(f"{unfit} bear labels that must stay behind, or names that the service does not take")
+        if missing:
+            reasons.append(f"a job left {missing} behind ({ended or 'and says that it ended well'})")
+        if reasons:
             raise Terminal(
-                f"{destination.cloud} did not pull {left} of {len(loads)} objects: {'; '.join(reasons)}",
+                f"{destination.cloud} did not pull {unfit + missing} of {len(loads)} objects: {'; '.join(reasons)}",
                 "look at the service's log if it should have",
             )
 
     def _carried(
-        self,
-        jobs: PullJobs,
-        order: PullOrder,
-        group: Sequence[Seen],
-        source: Store,
-        destination: Store,
-        arrived: Arrived,
+        self, jobs: PullJobs, fit: Sequence[Seen], source: Store, destination: Store, arrived: Arrived
     ) -> tuple[int, str]:
-        """Run one job and look at each of its objects; how many it left behind, and how it ended."""
-        failures: list[LintasError] = []
-        ended = ""
+        """Run a job and look at each of its objects; how many it left behind, and how it ended."""
+        root, ended, failures = f"{PULLS_PREFIX}{uuid.uuid4().hex}/", "", list[LintasError]()
         try:
-            ended = self._run(jobs, source, order)
+            ended = self._run(jobs, source, [load.source_key for load, _ in fit], root)
         except LintasError as error:
             failures.append(error)
 
         def settled(item: Seen) -> bool:
-            # Everything that a job has made visible is looked at, whatever became of the others.
+            # What has arrived counts, whatever became of the job and of the others.
             try:
                 return with_retries(
-                    lambda: self._settled(jobs, item, source, destination, arrived), self._attempts, threading.Event()
+                    lambda: _settled(item, root, source, destination, arrived), self._attempts, threading.Event()
                 )
             except LintasError as error:
                 failures.append(error)
                 return True
 
-        there = in_parallel(settled, group, self._in_flight, threading.Event())
+        try:
+            there = in_parallel(settled, fit, self._in_flight, threading.Event())
+        finally:
+            staged = with_retries(lambda: list(destination.list(root)), self._attempts, threading.Event())
+            in_parallel(lambda info: destination.delete(info.key), staged, self._in_flight, threading.Event())
         if failures:
             raise failures[0]
         return there.count(False), ended
 
-    def _run(self, jobs: PullJobs, source: Store, order: PullOrder) -> str:
+    def _run(self, jobs: PullJobs, source: Store, keys: Sequence[str], root: str) -> str:
         """How a job ended: empty for well."""
         deadline, pause_s = time.monotonic() + jobs.timeout_s, _FIRST_LOOK_S
-        with jobs.running(source, order) as look:
+        with jobs.running(source, keys, root) as look:
             while (ended := with_retries(look, self._attempts, threading.Event())) is None:
                 if time.monotonic() >= deadline:
                     return f"not done after {jobs.timeout_s:g} s"
                 time.sleep(min(pause_s, max(0.0, deadline - time.monotonic())))
                 pause_s = min(_LONGEST_LOOK_S, 2 * pause_s)
         return ended
-
-    def _settled(self, jobs: PullJobs, item: Seen, source: Store, destination: Store, arrived: Arrived) -> bool:
-        """Whether the object has arrived. Raises when what is there is not what was planned."""
-        load, info = item
-        try:
-            made = destination.head(load.key)
-        except NotFound:
-            return False
-        by, ours = proof(load, info, made, destination), jobs.mark in made.metadata
-        if not by and not ours:
-            raise PreconditionFailed(
-                f"somebody wrote '{load.entry.path}' on {destination.cloud} while it was pulled", "run the move again"
-            )
-        if not by:
-            destination.delete(load.key)
-            described_at(load, source)
-            raise other_content(load, destination)
-        if ours:
-            jobs.describe(unlabelled(load, info), made.version)
-        arrived(load, copied(load, made.version, by, "pull"))
-        return True
 
 
 def jobs_of(destination: Store) -> PullJobs | None:
@@ -164,18 +128,37 @@ def jobs_closed(source: Store, destination: Store) -> str:
     return jobs.closed(source) if jobs is not None else ""
 
 
-def _fits(load: Load, info: ObjectInfo) -> bool:
-    """Whether a job may bring it: the service takes metadata along, and writes it before anything is proven."""
-    described, path = Description(info.metadata, info.attributes), load.entry.path
-    return (
-        load.replaces is None
-        and DIGEST_METADATA not in info.metadata
-        and (load.keeps_labels or described.without_labels() == described)
-        and all(_root(key, path) for key in (load.source_key, load.key))
-        and not any(letter in path for letter in "\r\n")
-    )
+def _settled(item: Seen, root: str, source: Store, destination: Store, arrived: Arrived) -> bool:
+    """Whether the object was brought: then it is at its place. Raises when it is not what was planned."""
+    load, info = item
+    try:
+        staged = destination.head(root + load.source_key)
+    except NotFound:
+        return False
+    by = proof(load, info, staged, destination)
+    if not by:
+        described_at(load, source)
+        raise other_content(load, destination)
+    if not isinstance(destination, ServerSideStore):
+        raise Invalid(f"{destination.cloud} copies nothing inside itself", "let the move stream")
+    write = write_of(load, Description(info.metadata, info.attributes))
+    try:
+        made = destination.server_side.copy(destination, staged.key, staged.version, write)
+        proven(load, staged, made, destination)
+        version = made.version
+    except PreconditionFailed:
+        # A copy whose answer was lost meets its own result.
+        own = own_write(load, destination)
+        if own is None:
+            raise
+        version = own
+    arrived(load, copied(load, version, by, "pull"))
+    return True
 
 
-def _root(key: str, path: str) -> bool:
-    """Whether the key is the path below a folder, or alone."""
-    return key == path or key.endswith(f"/{path}")
+def _fits(jobs: PullJobs, load: Load, info: ObjectInfo) -> bool:
+    """Whether a job may bring it."""
+    described = Description(info.metadata, info.attributes)
+    labels_go = load.keeps_labels or not jobs.takes_labels or described.without_labels() == described
+    key = load.source_key
+    return labels_go and len(key.encode()) <= _LONGEST_KEY_BYTES and not any(letter in key for letter in "\r\n")

@@ -52,7 +52,7 @@ class ServerSidePlane:
             def attempt() -> None:
                 info = described_at(load, source)
                 try:
-                    made = bring.copy(source, load.source_key, info.version, unlabelled(load, info))
+                    made = bring.copy(source, load.source_key, info.version, _unlabelled(load, info))
                 except PreconditionFailed:
                     settled = _own_copy(load, info, destination)
                     if settled is None:
@@ -104,7 +104,7 @@ def proof(load: Load, info: ObjectInfo, made: ObjectInfo, destination: Store) ->
         same = info.checksums[common[0]] == made.checksums[common[0]]
         by = f"{common[0]} of source and copy, each as its store computed it"
     else:
-        digest, _ = content_digest(destination.get(load.key, version=made.version))
+        digest, _ = content_digest(destination.get(made.key, version=made.version))
         same, by = digest == entry.digest, f"blake3, read back from {destination.cloud}"
     return by if same else ""
 
@@ -127,7 +127,6 @@ def _own_copy(load: Load, info: ObjectInfo, destination: Store) -> ObjectInfo | 
     return there if same and there.size_bytes == info.size_bytes and there.version != load.replaces else None
 
 
-def unlabelled(load: Load, info: ObjectInfo) -> Write:
-    """What the destination shall write for a load whose content is proven only afterwards."""
+def _unlabelled(load: Load, info: ObjectInfo) -> Write:
     kept = {name: value for name, value in info.metadata.items() if name != DIGEST_METADATA}
     return write_of(load, Description(kept, info.attributes), labelled=False)

@@ -1,8 +1,8 @@
 """Storage Transfer Service brings objects from S3 and Blob Storage into a bucket; see `tasks.core.ports.PullJobs`.
 
 A job is made for one list of names (its manifest, a CSV beside the objects), run once and deleted. The service gets no
-key: the cloud's options name a secret in Secret Manager, or a role on AWS, that it opens by itself. It never overwrites
-(`overwriteWhen: NEVER`), takes the source's metadata along and adds the source's ETag, by which its objects are known.
+key: the cloud's options name a secret in Secret Manager, or a role on AWS, that it opens by itself. It takes the
+source's metadata along.
 
 https://cloud.google.com/storage-transfer/docs/reference/rest/v1/transferJobs
 https://cloud.google.com/storage-transfer/docs/manifest
@@ -21,10 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, NotFound, Retryable
-from tasks.core.ports import Origin, OriginStore, PullOrder, Write
-from tasks.providers._dialects.labels import CONTENT_HEADERS
+from tasks.core.ports import Origin, OriginStore
 from tasks.providers._dialects.patience import seconds_of
-from tasks.providers.google.describing import Describing
 from tasks.providers.google.errors import translated
 from tasks.providers.google.rest import Json, Rest
 
@@ -46,19 +44,19 @@ class GoogleTransfers:
         config: The cloud; `tasks.providers.google` tells its options.
         bucket: The client library's handle of the bucket.
         place: The bucket.
-        describing: How its objects are described.
+        closed_by_bucket: Whether the bucket wants what the service does not do: a key of its own, a payer.
         call: Retries and timeouts of a call to the bucket.
     """
 
-    mark = "x-goog-source-etag"
+    takes_labels = True
 
     def __init__(
-        self, config: CloudConfig, bucket: Any, place: Place, describing: Describing, call: Mapping[str, Any]
+        self, config: CloudConfig, bucket: Any, place: Place, closed_by_bucket: bool, call: Mapping[str, Any]
     ) -> None:
         self._config = config
         self._bucket = bucket
         self._place = place
-        self._describing = describing
+        self._closed_by_bucket = closed_by_bucket
         self._call = dict(call)
 
     @property
@@ -81,12 +79,12 @@ class GoogleTransfers:
             return f"clouds.{self._config.name}.options.project is missing"
         if origin.elsewhere and "transfers" not in self._config.endpoints:
             return f"{source.cloud} is not where the service would look for it"
-        if self._describing.kms_key or self._describing.user_project:
+        if self._closed_by_bucket:
             return "the service writes with the bucket's own key and on the bucket's own bill alone"
         return ""
 
     @contextmanager
-    def running(self, source: Store, order: PullOrder) -> Iterator[Callable[[], str | None]]:
+    def running(self, source: Store, keys: Sequence[str], root: str) -> Iterator[Callable[[], str | None]]:
         """See `PullJobs.running`."""
         origin = source.origin if isinstance(source, OriginStore) else None
         if origin is None:
@@ -100,7 +98,7 @@ class GoogleTransfers:
         )
         project = self._config.option("project")
         name = f"transferJobs/lintas-{uuid.uuid4().hex}"
-        listed = f"lintas-pulls/{name.rpartition('/')[2]}.csv"
+        listed = f"{root.rstrip('/')}.csv"
         operation: Json = {}
 
         def look() -> str | None:
@@ -109,25 +107,12 @@ class GoogleTransfers:
             return _end(operation) if operation.get("done") else None
 
         try:
-            self._write_names(listed, order.names)
-            api.post("transferJobs", self._job(name, project, listed, source, origin, order), "transfer job")
+            self._write_names(listed, keys)
+            api.post("transferJobs", self._job(name, project, listed, source, origin, root), "transfer job")
             operation = api.post(f"{name}:run", {"projectId": project}, "transfer job")
             yield look
         finally:
             self._end_job(api, project, name, listed, operation)
-
-    def describe(self, write: Write, version: str) -> None:
-        """See `PullJobs.describe`."""
-        blob, wanted = self._bucket.blob(write.key), self._bucket.blob(write.key)
-        self._describing.describe(wanted, write.metadata, write.attributes)
-        pinned = {"if_generation_match": int(version), **self._call}
-        with translated(self._place, write.key):
-            blob.reload(**pinned)
-            # A name that is patched to null goes away.
-            blob.metadata = {**dict.fromkeys(blob.metadata or {}), **(wanted.metadata or {})}
-            for field in CONTENT_HEADERS.values():
-                setattr(blob, field, getattr(wanted, field))
-            blob.patch(if_metageneration_match=blob.metageneration, **pinned)
 
     def _write_names(self, listed: str, names: Sequence[str]) -> None:
         lines = io.StringIO()
@@ -137,15 +122,14 @@ class GoogleTransfers:
                 lines.getvalue().encode(), "text/csv", checksum="crc32c", if_generation_match=0, **self._call
             )
 
-    def _job(self, name: str, project: str, listed: str, source: Store, origin: Origin, order: PullOrder) -> Json:
+    def _job(self, name: str, project: str, listed: str, source: Store, origin: Origin, root: str) -> Json:
         reference = self._config.option(f"pull_from_{source.cloud}")
         secret = {"credentialsSecret": reference} if _SECRET.fullmatch(reference) else {"roleArn": reference}
         if origin.service == "s3":
-            near: Json = {"awsS3DataSource": {"bucketName": source.bucket, "path": order.source_root, **secret}}
+            near: Json = {"awsS3DataSource": {"bucketName": source.bucket, **secret}}
         else:
-            container = {"storageAccount": origin.account, "container": source.bucket, "path": order.source_root}
+            container = {"storageAccount": origin.account, "container": source.bucket}
             near = {"azureBlobStorageDataSource": {**container, **secret}}
-        kept = self._describing.classes.class_of(order.tier) or "DESTINATION_BUCKET_DEFAULT"
         return {
             "name": name,
             "description": "A move of Lintas; it runs once and is deleted.",
@@ -153,12 +137,9 @@ class GoogleTransfers:
             "status": "ENABLED",
             "transferSpec": {
                 **near,
-                "gcsDataSink": {"bucketName": self._place.bucket, "path": order.root},
+                "gcsDataSink": {"bucketName": self._place.bucket, "path": root},
                 "transferManifest": {"location": f"gs://{self._place.bucket}/{listed}"},
-                "transferOptions": {
-                    "overwriteWhen": "NEVER",
-                    "metadataOptions": {"storageClass": f"STORAGE_CLASS_{kept}"},
-                },
+                "transferOptions": {"overwriteWhen": "NEVER"},
             },
         }
 
