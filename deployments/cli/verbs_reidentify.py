@@ -23,6 +23,14 @@ def reidentify(
         bool,
         typer.Option("--preserved", help="They are what 'format_preserve' wrote."),
     ] = False,
+    moved_within_days: Annotated[
+        int,
+        typer.Option(
+            "--moved-within-days",
+            min=0,
+            help="They are subjects, commas and dates that 'shift_dates' moved; this is the rule's max_days.",
+        ),
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """The values that a policy's 'encrypt' wrote, on standard output, one a line; the audit log keeps count and reason.
@@ -32,7 +40,20 @@ def reidentify(
     from tasks.core.errors import Invalid
     from tasks.reidentification import reidentify as opened
 
-    values = opened(_lines(file), domain=domain, destination=to, reason=reason, preserved=preserved)
+    if preserved and moved_within_days:
+        raise Invalid("they are said to be of two kinds", "use either --preserved or --moved-within-days")
+    given = _lines(file)
+    if not moved_within_days:
+        # Quotes are those of a CSV that a column was cut from; nothing encrypted has any.
+        given = [line.strip('"') for line in given]
+    values = opened(
+        given,
+        domain=domain,
+        destination=to,
+        reason=reason,
+        preserved=preserved,
+        moved_within_days=moved_within_days,
+    )
     if as_json:
         print_json({"count": sum(1 for value in values if value), "values": values})
         return
@@ -52,7 +73,6 @@ def _lines(file: Path | None) -> list[str]:
     except OSError as error:
         raise NotFound(f"the file {file} cannot be read ({error.strerror})", "correct its path") from None
     try:
-        # Quotes are those of a CSV that a column was cut from; nothing encrypted has any.
-        return [line.strip().strip('"') for line in data.decode("utf-8-sig").splitlines()]
+        return [line.strip() for line in data.decode("utf-8-sig").splitlines()]
     except UnicodeDecodeError:
         raise Invalid("what was given to open is no text", "give what 'encrypt' wrote, one a line") from None

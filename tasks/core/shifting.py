@@ -7,6 +7,7 @@ date of a subject the others are not hidden: shifting is milder than encrypting.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -60,6 +61,26 @@ def shifted(values: pl.Series, days: pl.Series) -> pl.Series:
         )
     )
     return written.to_series()
+
+
+def moved_back(subjects: Sequence[str], dates: Sequence[str], key: bytes, max_days: int) -> list[str]:
+    """The true dates of subjects, from the moved ones; what is empty stays so.
+
+    Nothing tells whether key, subjects and days are those that the dates were moved by: others give other dates.
+
+    Args:
+        subjects: Whose dates they are, as the source has them.
+        dates: The moved dates, as texts.
+        key, max_days: As for `days_of`.
+
+    Raises:
+        Invalid: A subject is missing, or some are no dates of year, month and day.
+    """
+    missing = sum(1 for subject, date in zip(subjects, dates, strict=True) if date and not subject)
+    if missing:
+        raise Invalid(f"{missing} dates have no subject", "give the subject, a comma and the date on each line")
+    days = days_of(pl.Series(subjects, dtype=pl.String), key, max_days)
+    return shifted(pl.Series(dates, dtype=pl.String), -days).fill_null("").to_list()
 
 
 def _moved(dates: pl.Series, days: pl.Series) -> pl.Series:

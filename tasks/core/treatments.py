@@ -207,8 +207,12 @@ def _shifted(
     options = treatment.options
     if subjects is None or len(subjects) != len(values):
         raise Invalid(f"there is no column '{options.by}' with one subject a row", "correct the rule's option 'by'")
-    key = keys.derive("shift", treatment.domain, destination)
-    return shifted(values, days_of(subjects, key, options.max_days))
+    return shifted(values, days_of(subjects, shift_key(keys, treatment.domain, destination), options.max_days))
+
+
+def shift_key(keys: PseudonymKey, domain: str, destination: str) -> bytes:
+    """The key that tells by how many days a subject's dates move."""
+    return keys.derive("shift", domain, destination)
 
 
 def treat_hits(cells: pl.Series, treatment: ColumnTreatment, needed: ObjectTreatment) -> pl.Series:

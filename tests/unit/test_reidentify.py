@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import sys
@@ -9,13 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 
 from deployments.cli.main import main
 from tasks import registry
+from tasks.core.policy import Action, ActionOptions
+from tasks.core.privacy import ColumnTreatment
 from tasks.core.sealed_values import Seal
-from tasks.core.treatments import PseudonymKey
+from tasks.core.treatments import PseudonymKey, treat_column
 
 CANARIES = [f"canary{at}@example.org" for at in range(5)]
 SEALED = [Seal(PseudonymKey("k", b"p" * 32), "customer", "far").seal(value) for value in CANARIES]
@@ -137,3 +141,28 @@ def test_a_file_that_is_not_there_and_bytes_that_are_no_text_are_said(desk: Desk
 @pytest.mark.parametrize("more", [(), ("--reason", " ")])
 def test_a_reason_is_needed(desk: Desk, more: tuple[str, ...]) -> None:
     assert desk.asks("--domain", "customer", "--to", "far", *more, given=SEALED[0])[:2] == (2, "")
+
+
+def test_moved_dates_come_back_to_who_holds_the_key_and_knows_the_subjects(desk: Desk) -> None:
+    dates, subjects = ["1980-02-29", "20211231", "1999/12/31 10:05", ""], ['Doe, "J"', "canary7", "canary7", "canary8"]
+    how = ColumnTreatment(
+        "*", "born", Action.SHIFT_DATES, ("DATE_OF_BIRTH",), "r", ActionOptions(by="who", max_days=90), "birth"
+    )
+    keys = PseudonymKey("k", b"p" * 32)
+    moved = treat_column(pl.Series([date or None for date in dates]), how, keys, "far", pl.Series(subjects)).to_list()
+    assert not set(moved) & set(dates)
+    lines = io.StringIO()
+    csv.writer(lines).writerows(zip(subjects, (date or "" for date in moved), strict=True))
+    ask = ("--domain", "birth", "--to", "far", "--reason", "recall 4", "--moved-within-days", "90")
+    assert desk.asks(*ask, given=lines.getvalue()) == (0, "\n".join([*dates, ""]), "")
+    for change in (("--domain", "other"), ("--to", "other"), ("--moved-within-days", "91")):
+        code, out, _ = desk.asks(*ask, *change, given=lines.getvalue())
+        assert (code, out.splitlines() == dates) == (0, False)
+    for wrong in ("canary7", "canary7,2020-01-01,x", ",2020-01-01", "canary7,soon"):
+        code, out, error = desk.asks(*ask, given=wrong)
+        assert (code, out) == (2, "")
+        assert "canary" not in error
+    assert desk.asks(*ask, "--preserved", given=lines.getvalue())[0] == 2
+    records = desk.audited()
+    assert [record["decision"] for record in records] == ["opened"] * 4 + ["refused"] * 4
+    assert {record["made_by"] for record in records} == {"shift_dates"}
