@@ -77,8 +77,8 @@ faults: setup-dev ## Kills, cuts, storms and wrong bytes, seeded: the whole camp
 	LINTAS_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults -m "campaign or not campaign" \
 		--ignore tests/faults/test_mover_trials.py
 
-fault-trials: setup-dev ## Seeded trouble on every pair of clouds, counted (TRIALS=240)
-	LINTAS_TRIALS_TABLE=docs/faults_mover.md LINTAS_FAULT_TRIALS=$(or $(TRIALS),240) $(BIN)/python -m pytest tests/faults/test_mover_trials.py -m campaign
+fault-trials: setup-dev ## Seeded trouble on every pair of clouds, counted (SEEDS=0-239)
+	LINTAS_TRIALS_TABLE=docs/faults_mover.md LINTAS_FAULT_SEEDS=$(or $(SEEDS),0-239) $(BIN)/python -m pytest tests/faults/test_mover_trials.py -m campaign
 
 bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
 	$(BIN)/python -m benchmarks.mover

@@ -27,6 +27,7 @@ from tasks.uploads import SqliteUploads
 
 _SCHEMA_VERSION = 1
 _BUSY_TIMEOUT_S = 30.0
+_LITTLE_BYTES = 1024 * 1024
 _PAGE_ROWS = 10_000
 _SCHEMA = """
 CREATE TABLE journal (
@@ -390,13 +391,18 @@ class _Database:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return Retryable(f"{self._path} was locked for {_BUSY_TIMEOUT_S:.0f} s", "see which process holds it")
-        if code == sqlite3.SQLITE_FULL:
+        # What SQLite shares between processes has no room either, which it calls an input error.
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._room_bytes() < _LITTLE_BYTES):
             return self._unusable("cannot grow: the disk is full", "free some space and run again")
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             return self._unusable("cannot be opened for writing")
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return self.damaged("is damaged or not a database")
         return self._unusable(f"cannot be used ({error})")
+
+    def _room_bytes(self) -> int:
+        facts = os.statvfs(self._path.parent)
+        return facts.f_bavail * facts.f_frsize
 
     def _unusable(
         self, how: str, mend: str = "check its directory, permissions and disk, or set another state directory"

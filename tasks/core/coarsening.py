@@ -6,7 +6,6 @@ again, row group by row group. What comes out is scanned and measured again like
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,13 +25,12 @@ from tasks.core.hierarchies import Coarsening, least_coarse
 from tasks.core.manifest import Manifest
 from tasks.core.policy import Policy
 from tasks.core.rewriters import GROUP_ROWS, LeftOpen, as_arrow, cannot_be_treated, csv_line, leaf_values
+from tasks.core.scratch import spooled
 from tasks.core.structure import tables_of
 from tasks.core.transform import kept_with_copy, unchanged, written
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
-
-_IN_MEMORY_BYTES = 32 * 1024 * 1024
 
 
 def coarsen(
@@ -82,7 +80,7 @@ def _copied(
     change = of_path.get(entry.path)
     if change is None:
         return unchanged(source, uri, into, into_uri, entry, attributes)
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as spool:
+    with spooled() as spool:
         _rewrite(Source.open(source, uri, entry), change, spool)
         return written(into, into_uri, entry.path, spool, attributes)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import re
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -34,12 +33,12 @@ from tasks.core.detectors.unpacking import UnpackError
 from tasks.core.errors import Invalid
 from tasks.core.manifest import Manifest
 from tasks.core.rewriters import LeftOpen
+from tasks.core.scratch import spooled
 from tasks.core.transform import kept_with_copy, unchanged, written
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
 
-_IN_MEMORY_BYTES = 32 * 1024 * 1024
 _GROUP_ROWS = 131_072
 _PACKED = re.compile(
     r"\.(zst|zstd|gz|gzip|bz2|xz|lz4|zip|7z|parquet|pq|orc|avro|jpe?g|png|gif|webp|mp[34]|m4[av]|mkv|npz|whl)$", re.I
@@ -131,7 +130,7 @@ def _converted(
 def _spooled(
     into: Store, uri: DatasetURI, path: str, attributes: Attributes, write: Callable[[IO[bytes]], None]
 ) -> Entry:
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as spool:
+    with spooled() as spool:
         write(spool)
         return written(into, uri, path, spool, attributes)
 
@@ -165,7 +164,7 @@ def _cannot(source: Source, why: str) -> Invalid:
 
 def _csv(source: Source, sink: IO[bytes]) -> None:
     """Text first, while it is seen which types hold for every cell; then with those types."""
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as spool:
+    with spooled() as spool:
         kinds: dict[str, list[Any]] = {}
         writer: Any = None
         for header, batch in readers.csv_batches(source):
@@ -219,7 +218,7 @@ def _rewrite(file: Any, schema: Any, sink: IO[bytes]) -> None:
 
 def _json_lines(source: Source, sink: IO[bytes]) -> None:
     """The lines are kept while their common schema is found out; then they are read by it."""
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as spool:
+    with spooled() as spool:
         schema: Any = pa.schema([])
         lengths: list[int] = []
         for block in readers.lines(source):

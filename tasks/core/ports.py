@@ -9,7 +9,7 @@ behind `Tracking`. Only what cannot be built from the rest is asked for. Every c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -257,6 +257,10 @@ class Direct(Signing, Protocol):
         """Give the upload up; returns silently if it is gone."""
         ...
 
+    def sweep(self, key: str, but: Collection[str]) -> None:
+        """Give up all uploads of exactly this key but these: some began, and the answer that named them was lost."""
+        ...
+
     def refused(self, key: str, answer: Answer, *, writing: bool) -> LintasError:
         """The error that an unsuccessful answer means."""
         ...
@@ -272,6 +276,10 @@ class DirectStore(Protocol):
 
 class UploadNotes(Protocol):
     """Hears of the uploads in parts that a store's own `put` begins and ends."""
+
+    def asking(self, key: str) -> None:
+        """It asks the service to begin one now: from here on there may be one whose id nobody has heard."""
+        ...
 
     def begun(self, key: str, upload_id: str) -> None: ...
     def ended(self, key: str, upload_id: str) -> None:

@@ -7,7 +7,6 @@ treating is an attempt, the second scan is the judgement.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,13 +20,13 @@ from tasks.core.errors import NotFound
 from tasks.core.manifest import Manifest
 from tasks.core.privacy import Treatment
 from tasks.core.rewriters import rewrite
+from tasks.core.scratch import spooled
 from tasks.core.treatments import ObjectTreatment, PseudonymKey
 
 if TYPE_CHECKING:
     from tasks.core.attributes import Attributes
     from tasks.core.ports import Store
 
-_IN_MEMORY_BYTES = 32 * 1024 * 1024
 _PIECE_BYTES = 8 * 1024 * 1024
 
 
@@ -86,7 +85,7 @@ def _copy_object(
     attributes = kept_with_copy(source, uri, entry)
     if not needed.columns:
         return unchanged(source, uri, into, into_uri, entry, attributes)
-    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES) as spool:
+    with spooled() as spool:
         if not rewrite(Source.open(source, uri, entry), needed, spool):
             return None
         return written(into, into_uri, entry.path, spool, attributes)

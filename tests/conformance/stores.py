@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.ports import Store
@@ -62,9 +64,16 @@ def pointed_at(config: CloudConfig, port: int) -> CloudConfig:
 def unfinished_uploads(config: CloudConfig, bucket: str, prefix: str) -> list[str]:
     """The uploads that were begun and neither finished nor given up, by the bare SDK.
 
-    Azure has no way to give up uncommitted blocks (the service drops them after a week), and Cloud Storage does not
-    list its sessions: for these the listing is what can be asked.
+    Azure has no way to give up uncommitted blocks (the service drops them after a week), and Cloud Storage lists
+    uploads in parts, by whatever name they have, but not its sessions.
     """
+    if config.name == "google" and "token" in config.credentials:
+        where = f"{config.endpoint_or_public('objects') or 'https://storage.googleapis.com'}/{bucket}"
+        bearer = {"Authorization": f"Bearer {config.credentials['token'].reveal().strip()}"}
+        listed = requests.get(where, params={"uploads": ""}, headers=bearer, timeout=60)
+        listed.raise_for_status()
+        found = ET.fromstring(listed.content).iterfind("{*}Upload/{*}Key")
+        return [str(name.text) for name in found if str(name.text).startswith(prefix)]
     if config.name == "onprem":
         partials = Path(config.option("root")) / bucket / ".lintas-partial"
         return [path.name for path in partials.iterdir() if path.name != "lock"]

@@ -22,7 +22,7 @@ class Wire:
 
     Args:
         url: The server's.
-        bytes_per_s: How much may pass to the server in a second, over all connections; None for no limit.
+        bytes_per_s: How much may pass in a second, over all connections and both ways; None for no limit.
         cut_after_bytes: Close every connection after this many bytes of answers.
         cut_once_after_sent_bytes: Close the first connection that has sent this many bytes; later ones live.
         stall_after_bytes: A connection that has passed so many bytes of answers neither takes nor gives any more.
@@ -138,17 +138,23 @@ class Wire:
     def _sent(self, size_bytes: int, before: int, silent: threading.Event) -> None:
         with self._lock:
             self.sent_bytes += size_bytes
-            now = time.monotonic()
-            self._free_at = max(now, self._free_at) + (size_bytes / self._bytes_per_s if self._bytes_per_s else 0.0)
-            wait_s = self._free_at - now
+            wait_s = self._wait_s(size_bytes)
             self._fall_silent(before + size_bytes, self._stall_after_sent_bytes, silent)
-        if wait_s > 0:
-            time.sleep(wait_s)
+        time.sleep(wait_s)
 
     def _received(self, size_bytes: int, before: int, silent: threading.Event) -> None:
         with self._lock:
             self.received_bytes += size_bytes
+            wait_s = self._wait_s(size_bytes)
             self._fall_silent(before + size_bytes, self._stall_after_bytes, silent)
+        time.sleep(wait_s)
+
+    def _wait_s(self, size_bytes: int) -> float:
+        if self._bytes_per_s is None:
+            return 0.0
+        now = time.monotonic()
+        self._free_at = max(now, self._free_at) + size_bytes / self._bytes_per_s
+        return self._free_at - now
 
     def _fall_silent(self, passed: int, after_bytes: int | None, silent: threading.Event) -> None:
         if after_bytes is not None and passed > after_bytes and self.stalls < self._most_stalls:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +21,7 @@ from tasks.core.errors import LintasError
 from tasks.core.listing import read_manifest
 from tasks.core.plane import Plane
 from tasks.core.planning import plan_transfer
-from tasks.core.ports import Store
+from tasks.core.ports import Journal, Store
 from tasks.core.privacy import Cleared, VerdictKey
 from tasks.core.transfer import Receipt, copy
 from tests.conformance.stores import MIB, open_store, pointed_at, put, random_bytes, unfinished_uploads
@@ -36,7 +39,7 @@ class Trial:
     far: CloudConfig
     bucket: str
     content: dict[str, bytes]
-    journal: MemoryJournal = field(default_factory=MemoryJournal)
+    journal: Journal = field(default_factory=MemoryJournal)
     failed_runs: int = 0
 
     @property
@@ -100,16 +103,48 @@ class Trial:
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=120)
         return {path: digest for digest, path in (line.split("  ", 1) for line in done.stdout.splitlines())}
 
+    def digest(self, path: str) -> str:
+        """SHA-256 of an object as it must be; '' where there must be none."""
+        return hashlib.sha256(self.content[path]).hexdigest() if path in self.content else ""
+
+    def differing(self) -> list[str]:
+        """The paths that the far side lacks, has with other bytes, or should not have."""
+        there = self.digests_by_rclone(self.far, "out")
+        return [path for path in sorted(there.keys() | self.content) if there.get(path) != self.digest(path)]
+
     def require_identical(self) -> None:
         """The far side is the near side, byte for byte, and nothing else."""
-        wanted = {path: hashlib.sha256(content).hexdigest() for path, content in self.content.items()}
-        assert self.digests_by_rclone(self.far, "out") == wanted
+        assert self.differing() == []
 
     def require_clean(self) -> None:
         """No upload is under way, and no part of one lies about."""
         assert unfinished_uploads(self.far, self.bucket, "") == []
         if self.far.name == "google":
             assert [info.key for info in open_store(self.far, self.bucket).list(".lintas/uploads/")] == []
+
+
+@contextmanager
+def small_disk(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """A file system of its own and of this size. Skips the test where nobody may mount one."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a small file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path, *, leave_bytes: int) -> Path:
+    """A file that leaves so many bytes on a disk, rounded down to whole pages."""
+    ballast = disk / "ballast"
+    facts = os.statvfs(disk)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, facts.f_bavail * facts.f_frsize - leave_bytes))
+    return ballast
 
 
 MakeTrial = Callable[..., Trial]
@@ -127,4 +162,4 @@ def trial(object_clouds: ObjectClouds) -> MakeTrial:
     return make
 
 
-__all__ = ["KEY", "MakeTrial", "Trial", "pointed_at"]
+__all__ = ["KEY", "MakeTrial", "Trial", "fill", "pointed_at", "small_disk"]

@@ -95,6 +95,11 @@ class Guard(ABC):
     def refusal(self, head: bytes) -> Words | None:
         """What a request with this head is answered; None lets it through. Called under a lock."""
 
+    def loses(self, head: bytes) -> bool:
+        """Whether the answer to a request that was let through is lost. Called under a lock."""
+        del head
+        return False
+
     def date(self) -> str:
         """The `Date` of a refusal."""
         return formatdate(usegmt=True)
@@ -130,6 +135,7 @@ class Guard(ABC):
             with self._lock:
                 words = self.refusal(head)
                 self.refused += words is not None
+                loses = words is None and self.loses(head)
             if words is not None:
                 client.sendall(words.answer(head, self.date()))
                 return
@@ -141,6 +147,10 @@ class Guard(ABC):
                 sending.start()
                 while piece := server.recv(_PIECE_BYTES):
                     self._count(0, len(piece))
+                    if loses:
+                        # Closing alone waits for the thread that receives from it.
+                        client.shutdown(socket.SHUT_RDWR)
+                        return
                     client.sendall(piece)
 
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
@@ -153,6 +163,21 @@ class Guard(ABC):
         with self._lock:
             self.sent_bytes += sent
             self.received_bytes += received
+
+
+class Loss(Guard):
+    """The first request to begin an upload in parts is carried out, and its answer is lost."""
+
+    lost = False
+
+    def refusal(self, head: bytes) -> Words | None:
+        del head
+        return None
+
+    def loses(self, head: bytes) -> bool:
+        is_first = not self.lost and re.match(rb"POST \S*\?uploads", head) is not None
+        self.lost |= is_first
+        return is_first
 
 
 class Storm(Guard):

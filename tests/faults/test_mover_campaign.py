@@ -10,11 +10,12 @@ import pytest
 
 from tasks.core.errors import IntegrityError, LintasError
 from tasks.core.plane.direct import DirectPlane
+from tasks.core.plane.stream import StreamPlane
 from tasks.records import Records
-from tests.conformance.stores import MIB, keys, pointed_at
+from tests.conformance.stores import MIB, keys, pointed_at, unfinished_uploads
 from tests.conformance.wire import Wire
 from tests.faults.conftest import MakeTrial
-from tests.faults.storm import Storm
+from tests.faults.storm import Loss, Storm
 
 PAIRS = [
     ("aws", "azure"),
@@ -127,21 +128,80 @@ def test_a_lost_network_keeps_what_has_arrived_for_the_next_run(trial: MakeTrial
     move.require_clean()
 
 
-@pytest.mark.parametrize("far", ["aws", "google"])
-def test_an_upload_that_nobody_will_finish_is_given_up_by_the_next_move(
-    trial: MakeTrial, records: Records, far: str
+@pytest.mark.parametrize(("near", "far"), [("aws", "azure"), ("google", "aws")])
+@pytest.mark.parametrize("side", ["stall_after_bytes", "stall_after_sent_bytes"])
+def test_a_connection_that_falls_silent_is_given_up(
+    trial: MakeTrial, records: Records, near: str, far: str, side: str
 ) -> None:
-    move = trial("coreweave", far, (10 * MIB,))
+    move = trial(near, far, (100, 9 * MIB))
+    struck, way = (move.near, "near") if side == "stall_after_bytes" else (move.far, "far")
+    with Wire(struck.endpoint("objects"), **{side: 3 * MIB}) as wire:
+        plane = DirectPlane(uploads=records.uploads, key_prefix="out/", silence_s=0.5)
+        move.move(plane, **{way: pointed_at(struck, wire.port)})
+
+        assert wire.stalls == 1
+    move.require_identical()
+    move.require_clean()
+
+
+def test_what_an_sdk_begins_in_parts_stands_in_the_journal_until_it_ends(trial: MakeTrial, records: Records) -> None:
+    move = trial("onprem", "aws", (100, 9 * MIB))
+    noted: list[tuple[str, int]] = []
+
+    class Telling:
+        open, part_sent = records.uploads.open, records.uploads.part_sent
+
+        def begun(self, *what: str) -> None:
+            records.uploads.begun(*what)
+            noted.append(("begun", len(unfinished_uploads(move.far, move.bucket, ""))))
+
+        def ended(self, *what: str) -> None:
+            records.uploads.ended(*what)
+            noted.append(("ended", len(unfinished_uploads(move.far, move.bucket, ""))))
+
+    move.move(StreamPlane(uploads=Telling(), key_prefix="out/"))
+
+    # Asked for, begun, no longer only asked for, finished.
+    assert noted == [("begun", 0), ("begun", 1), ("ended", 1), ("ended", 0)]
+    move.require_identical()
+
+
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize(
+    ("near", "far", "plane"),
+    [("coreweave", "aws", DirectPlane), ("coreweave", "google", DirectPlane), ("onprem", "aws", StreamPlane)],
+)
+def test_an_upload_that_nobody_will_finish_is_given_up_by_the_next_move(
+    trial: MakeTrial, records: Records, near: str, far: str, plane: type[DirectPlane | StreamPlane], answered: bool
+) -> None:
+    move = trial(near, far, (10 * MIB,))
     _, destination = move.stores()
     direct = destination.direct  # type: ignore[attr-defined]
     from tasks.core.ports import Write
 
     write = Write("out/of-another-plan", 20 * MIB, {"lintas-digest": "d" * 64}, None, True)
     upload_id = direct.begin(write)
-    records.uploads.begun(far, move.bucket, write.key, upload_id, "other content")
+    records.uploads.begun(far, move.bucket, write.key, upload_id if answered else "", "other content")
 
-    move.move(plane_over(records))
+    move.move(plane(uploads=records.uploads, key_prefix="out/"))
 
+    move.require_identical()
+    move.require_clean()
+    assert records.uploads.open(far, move.bucket, "") == []
+
+
+@pytest.mark.parametrize(
+    ("near", "far", "plane"),
+    [("azure", "aws", DirectPlane), ("azure", "google", DirectPlane), ("onprem", "aws", StreamPlane)],
+)
+def test_an_upload_whose_beginning_was_not_answered_does_not_stay(
+    trial: MakeTrial, records: Records, near: str, far: str, plane: type[DirectPlane | StreamPlane]
+) -> None:
+    move = trial(near, far, (9 * MIB,))
+    with Loss(move.far.endpoint("objects")) as guard:
+        move.move(plane(uploads=records.uploads, key_prefix="out/"), far=pointed_at(move.far, guard.port))
+
+        assert guard.lost
     move.require_identical()
     move.require_clean()
     assert records.uploads.open(far, move.bucket, "") == []

@@ -22,6 +22,42 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+class Beginning:
+    """Enters in the journal that an upload may have begun before anybody knows its id.
+
+    The answer to the request that begins one may be lost on its way, and the process killed between both: an upload
+    without an id stands in the journal meanwhile, and whoever comes next sweeps its key.
+
+    Args:
+        uploads: The journal.
+        cloud, bucket: The destination.
+    """
+
+    def __init__(self, uploads: UploadJournal, cloud: str, bucket: str) -> None:
+        self._uploads, self._place = uploads, (cloud, bucket)
+        self._asking: set[str] = set()
+        self.unanswered: set[str] = set()
+        """Keys whose first request to begin was not answered in this run, although a later one may have been."""
+
+    def asking(self, key: str) -> None:
+        """An upload may begin from now on."""
+        self._uploads.begun(*self._place, key, "", "")
+        if key in self._asking:
+            self.unanswered.add(key)
+        self._asking.add(key)
+
+    def begun(self, key: str, upload_id: str, content: str) -> None:
+        """It has."""
+        self._uploads.begun(*self._place, key, upload_id, content)
+        self._asking.discard(key)
+        if key not in self.unanswered:
+            self._uploads.ended(*self._place, key, "")
+
+    def ended(self, key: str, upload_id: str) -> None:
+        """It was finished or given up."""
+        self._uploads.ended(*self._place, key, upload_id)
+
+
 class Parted:
     """One object that travels in parts of a chunk each, independent of each other.
 
@@ -50,6 +86,7 @@ class Parted:
     ) -> None:
         self.load, self._describe = load, describe
         self._far, self._uploads, self._store = far, uploads, store
+        self._beginning = None if uploads is None else Beginning(uploads, store.cloud, store.bucket)
         self._upload_id = resumed.upload_id if resumed else None
         self._sent: dict[int, SentPart] = {part.number: part for part in resumed.parts} if resumed else {}
         self._ended = False
@@ -84,9 +121,11 @@ class Parted:
         write = self.write
         with self._lock:
             if self._upload_id is None:
+                if self._beginning is not None:
+                    self._beginning.asking(write.key)
                 self._upload_id = self._far.begin(write)
-                if self._uploads is not None:
-                    self._uploads.begun(*self._place(), self._upload_id, content_of(self.load))
+                if self._beginning is not None:
+                    self._beginning.begun(write.key, self._upload_id, content_of(self.load))
             return self._upload_id
 
     def arrived(self, part: SentPart) -> bool:
@@ -120,11 +159,10 @@ class Parted:
             return
         try:
             self._far.abandon(_place_of(self.load.key), self._upload_id)
+            self.end()
         except LintasError as error:
             _log.warning("an unfinished upload of '%s' may remain: %s", self.load.key, error)
             reason.add_note(f"an unfinished upload of '{self.load.key}' may remain")
-            return
-        self.end()
 
     def _in_order(self) -> list[SentPart]:
         return [self._sent[number] for number in range(1, self.count + 1)]
@@ -162,7 +200,13 @@ def resumable(
     """
     wanted = {load.key: load for load in loads}
     found: dict[str, OpenUpload] = {}
-    for upload in uploads.open(store.cloud, store.bucket, prefix):
+    opened = uploads.open(store.cloud, store.bucket, prefix)
+    for key in {upload.key for upload in opened if not upload.upload_id}:
+        far.sweep(key, {upload.upload_id for upload in opened if upload.key == key})
+        uploads.ended(store.cloud, store.bucket, key, "")
+    for upload in opened:
+        if not upload.upload_id:
+            continue
         load = wanted.get(upload.key)
         if load is not None and upload.key not in found and content_of(load) == upload.content:
             there = far.sent(Write(upload.key, load.entry.size_bytes, {}, None, False), upload.upload_id)

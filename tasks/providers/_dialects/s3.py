@@ -343,6 +343,8 @@ class S3Store:
         self, key: str, pieces: Iterable[bytes], describing: dict[str, Any], condition: dict[str, Any]
     ) -> Any:
         checksum = self._dialect.checksum
+        if self._notes is not None:
+            self._notes.asking(key)
         with self._translated(key):
             started = self._client.create_multipart_upload(
                 Bucket=self.bucket,
@@ -355,6 +357,7 @@ class S3Store:
         upload = {"Bucket": self.bucket, "Key": key, "UploadId": started["UploadId"]}
         try:
             if self._notes is not None:
+                self.direct.sweep_retried(started, key, upload["UploadId"])
                 self._notes.begun(key, upload["UploadId"])
             parts, whole, size_bytes = self._send_parts(upload, pieces)
             with translated(self._place, key, WRITE_CODES):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -82,7 +82,9 @@ class S3Direct(S3Signing):
                 ChecksumType="FULL_OBJECT",
                 **self._describing.parameters(write.metadata, write.attributes),
             )
-        return answers.whole(begun, self._place.cloud, "UploadId")["UploadId"]
+        upload_id = answers.whole(begun, self._place.cloud, "UploadId")["UploadId"]
+        self.sweep_retried(begun, write.key, upload_id)
+        return upload_id
 
     def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:
         pages = self._client.get_paginator("list_parts").paginate(
@@ -122,6 +124,18 @@ class S3Direct(S3Signing):
                 self._client.abort_multipart_upload(Bucket=self._place.bucket, Key=write.key, UploadId=upload_id)
             except self._client.exceptions.NoSuchUpload:
                 return
+
+    def sweep(self, key: str, but: Collection[str]) -> None:
+        found = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self._place.bucket, Prefix=key)
+        with translated(self._place, key):
+            uploads = [upload for page in found for upload in page.get("Uploads", [])]
+        for upload_id in {upload.get("UploadId", "") for upload in uploads if upload.get("Key") == key}.difference(but):
+            self.abandon(Write(key, 0, {}, None, False), upload_id)
+
+    def sweep_retried(self, begun: Mapping[str, Any], key: str, upload_id: str) -> None:
+        """After an upload has begun: if the SDK had to ask more than once, each time may have begun one."""
+        if begun["ResponseMetadata"].get("RetryAttempts"):
+            self.sweep(key, {upload_id})
 
     def refused(self, key: str, answer: Answer, *, writing: bool) -> LintasError:
         metadata = {"HTTPStatusCode": answer.status, "HTTPHeaders": dict(answer.headers)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, urlsplit
 
@@ -123,6 +123,9 @@ class AzureDirect(AzureSigning):
 
     def abandon(self, write: Write, upload_id: str) -> None:
         """Blocks that are never committed cannot be removed: the service drops them after a week."""
+
+    def sweep(self, key: str, but: Collection[str]) -> None:
+        """Nothing: as `abandon`."""
 
     def refused(self, key: str, answer: Answer, *, writing: bool) -> LintasError:
         code = answer.headers.get("x-ms-error-code", "")

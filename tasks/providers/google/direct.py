@@ -11,10 +11,11 @@ https://cloud.google.com/storage/docs/json_api/v1/objects/rewrite
 from __future__ import annotations
 
 import base64
+import hashlib
 import threading
 import uuid
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -79,12 +80,17 @@ class GoogleDirect(GoogleSigning):
 
     def begin(self, write: Write) -> str:
         self._condition(write)
-        name = f"{RESERVED_PREFIX}uploads/{uuid.uuid4().hex}"
-        encrypting = self._describing.encrypting
-        answer = self._request("POST", self._path(name) + "?uploads", write.key, headers=encrypting)
+        name = f"{_uploads_of(write.key)}{uuid.uuid4().hex}"
+        encrypting, repeated = self._describing.encrypting, list[bool]()
+        answer = self._request(
+            "POST", self._path(name) + "?uploads", write.key, headers=encrypting, again=lambda: repeated.append(True)
+        )
         upload_id = _text_of(answer.content, "UploadId")
         if upload_id is None:
             raise self._place.not_understood("no upload id")
+        if repeated:
+            # Each time may have begun one.
+            self._give_up(name, {f"{name}#{upload_id}"}, write.key)
         return f"{name}#{upload_id}"
 
     def sent(self, write: Write, upload_id: str) -> Mapping[int, str] | None:
@@ -136,9 +142,29 @@ class GoogleDirect(GoogleSigning):
         with translated(self._place, write.key), suppress(api.NotFound):
             self._bucket.blob(name).delete(**self._call)
 
+    def sweep(self, key: str, but: Collection[str]) -> None:
+        self._give_up(_uploads_of(key), but, key)
+
     def refused(self, key: str, answer: Answer, *, writing: bool) -> LintasError:
         del writing  # A conditional write that meets no object answers 412 here.
         return refusal(answer.status, answer.body.decode("utf-8", "replace"), answer.headers, self._place, key)
+
+    def _give_up(self, prefix: str, but: Collection[str], key: str) -> None:
+        """Give up the uploads of names that begin so, except those."""
+        marker: dict[str, str] = {}
+        while True:
+            query = urlencode({"uploads": "", "prefix": prefix, **marker})
+            page = self._request("GET", f"{self._path('').rstrip('/')}?{query}", key).content
+            for upload in _children(page, "Upload"):
+                found = f"{upload.get('Key', '')}#{upload.get('UploadId', '')}"
+                if found.startswith(prefix) and found not in but:
+                    self.abandon(Write(key, 0, {}, None, False), found)
+            if _text_of(page, "IsTruncated") != "true":
+                return
+            marker = {
+                "key-marker": _text_of(page, "NextKeyMarker") or "",
+                "upload-id-marker": _text_of(page, "NextUploadIdMarker") or "",
+            }
 
     def _pass(self) -> Pass:
         headers: dict[str, str] = {}
@@ -159,13 +185,20 @@ class GoogleDirect(GoogleSigning):
         data: bytes = b"",
         headers: Mapping[str, str] | None = None,
         gone: bool = False,
+        again: Callable[[], None] = lambda: None,
     ) -> requests.Response:
         """A call that the client library does not have, by its session.
 
-        Raises what the answer means; that there is no such thing is an answer like others where `gone` is True.
+        Raises what the answer means; that there is no such thing is an answer like others where `gone` is True. Calls
+        `again` before it is sent once more.
         """
+        sent = False
 
         def send() -> requests.Response:
+            nonlocal sent
+            if sent:
+                again()
+            sent = True
             answer = self._session.request(
                 method,
                 self._origin + target,
@@ -180,6 +213,11 @@ class GoogleDirect(GoogleSigning):
 
         with translated(self._place, key):
             return self._call["retry"](send)()
+
+
+def _uploads_of(key: str) -> str:
+    """What the names of a key's uploads begin with. A name has no room for a key."""
+    return f"{RESERVED_PREFIX}uploads/{hashlib.blake2b(key.encode(), digest_size=16).hexdigest()}-"
 
 
 def _value(text: str) -> int:
