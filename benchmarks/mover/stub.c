@@ -15,6 +15,9 @@
 #ifdef TLS
 #include <openssl/ssl.h>
 #include <signal.h>
+#define SCHEME "https"
+#else
+#define SCHEME "http"
 #endif
 #include <pthread.h>
 #include <stdio.h>
@@ -228,7 +231,7 @@ static void list(struct request *r, const char *bucket) {
     if (!strcmp(dialect, "gcs")) {
         if (more) snprintf(after, sizeof after, "],\"nextPageToken\":\"%ld\"}", first + most); else strcpy(after, "]}");
         text = page("{\"kind\":\"storage#objects\",\"items\":[", "{\"kind\":\"storage#object\",\"bucket\":\"src\",\"name\":\"o/%05ld\","
-            "\"generation\":\"1\",\"size\":\"%ld\",\"updated\":\"2026-01-01T00:00:00.000Z\",\"mediaLink\":\"http://127.0.0.1:%d/"
+            "\"generation\":\"1\",\"size\":\"%ld\",\"updated\":\"2026-01-01T00:00:00.000Z\",\"mediaLink\":\"" SCHEME "://127.0.0.1:%d/"
             "storage/v1/b/src/o/o%%2F%05ld?alt=media\"}", ",", after, first, most);
     } else if (!strcmp(dialect, "azure")) {
         if (more) snprintf(after, sizeof after, "</Blobs><NextMarker>%ld</NextMarker></EnumerationResults>", first + most);
@@ -288,7 +291,7 @@ static void describe(struct request *r, const char *bucket, const char *name, lo
     char body[6000];
     snprintf(body, sizeof body, "{\"kind\":\"storage#object\",\"bucket\":\"%s\",\"name\":\"%s\",\"generation\":\"%ld\",\"metageneration\":\"1\","
         "\"size\":\"%ld\",\"crc32c\":\"%s\",\"updated\":\"2026-01-01T00:00:00.000Z\",\"timeCreated\":\"2026-01-01T00:00:00.000Z\","
-        "\"contentType\":\"application/octet-stream\",\"mediaLink\":\"http://127.0.0.1:%d/download/storage/v1/b/%s/o/%s?alt=media\"}",
+        "\"contentType\":\"application/octet-stream\",\"mediaLink\":\"" SCHEME "://127.0.0.1:%d/download/storage/v1/b/%s/o/%s?alt=media\"}",
         bucket, name, strcmp(bucket, "src") ? 2L : 1L, size_bytes, whole_crc32c, port, bucket, name);
     answer(r, 200, "Content-Type: application/json\r\n", body);
 }
@@ -323,7 +326,7 @@ static void json_upload(struct request *r, char *bucket) {
     char *body = read_body(r);
     if (!*name) json_name(body, name, sizeof name);
     if (!strcmp(kind, "resumable")) {
-        snprintf(headers, sizeof headers, "Location: http://127.0.0.1:%d/upload/storage/v1/b/%s/o?uploadType=resumable&upload_id=%ld:%s\r\n",
+        snprintf(headers, sizeof headers, "Location: " SCHEME "://127.0.0.1:%d/upload/storage/v1/b/%s/o?uploadType=resumable&upload_id=%ld:%s\r\n",
             port, bucket, __sync_add_and_fetch(&sequence, 1), name);
         answer(r, 200, headers, "");
     } else {

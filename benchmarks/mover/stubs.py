@@ -83,10 +83,10 @@ def compiled(build: Path, *, tls: bool) -> Program:
         build.mkdir(exist_ok=True)
         extra = ["-DTLS", "-lssl", "-lcrypto"] if tls else []
         subprocess.run(["cc", "-O2", "-pthread", "-o", path, SOURCE, *extra], check=True)  # noqa: S607
-    return Program(path, _certificate(build) if tls else None)
+    return Program(path, certificate(build) if tls else None)
 
 
-def _certificate(build: Path) -> Path:
+def certificate(build: Path) -> Path:
     """A certificate for this machine alone, signed by itself, with its key in the same file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mover benchmark")])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import random
 import socketserver
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 from weakref import ref
 
 import pytest
@@ -18,6 +21,7 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.mover.stubs import certificate
 from tasks.core.dataset import CHUNK_BYTES, Entry
 from tasks.core.errors import Denied, IntegrityError, Invalid, LintasError, PreconditionFailed, Retryable, Terminal
 from tasks.core.plane import Load, copied
@@ -28,7 +32,7 @@ from tasks.core.plane.loop import Loop
 from tasks.core.plane.pace import Gate, Pace
 from tasks.core.plane.routes import FallingBack, plane_for, route_between
 from tasks.core.plane.stream import StreamPlane
-from tasks.core.plane.wire import Wire
+from tasks.core.plane.wire import Wire, _context
 from tasks.core.ports import SignedRequest
 from tasks.providers._dialects.sigv4 import LentKeys, Signer
 from tests.memory_store import MemoryStore
@@ -154,24 +158,50 @@ class Clock:
         self._now += seconds
 
 
+class Serve(Protocol):
+    def __call__(
+        self, answer: Callable[[str], str], *, content: bytes = b"", lost: int = 0, tls: Path | None = None
+    ) -> str:
+        """Serve one request a connection and return the origin.
+
+        Args:
+            answer: From method to status, called once all of a request has arrived.
+            content: Of every answer.
+            lost: How many bytes more are promised and never come.
+            tls: Certificate and key.
+        """
+        ...
+
+
 @pytest.fixture
-def answering() -> Iterator[Callable[[Callable[[str], str]], str]]:
-    """Serves one request a connection by a function from method to status, which is called once all has arrived."""
+def answering() -> Iterator[Serve]:
+    """Servers of a few lines."""
     servers: list[socketserver.ThreadingTCPServer] = []
 
-    def serve(answer: Callable[[str], str]) -> str:
+    def serve(answer: Callable[[str], str], *, content: bytes = b"", lost: int = 0, tls: Path | None = None) -> str:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        if tls is not None:
+            context.load_cert_chain(tls)
+
+        class Server(socketserver.ThreadingTCPServer):
+            def get_request(self) -> tuple[Any, Any]:
+                plain, address = super().get_request()
+                return (plain if tls is None else context.wrap_socket(plain, server_side=True)), address
+
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 method, *head = iter(lambda: self.rfile.readline().decode().strip(), "")
                 sizes = [line.partition(":")[2] for line in head if line.lower().startswith("content-length:")]
                 self.rfile.read(int(sizes[0]) if sizes else 0)
                 status = answer(method.partition(" ")[0])
-                self.wfile.write(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+                length = len(content) + lost
+                self.wfile.write(f"HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n".encode())
+                self.wfile.write(content)
 
-        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        server = Server(("127.0.0.1", 0), Handler)
         servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_address[1]}"
+        return f"http{'' if tls is None else 's'}://127.0.0.1:{server.server_address[1]}"
 
     yield serve
     for server in servers:
@@ -180,7 +210,7 @@ def answering() -> Iterator[Callable[[Callable[[str], str]], str]]:
 
 
 def test_distance_is_the_shortest_wait_of_a_read_that_succeeded_and_the_way_of_a_write(
-    answering: Callable[[Callable[[str], str]], str], monkeypatch: pytest.MonkeyPatch
+    answering: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     answers = iter([("200 OK", 0.5), ("503 Busy", 0.0), ("200 OK", 0.0625), ("201 Created", 0.25), ("200 OK", 4.0)])
@@ -206,6 +236,58 @@ def test_distance_is_the_shortest_wait_of_a_read_that_succeeded_and_the_way_of_a
     looped(work(), loop=loop)
 
     assert seen == [0.5, 0.5, 0.0625, 0.09375, 0.09375]
+
+
+@pytest.fixture
+def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A certificate for this machine, which is trusted."""
+    path = certificate(tmp_path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+    _context.cache_clear()
+    yield path
+    _context.cache_clear()
+
+
+def fetched(origin: str, size_bytes: int) -> tuple[memoryview, list[int]]:
+    """What a read over the wire puts into a buffer of this size, and the sizes of the pieces that were looked at."""
+    loop = Loop()
+    wire = Wire(loop)
+    into, pieces = memoryview(bytearray(size_bytes)), list[int]()
+
+    def look(piece: memoryview) -> float:
+        pieces.append(len(piece))
+        return 0.0
+
+    async def work() -> None:
+        await wire.exchange(SignedRequest("GET", origin, "/", {}), None, into, look)
+
+    try:
+        looped(work(), loop=loop)
+    finally:
+        wire.close()
+    return into, pieces
+
+
+def test_what_comes_in_many_records_arrives_whole_and_is_looked_at_in_pieces(answering: Serve, tls: Path) -> None:
+    content = random.Random(1).randbytes(1_000_003)
+    into, pieces = fetched(answering(lambda _: "200 OK", content=content, tls=tls), len(content))
+    assert into == content
+    assert max(pieces) <= PIECE_BYTES
+    assert sum(pieces) == len(content)
+
+
+def test_an_answer_that_ends_early_over_tls_is_no_answer(answering: Serve, tls: Path) -> None:
+    content = random.Random(2).randbytes(100_000)
+    with pytest.raises(Retryable):
+        fetched(answering(lambda _: "200 OK", content=content, lost=1, tls=tls), len(content) + 1)
+
+
+def test_a_certificate_that_nobody_vouches_for_ends_the_move(
+    answering: Serve, tls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+    with pytest.raises(Terminal, match="not trusted"):
+        fetched(answering(lambda _: "200 OK", tls=tls), 1)
 
 
 # The loop

@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Callable
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -34,6 +35,7 @@ _PIECE_BYTES = 256 * 1024
 _ONE_RECORD_BYTES = 16 * 1024
 _RTT_AT = 68
 _END_OF_HEAD = b"\r\n\r\n"
+_FIRST = threading.Lock()
 _TRUSTED = ("REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 
@@ -244,6 +246,19 @@ class Connection:
                 self.waited_s = time.monotonic() - self._sent_at
             return received
 
+    def _records(self, into: memoryview) -> int:
+        """Receive what is there without waiting; the number of bytes. TLS gives one record at a time, of 16 KiB."""
+        at = 0
+        while at < len(into):
+            try:
+                received = self._socket.recv_into(into[at:])
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                break
+            if not received:
+                raise Torn("the connection was closed")
+            at += received
+        return at
+
     async def _receive(self, into: memoryview | None, seen: Seen | None) -> Answer:
         self._got = 0
         status, headers = await self._read_head()
@@ -313,8 +328,10 @@ class Connection:
                     await self._loop.sleep(pause_s)
             if at == len(target):
                 return
-            end = len(target) if seen is None else shown + _PIECE_BYTES
+            end = len(target) if seen is None else min(len(target), shown + _PIECE_BYTES)
             at += await self._some(target[at:end])
+            if self._secure:
+                at += self._records(target[at:end])
 
     async def _exactly(self, size_bytes: int) -> bytes:
         if size_bytes > _MOST_UNASKED_BYTES:
@@ -430,8 +447,14 @@ def _introduction(proxy: SplitResult) -> str:
     return f"\r\nProxy-Authorization: Basic {base64.b64encode(pair.encode()).decode()}"
 
 
-@functools.cache
 def _trusting() -> ssl.SSLContext:
+    # Reading the system's authorities takes longer than all handshakes of a pump: one connection does it for all.
+    with _FIRST:
+        return _context()
+
+
+@functools.cache
+def _context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     for name in _TRUSTED:
         path = os.environ.get(name)
