@@ -628,7 +628,7 @@ static int numbers(Found *f, Cell t, Counts k) {
         taken |= valid, phone |= valid && FORMS[form].entity == PHONE_NUMBER;
     }
     if (!taken && !plus && w >= 13 && w <= 19 && card_network(d, w)) hit(f, CREDIT_CARD, BARE, check_luhn(d, w));
-    if (!phone && w >= 8 && w <= 16 && (plus || k.dots < 2 || !like_version(t))) {
+    if (!phone && w >= 8 && w <= 16 && (plus || !k.dots || !like_version(t))) {
         int grouped = k.spaces + k.dashes + k.dots > 0, bracketed = k.parens == 2, valid = -1;
         if (plus) valid = check_international_phone(d, w);
         else if (!taken && bracketed) valid = check_in_brackets(d, w);

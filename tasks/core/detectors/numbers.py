@@ -128,7 +128,7 @@ def _phones(found: Candidates, mask: Mask, taken: Mask, plus: Mask) -> Iterator[
     grouped = (found.count(SPACE) + found.count(DASH) + found.count(DOT)) > 0
     zero = found.first_byte == ord("0")
     bracketed &= ~plus & ~taken
-    dotted = mask & ~plus & (found.count(DOT) > 1)
+    dotted = mask & ~plus & (found.count(DOT) > 0)
     mask = mask & ~found.contains_where(dotted, patterns.VERSION)
     short = digits <= WIDEST_PHONE
     shaped = grouped & zero & ~plus & ~bracketed & ~taken
