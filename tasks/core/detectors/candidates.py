@@ -45,6 +45,9 @@ CODE_COUNTS: dict[str, tuple[tuple[int, int], ...]] = {
 LEAST_IBAN = 15
 """How many letters and digits an IBAN has at least."""
 
+IBAN_DIGITS = 8
+"""How many of them are digits at least, where the grouping does not speak for it."""
+
 
 def buffers(text: pl.Series) -> tuple[Ints, Bytes]:
     """Offsets (one more than there are strings) and bytes of a string series without nulls."""

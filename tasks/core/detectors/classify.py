@@ -25,6 +25,7 @@ from tasks.core.detectors.candidates import (
     Candidates,
     Evidence,
     Hits,
+    Ints,
     Mask,
     all_valid,
     buffers,
@@ -40,8 +41,16 @@ def classified(cells: pl.Series) -> Iterator[Hits]:
     ibans, rest = written(cells)
     if ibans:
         yield ibans
-    for each in classify(Candidates.found(rest.text, patterns.ALL)):
-        yield Hits(each.entity, each.evidence, each.found.in_cells(rest.rows), each.which, each.valid)
+    yield from in_cells(classify(Candidates.found(rest.text, patterns.ALL)), rest.rows)
+
+
+def in_cells(found: Iterator[Hits], cells: Ints) -> Iterator[Hits]:
+    """Hits with the rows counted in other cells: row n is there `cells[n]`."""
+    here = there = None
+    for each in found:
+        if here is None or there is not each.found:
+            here, there = each.found.in_cells(cells), each.found  # Most hits are of the same candidates.
+        yield Hits(each.entity, each.evidence, here, each.which, each.valid)
 
 
 def classify(found: Candidates) -> Iterator[Hits]:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tasks.core.detectors import codes
-from tasks.core.detectors.candidates import Bytes, Candidates, Evidence, Hits, Ints, Mask, buffers
+from tasks.core.detectors.candidates import IBAN_DIGITS, Bytes, Candidates, Evidence, Hits, Ints, Mask, buffers, strings
 
 ENTITY = "IBAN_CODE"
 
@@ -19,7 +19,6 @@ _WIDTHS = np.zeros(1 << 16, np.int64)
 for _country, _width in codes.IBAN_WIDTHS.items():
     _WIDTHS[ord(_country[0]) << 8 | ord(_country[1])] = _width
 _WIDEST = max(codes.IBAN_WIDTHS.values())
-_SEPARATORS = b" .-"
 
 
 def _flags(bytes_of: bytes) -> Mask:
@@ -32,7 +31,7 @@ _DIGIT = _flags(b"0123456789")
 _UPPER = _flags(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _LETTER = _UPPER | _flags(b"abcdefghijklmnopqrstuvwxyz")
 _WORD = _LETTER | _DIGIT | _flags(b"_")
-_SEPARATOR = _flags(_SEPARATORS)
+_SEPARATOR = _flags(b" .-")
 
 
 def written(cells: pl.Series) -> tuple[Hits | None, Candidates]:
@@ -49,75 +48,68 @@ def written(cells: pl.Series) -> tuple[Hits | None, Candidates]:
     if not len(rows):
         return None, whole
     offsets, data = buffers(cells.gather(rows))
-    starts, ends, valid, numeric = _parsed(offsets, data)
-    kept: list[int] = []
-    free = 0
-    for at in np.flatnonzero(valid | numeric).tolist():
-        if starts[at] >= free:
-            kept.append(at)
-            free = int(ends[at]) if valid[at] else free
-    if not kept:
+    starts, ends, valid = _parsed(offsets, data)
+    free = np.maximum.accumulate(np.append(0, np.where(valid, ends, 0)))[:-1] <= starts
+    starts, ends, valid = starts[free], ends[free], valid[free]  # None begins inside a right one.
+    if not len(starts):
         return None, whole
-    starts, ends, valid = starts[kept], ends[kept], valid[kept]
     of = np.searchsorted(offsets, starts, side="right") - 1
-    content = data.tobytes()
-    texts = [content[start:end].decode() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-    found = Candidates(rows[of], pl.Series(texts, dtype=pl.String))
+    sizes = ends - starts
+    ends_joined = np.cumsum(sizes)
+    places = np.arange(int(ends_joined[-1])) + np.repeat(starts - ends_joined + sizes, sizes)
+    found = Candidates(rows[of], strings(ends_joined, data[places]))
+    hits = Hits(ENTITY, Evidence.SHAPED, found, np.arange(len(starts)), valid)
     begins = offsets[of]
-    pieces = np.column_stack([starts - begins, ends - begins])[valid].tolist()
-    hits = Hits(ENTITY, Evidence.SHAPED, found, np.arange(len(kept)), valid)
-    return hits, _without(whole, rows[of[valid]].tolist(), pieces)
+    return hits, _without(whole, rows[of[valid]], (starts - begins)[valid], sizes[valid])
 
 
-def _without(cells: Candidates, rows: list[int], pieces: list[tuple[int, int]]) -> Candidates:
+def _without(cells: Candidates, rows: Ints, starts: Ints, sizes: Ints) -> Candidates:
     """The cells without pieces of them, in order; a line end stands for each, which nothing reaches across."""
-    rest: dict[int, list[bytes]] = {}
-    done: dict[int, int] = {}
-    texts = {row: cells.text[row].encode() for row in set(rows)}
-    for row, (start, end) in zip(rows, pieces, strict=True):
-        rest.setdefault(row, []).append(texts[row][done.get(row, 0) : start])
-        done[row] = end
-    for row, text in texts.items():
-        rest[row].append(text[done[row] :])
     keep = np.ones(len(cells), bool)
-    keep[list(rest)] = False
+    keep[rows] = False
     others = cells.where(keep)
-    left = {row: b"\n".join(parts).decode() for row, parts in rest.items() if any(parts)}
-    joined = np.concatenate([others.rows, np.array(list(left), np.int64)])
+    more = sizes < cells.lengths[rows]
+    rest: dict[int, list[bytes]] = {}
+    for row, start, size in zip(rows[more].tolist(), starts[more].tolist(), sizes[more].tolist(), strict=True):
+        parts = rest.setdefault(row, [cells.text[row].encode()])
+        done = cells.lengths[row] - len(parts[-1])
+        parts[-1:] = [parts[-1][: start - done], parts[-1][start + size - done :]]
+    if not rest:
+        return others
+    joined = np.concatenate([others.rows, np.array(list(rest), np.int64)])
     order = np.argsort(joined, kind="stable")
-    added = pl.Series(others.text.name, list(left.values()), dtype=pl.String)
-    return Candidates(joined[order], pl.concat([others.text, added]).gather(order))
+    left = [b"\n".join(parts).decode() for parts in rest.values()]
+    return Candidates(joined[order], pl.concat([others.text, pl.Series(others.text.name, left)]).gather(order))
 
 
-def _parsed(offsets: Ints, data: Bytes) -> tuple[Ints, Ints, Mask, Mask]:
-    """Where IBANs may begin and end in the bytes of cells, whether each is right, and whether it has digits alone."""
-    data = np.concatenate([data[: offsets[-1]], np.zeros(_WIDEST * 2, np.uint8)])
+def _parsed(offsets: Ints, data: Bytes) -> tuple[Ints, Ints, Mask]:
+    """Where in the bytes of cells IBANs begin and end, right ones and those of digits alone, and which are right."""
+    data = np.concatenate([data[: offsets[-1]], np.zeros(_WIDEST, np.uint8)])
     word, letter, digit = _WORD[data], _LETTER[data], _DIGIT[data]
     first = np.flatnonzero(letter[:-1] & letter[1:])
     cell = np.searchsorted(offsets, first, side="right") - 1
-    last = offsets[cell + 1]
     edge = (first == offsets[cell]) | ~word[first - 1]
     code = (data[first].astype(np.int64) & 0xDF) << 8 | data[first + 1] & 0xDF
     blank = (data[first + 2] == ord(" ")) & _UPPER[data[first]] & _UPPER[data[first + 1]]
     behind = first + 2 + blank
-    start = np.flatnonzero(edge & (_WIDTHS[code] > 0) & digit[behind] & digit[behind + 1] & (behind + 2 <= last))
-    first, last, at, widths = first[start], last[start], behind[start] + 2, _WIDTHS[code[start]]
-    compact = np.zeros((len(first), _WIDEST), np.uint8)
-    compact[:, 0], compact[:, 1] = code[start] >> 8, code[start] & 0xFF
-    compact[:, 2], compact[:, 3] = data[at - 2], data[at - 1]
-    fits, numeric = np.ones(len(first), bool), np.ones(len(first), bool)
-    for place in range(4, _WIDEST):
-        more = np.flatnonzero(fits & (place < widths))
-        here = at[more]
-        here = here + (_SEPARATOR[data[here]] & (here < last[more]))
-        fits[more] = (here < last[more]) & (letter[here] | digit[here])
-        numeric[more] &= digit[here]
-        byte = data[here]
-        compact[more, place] = np.where(byte >= ord("a"), byte - 32, byte)
-        at[more] = here + 1
-    fits &= (at >= last) | ~word[at]
-    valid = np.zeros(len(first), bool)
-    for width in np.unique(widths[fits]):
-        which = np.flatnonzero(fits & (widths == width))
-        valid[which] = codes.iban(compact[which, :width])
-    return first, at, valid & fits, numeric & fits
+    begin = np.flatnonzero(edge & (_WIDTHS[code] > 0) & digit[behind] & digit[behind + 1])
+    first, blank, last, widths = first[begin], blank[begin], offsets[cell[begin] + 1], _WIDTHS[code[begin]]
+    place = np.append(np.flatnonzero(letter | digit), np.full(_WIDEST, len(data) - 2))
+    number = np.searchsorted(place, first)
+    ends, valid, told = first.copy(), np.zeros(len(first), bool), np.zeros(len(first), bool)
+    for width in np.unique(widths):
+        which = np.flatnonzero(widths == width)
+        at = place[number[which][:, None] + np.arange(width)]
+        gaps = np.diff(at)
+        near = (gaps == 1) | ((gaps == 2) & _SEPARATOR[data[at[:, 1:] - 1]])
+        near[:, :3] = gaps[:, :3] == 1
+        near[:, 1] = gaps[:, 1] == 1 + blank[which]
+        end = at[:, -1] + 1
+        digits = digit[at].sum(axis=1)
+        fits = near.all(axis=1) & (end <= last[which]) & ((end == last[which]) | ~word[end]) & (digits >= IBAN_DIGITS)
+        ends[which] = end
+        which, at, digits = which[fits], at[fits], digits[fits]
+        byte = data[at]
+        valid[which] = codes.iban(np.where(byte >= ord("a"), byte - 32, byte))
+        told[which] = valid[which] | (digits == width - 2)
+    return first[told], ends[told], valid[told]

@@ -486,24 +486,25 @@ static int iban_check(const u8 *code, int w) {
     return rest % 97 == 1;
 }
 
-/* An IBAN in any grouping, the twin of `ibans.written`: answers where it ends, or -1; whether it is right, and whether
- * it has no letters but its country's. */
-static i64 iban_written(Cell c, i64 p, int *valid, int *numeric) {
+/* An IBAN in any grouping, the twin of `ibans.written`: answers where it ends, or -1, and whether it is right. Wrong ones
+ * are those that have digits alone behind their country's code. */
+static i64 iban_written(Cell c, i64 p, int *valid) {
     if (run(c, p, LETTER, 2) < 2) return -1;
     i64 q = p + 2;
     u8 code[34] = {c.s[p] & 0xDF, c.s[p + 1] & 0xDF};
     int w = 2, width = IBAN_WIDTHS[(code[0] - 'A') * 26 + code[1] - 'A'];
     if (at(c, q, ' ') && c.s[p] <= 'Z' && c.s[p + 1] <= 'Z') q++;
     if (!width || run(c, q, DIGIT, 2) < 2) return -1;
-    for (*numeric = 1; w < width; q++) {
+    int digits = 0;
+    for (; w < width; q++) {
         if (w >= 4) q += one_of(c, q, " .-");
         if (!is(c, q, DIGIT | LETTER)) return -1;
-        *numeric &= is(c, q, DIGIT);
+        digits += is(c, q, DIGIT);
         code[w++] = c.s[q] >= 'a' ? c.s[q] - 32 : c.s[q];
     }
-    if (is(c, q, WORD)) return -1;
+    if (is(c, q, WORD) || digits < IBAN_DIGITS) return -1;
     *valid = iban_check(code, width);
-    return q;
+    return *valid || digits == width - 2 ? q : -1;
 }
 
 /* Whether the parts of a phrase may be something although the whole is nothing. */
@@ -618,8 +619,9 @@ static int numbers(Found *f, Cell t, Counts k) {
     }
     int w = k.digits > 40 ? 40 : (int)k.digits, taken = 0, phone = 0;
     i64 between = t.n - k.digits;
-    for (int form = 0; form < FORM_COUNT && !plus; form++) {
-        if (FORMS[form].width != w || FORMS[form].places != between) continue;
+    int none = plus || w >= WIDEST_FORM;
+    for (int form = none ? 0 : FORMS_FROM[w]; form < (none ? 0 : FORMS_FROM[w + 1]); form++) {
+        if (FORMS[form].places != between) continue;
         int fitting = 1;
         for (int place = 0; place < FORMS[form].places; place++) fitting &= one_of(t, FORMS[form].at[place], FORMS[form].allowed);
         if (!fitting) continue;
@@ -706,14 +708,14 @@ static int search(Found *f, Cell c, i64 row) {
     if (c.n > LONGEST_CELL) return 0;
     Counts all = counted(c);
     if (all.anchored && hinted(c)) return 0;
-    if (all.letters < 2 || all.letters + all.digits < LEAST_IBAN || all.digits < 2 || all.seen & WIDE)
+    if (all.letters < 2 || all.letters + all.digits < LEAST_IBAN || all.digits < IBAN_DIGITS || all.seen & WIDE)
         return search_piece(f, c, all, row);
     i64 from = 0;
-    int valid, numeric;
+    int valid;
     for (i64 p = 0; p < c.n; p++) {
         if (!is(c, p, LETTER) || is(c, p - 1, WORD)) continue;
-        i64 end = iban_written(c, p, &valid, &numeric);
-        if (end < 0 || !(valid || numeric)) continue;
+        i64 end = iban_written(c, p, &valid);
+        if (end < 0) continue;
         hit(f, IBAN_CODE, SHAPED, valid);
         add(f, (Cell){c.s + p, end - p}, row);
         if (!valid) continue;
@@ -919,16 +921,16 @@ static uint64_t spoken_in(const Ask *ask, Cell c) {
 /* Counts the hits of a cell, which is of so many rows from the given one on: the twin of `tallies.count`. */
 static void count_hits(const Found *f, const Ask *ask, Tally *t, Cell cell, i64 row, i64 weight) {
     i64 latest = -1;
-    int looked = 0;
+    int looked = 0, asked = 0;
     uint64_t hash = 0, within = 0, before = 0;
     for (i64 k = 0; k < f->hits; k++) {
         i64 candidate = f->hit_candidates[k];
         Cell text = {f->data + f->starts[candidate], f->ends[candidate] - f->starts[candidate]};
         int key = f->hit_keys[k], entity = key / 4, evidence = key % 4, valid = f->hit_valid[k];
         if (latest != candidate) {
-            hash = hash_of(text.s, text.n), latest = candidate;
-            before = class_of[text.s[0]] & LETTER ? spoken_at(ask, text, 0, 1) : 0;
+            hash = hash_of(text.s, text.n), latest = candidate, asked = 0;
         }
+        if (evidence == CODED && !asked) before = is(text, 0, LETTER) ? spoken_at(ask, text, 0, 1) : 0, asked = 1;
         if (entity == PHONE_NUMBER) valid = check_phone(ask, text, evidence, valid);
         if (evidence != SHAPED) {
             if (cell.n > text.n + 1 && !looked) within = spoken_in(ask, cell), looked = 1;

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.detectors import checks, codes, numbers, patterns
-from tasks.core.detectors.candidates import CODE_COUNTS, LEAST_IBAN, Bytes, Evidence, Hashes, Ints
+from tasks.core.detectors.candidates import CODE_COUNTS, IBAN_DIGITS, LEAST_IBAN, Bytes, Evidence, Hashes, Ints
 from tasks.core.detectors.names import GIVEN_NAMES
 from tasks.core.detectors.phones import SHORT
 from tasks.core.detectors.plans import Automaton
@@ -115,8 +115,9 @@ def _tables() -> str:
         f"enum {{ {', '.join(ENTITIES)} }};",
         f"enum {{ HINT_COUNT = {len(hints)}, RARE_FORMS = {len(patterns.RARE_FORMS)},",
         f"       RARE_DIGITS = {sum(1 << count for count in leading)},",
-        f"       CODE_COUNT_PAIRS = {len(pairs)}, LEAST_IBAN = {LEAST_IBAN}, LONGEST_CELL = {LONGEST_CELL},",
-        f"       FORM_COUNT = {len(numbers.FORMS)}, LEAST_DIGITS = {patterns.LEAST_DIGITS},",
+        f"       CODE_COUNT_PAIRS = {len(pairs)}, LEAST_IBAN = {LEAST_IBAN}, IBAN_DIGITS = {IBAN_DIGITS},",
+        f"       LONGEST_CELL = {LONGEST_CELL},",
+        f"       LEAST_DIGITS = {patterns.LEAST_DIGITS},",
         f"       WIDEST_PHONE = {numbers.WIDEST_PHONE}, SHORT_PHONE = {SHORT},",
         f"       KEYS = {len(KEYS)}, MOST_HITS = {_MOST_HITS},",
         f"       WIDEST = {max(max(widths) for widths, _ in numbers.BY_WIDTH.values())} }};",
@@ -153,13 +154,19 @@ def _name(check: Callable[..., Any], known: set[str]) -> str:
 
 
 def _forms(known: set[str]) -> str:
+    """The written forms in order of their width, and of each width the first."""
+    forms = sorted(numbers.FORMS, key=lambda form: form[1])
     rows = [
         f"    {{{entity}, {width}, {len(places)}, {_list(places)}, {_text(allowed.decode())}, {_name(check, known)}}},"
-        for entity, width, places, allowed, check in numbers.FORMS
+        for entity, width, places, allowed, check in forms
     ]
-    most = max(len(form[2]) for form in numbers.FORMS)
-    kind = f"static const struct {{ int entity, width, places, at[{most}]; const char *allowed; "
-    return kind + "int (*check)(const u8 *, int); } FORMS[] = {\n" + "\n".join(rows) + "\n};\n"
+    most, widest = max(len(form[2]) for form in forms), forms[-1][1] + 1
+    first = [sum(form[1] < width for form in forms) for width in range(widest + 1)]
+    return (
+        f"static const struct {{ int entity, width, places, at[{most}]; const char *allowed; "
+        "int (*check)(const u8 *, int); } FORMS[] = {\n" + "\n".join(rows) + "\n};\n"
+        f"enum {{ WIDEST_FORM = {widest} }};\nstatic const int FORMS_FROM[] = {_list(first)};\n"
+    )
 
 
 def _by_width(known: set[str]) -> str:

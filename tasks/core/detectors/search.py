@@ -10,7 +10,7 @@ import polars as pl
 
 from tasks.core.detectors import native, phones
 from tasks.core.detectors.candidates import Candidates, Hits, Ints, buffers, strings
-from tasks.core.detectors.classify import classified
+from tasks.core.detectors.classify import classified, in_cells
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.named import named_hits
 from tasks.core.detectors.own import own_hits
@@ -62,8 +62,8 @@ def _candidates_in(cells: pl.Series) -> Iterator[Hits]:
 
 
 def _handed_back(cells: pl.Series, back: Ints) -> Iterator[Hits]:
-    for each in classified(cells.gather(back)) if len(back) else ():
-        yield Hits(each.entity, each.evidence, each.found.in_cells(back), each.which, each.valid)
+    if len(back):
+        yield from in_cells(classified(cells.gather(back)), back)
 
 
 def _hits(part: native.Part) -> Iterator[Hits]:

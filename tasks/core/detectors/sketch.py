@@ -39,15 +39,31 @@ class Sketch:
 
     def __init__(self, size: int = 1024) -> None:
         self.size = size
-        self.hashes: Hashes = np.zeros(0, np.uint64)
-        self.marks: Marks = np.zeros(0, np.uint8)
+        self._hashes: Hashes = np.zeros(0, np.uint64)
+        self._marks: Marks = np.zeros(0, np.uint8)
+        self._added: list[tuple[Hashes, Marks]] = []
+        self._waiting = 0
 
     def __len__(self) -> int:
         return len(self.hashes)
 
     @property
+    def hashes(self) -> Hashes:
+        """The hashes of the sample, in order."""
+        self._settle()
+        return self._hashes
+
+    @property
+    def marks(self) -> Marks:
+        """For each hash the marks of its value."""
+        self._settle()
+        return self._marks
+
+    @property
     def bound(self) -> int:
         """The largest hash that may still enter."""
+        if len(self._hashes) + self._waiting < self.size:
+            return LARGEST
         return LARGEST if len(self) < self.size else int(self.hashes[-1])
 
     def admits(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
@@ -56,16 +72,28 @@ class Sketch:
 
     def add(self, hashes: Hashes, marks: Marks) -> None:
         """Add values by their hashes. A value that comes again carries the marks of all its times."""
-        new = np.flatnonzero(self.admits(hashes))
-        if len(new) > 8 * self.size:
-            bound = hashes[new[smallest(hashes[new], self.size)[-1]]]
-            new = new[hashes[new] <= bound]
-        joined = np.concatenate([self.hashes, hashes[new]])
+        if len(hashes) > 8 * self.size:
+            new = np.flatnonzero(self.admits(hashes))
+            if len(new) > 8 * self.size:
+                bound = hashes[new[smallest(hashes[new], self.size)[-1]]]
+                new = new[hashes[new] <= bound]
+            hashes, marks = hashes[new], marks[new]
+        self._added.append((hashes, marks))
+        self._waiting += len(hashes)
+        if self._waiting > 8 * self.size:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Sort what was added into the sample: not each time, since few values are added at a time."""
+        if not self._waiting:
+            return
+        joined = np.concatenate([self._hashes, *(hashes for hashes, _ in self._added)])
+        both = np.concatenate([self._marks, *(marks for _, marks in self._added)])
         order = np.argsort(joined, kind="stable")
         first = np.flatnonzero(np.diff(joined[order], prepend=~joined[order[:1]]))
-        both = np.concatenate([self.marks, marks[new]])[order]
-        self.hashes = joined[order[first]][: self.size]
-        self.marks = np.bitwise_or.reduceat(both, first)[: self.size] if len(first) else both
+        self._hashes = joined[order[first]][: self.size]
+        self._marks = np.bitwise_or.reduceat(both[order], first)[: self.size]
+        self._added, self._waiting = [], 0
 
     def share(self, mark: int) -> float:
         """The share of different values that carry a mark."""
