@@ -189,10 +189,9 @@ class _Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Classes:
-    """The class of each row, and the size of the smallest."""
+    """The class of each row."""
 
     codes: _Codes
-    smallest: int
     table: pl.DataFrame
 
     @classmethod
@@ -205,8 +204,12 @@ class _Classes:
         codes = _Codes.of(table[quasi_identifiers[0]])
         for name in quasi_identifiers[1:]:
             codes = codes.with_others(_Codes.of(table[name]))
-        smallest = _counted(codes)[1].min(initial=table.height)
-        return cls(codes, int(smallest), table)
+        return cls(codes, table)
+
+    @property
+    def smallest(self) -> int:
+        """The size of the smallest class."""
+        return int(_counted(self.codes)[1].min(initial=self.table.height))
 
     def counts(self, sensitive: str) -> _Counts:
         """What the classes show of a column."""
