@@ -154,8 +154,8 @@ def carry(
     """Send some of a plan's loads under its verdict; see `copy` for the arguments and errors."""
     leaving = list(under_verdict(plan, loads, verdict, key))
     with Arrivals(journal, destination, on_object) as arrivals:
-        if leaving:
-            (plane or StreamPlane()).carry(leaving, source, destination, arrivals.add)
+        # Also when nothing leaves: what an earlier run left at the destination is given up then.
+        (plane or StreamPlane()).carry(leaving, source, destination, arrivals.add)
     return Copied.of(arrivals.all)
 
 

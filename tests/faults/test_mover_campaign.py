@@ -10,7 +10,9 @@ import pytest
 
 from tasks.core.errors import IntegrityError, LintasError
 from tasks.core.plane.direct import DirectPlane
+from tasks.core.plane.routes import plane_for
 from tasks.core.plane.stream import StreamPlane
+from tasks.core.ports import Write
 from tasks.records import Records
 from tests.conformance.stores import MIB, keys, pointed_at, unfinished_uploads
 from tests.conformance.wire import Wire
@@ -181,7 +183,6 @@ def test_an_upload_that_nobody_will_finish_is_given_up_by_the_next_move(
     move = trial(near, far, (10 * MIB,))
     _, destination = move.stores()
     direct = destination.direct  # type: ignore[attr-defined]
-    from tasks.core.ports import Write
 
     write = Write("out/of-another-plan", 20 * MIB, {"lintas-digest": "d" * 64}, None, True)
     upload_id = direct.begin(write)
@@ -209,3 +210,17 @@ def test_an_upload_whose_beginning_was_not_answered_does_not_stay(
     move.require_identical()
     move.require_clean()
     assert records.uploads.open(far, move.bucket, "") == []
+
+
+def test_what_was_left_is_given_up_also_when_nothing_is_to_be_carried(trial: MakeTrial, records: Records) -> None:
+    move = trial("azure", "aws", (100,))
+    move.move(plane_over(records))
+    _, destination = move.stores()
+    left = Write("out/left", 20 * MIB, {}, None, True)
+    records.uploads.begun("aws", move.bucket, left.key, destination.direct.begin(left), "other content")  # type: ignore[attr-defined]
+
+    receipt = move.move(plane_for("direct", uploads=records.uploads, key_prefix="out/"))
+
+    assert receipt.bytes_sent == 0
+    move.require_clean()
+    assert records.uploads.open("aws", move.bucket, "") == []

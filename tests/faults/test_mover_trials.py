@@ -13,7 +13,7 @@ import os
 import random
 import signal
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import permutations
@@ -319,41 +319,32 @@ KINDS: Mapping[str, Callable[[Run], None]] = {
 _SUMS = ("troubles", "failed_runs", "wrong_bytes_accepted", "differing_objects", "uploads_left", "unexpected")
 
 
+_COLUMNS = (
+    *("trouble", "trials", "pairs", "times it struck", "runs that failed", "parts beyond the dataset: most, mean"),
+    *("wrong bytes accepted", "objects that differ", "uploads left", "ended otherwise"),
+)
+_WORDS = ("cloud and refusal", "times")
+
+
 def table(lines: Sequence[dict[str, Any]]) -> str:
     """The counts by kind of trouble, as Markdown."""
-    by_kind: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    kinds = {kind: [line for line in lines if line["kind"] == kind] for kind in KINDS}
+    rows = [_row(kind, found) for kind, found in {**kinds, "all": lines}.items() if found]
     struck: Counter[str] = Counter()
     for line in lines:
-        by_kind[line["kind"]].append(line)
         struck.update(line["struck_by"])
-    rows: list[list[Any]] = []
-    for kind in KINDS:
-        found = by_kind[kind]
-        if found:
-            beyond = [line["parts_beyond"] for line in found]
-            sums = [sum(line[name] for line in found) for name in _SUMS]
-            pairs = len({line["pair"] for line in found})
-            most = f"{max(beyond):.1f}, {sum(beyond) / len(found):.1f}"
-            rows.append([kind, len(found), pairs, *sums[:2], most, *sums[2:]])
-    rows.append(["all", len(lines), len({line["pair"] for line in lines})])
-    rows[-1] += [sum(row[at] for row in rows[:-1]) for at in (3, 4)]
-    rows[-1] += [f"{max(line['parts_beyond'] for line in lines):.1f}"]
-    rows[-1] += [sum(row[at] for row in rows[:-1]) for at in (6, 7, 8, 9)]
-    columns = [
-        "trouble",
-        "trials",
-        "pairs",
-        "times it struck",
-        "runs that failed",
-        "parts beyond the dataset: most, mean",
-    ]
-    columns += ["wrong bytes accepted", "objects that differ", "uploads left", "ended otherwise"]
-    words = "\n".join(f"| {name} | {times} |" for name, times in sorted(struck.items()))
-    return (
-        f"{_HEAD}\n{_markdown(columns, rows)}\n{_TAIL}\n| cloud and refusal | times |\n| --- | --- |\n{words}\n"
-        if words
-        else f"{_HEAD}\n{_markdown(columns, rows)}\n"
-    )
+    words = [(name, times) for name, times in sorted(struck.items()) if times]
+    kills = [line for line in kinds["killed"] if "onprem" not in line["pair"] and line["troubles"]]
+    lost = max((line["parts_beyond"] / line["troubles"] for line in kills), default=0.0)
+    most = f"Between object stores a kill cost at most {lost:.1f} parts."
+    return f"{_HEAD}\n{_markdown(_COLUMNS, rows)}\n{most}\n\n{_TAIL}\n{_markdown(_WORDS, words)}"
+
+
+def _row(kind: str, lines: Sequence[dict[str, Any]]) -> list[Any]:
+    beyond = [line["parts_beyond"] for line in lines]
+    struck, failed, *rest = (sum(line[name] for line in lines) for name in _SUMS)
+    most = f"{max(beyond):.1f}, {sum(beyond) / len(lines):.1f}"
+    return [kind, len(lines), len({line["pair"] for line in lines}), struck, failed, most, *rest]
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -372,15 +363,14 @@ must be.
 Parts beyond the dataset are what the far side was sent in all runs together (for a directory: what the near side gave)
 less the dataset, in parts of {PART_BYTES // MIB} MiB. A killed process has memory for {KILLED_PARTS} parts here, and
 may lose those and what is on its way into the journal; from or to a directory the objects under way are sent again.
-Wrong bytes give up the object's upload, so that it is sent anew, as is an object that was damaged at rest.
+Wrong bytes give up the object's upload, so that it is sent anew. Damage at rest is found by reading the far side again;
+the object is then removed, and sent anew.
 
 A wrong clock is 20 minutes or two days ahead or behind. S3 and Azure refuse what it signs, and the run ends with a
 sentence that says so; Google's tokens do not depend on it, and Azure takes a signature of a clock that is a little
 behind: such runs succeed. A full disk is that of the directory at the far side, or else that of the state directory.
 """
-_TAIL = """
-Requests were refused in each cloud's own words:
-"""
+_TAIL = "Requests were refused in each cloud's own words:\n"
 
 
 def lines_of(text: str) -> list[dict[str, Any]]:

@@ -62,8 +62,11 @@ class StreamPlane:
 
     def _give_up_others(self, destination: Store, stop: threading.Event) -> None:
         """Give up what the journal has of uploads: nobody can continue those that an SDK has begun."""
-        if self._uploads is not None and isinstance(destination, DirectStore):
-            far, uploads = destination.direct, self._uploads
+        uploads = self._uploads
+        if uploads is None or not uploads.open(destination.cloud, destination.bucket, self._key_prefix):
+            return
+        if isinstance(destination, DirectStore):
+            far = destination.direct
             with_retries(lambda: resumable((), far, destination, uploads, self._key_prefix), self._attempts, stop)
 
 
