@@ -56,7 +56,8 @@ def ask_for(docs: Path, tables: Sequence[CountTable], failed: Sequence[str]) -> 
     with (docs.parent / _LOG).open("ab") as log:
         _started.append(
             subprocess.Popen(
-                [sys.executable, "-m", "tasks.data_docs", str(docs.parent.resolve())],
+                # -P: a directory of that name where somebody works is not this package.
+                [sys.executable, "-P", "-m", "tasks.data_docs", str(docs.parent.resolve())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
