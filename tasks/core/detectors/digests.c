@@ -39,40 +39,65 @@ static void mix_portable(u32 *state, const u8 *block) {
 }
 
 typedef void Mix(u32 *, const u8 *);
+typedef void MixTwo(u32 *, const u8 *, u32 *, const u8 *);
+
+static void mix_two_portable(u32 *one, const u8 *block, u32 *two, const u8 *other) {
+    mix_portable(one, block), mix_portable(two, other);
+}
+
 static Mix *best_mix = mix_portable;
+static MixTwo *best_mix_two = mix_two_portable;
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <cpuid.h>
 #include <immintrin.h>
 
-__attribute__((target("sha,sse4.1"))) static void mix_sha(u32 *state, const u8 *block) {
+/* One block after another waits for its own rounds; two at a time keep the processor busy. */
+__attribute__((target("sha,sse4.1"))) static inline void mix_lanes(u32 *const *states, const u8 *const *blocks, const int lanes) {
     const __m128i order = _mm_set_epi64x(0x0c0d0e0f08090a0bULL, 0x0405060700010203ULL);
-    __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)state), 0xb1);
-    __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(state + 4)), 0x1b);
-    __m128i abef = _mm_alignr_epi8(low, high, 8), cdgh = _mm_blend_epi16(high, low, 0xf0), w[4];
-    const __m128i abef_before = abef, cdgh_before = cdgh;
-    for (int t = 0; t < 4; t++) w[t] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(block + 16 * t)), order);
+    __m128i abef[2], cdgh[2], abef_before[2], cdgh_before[2], w[2][4];
+    for (int k = 0; k < lanes; k++) {
+        __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)states[k]), 0xb1);
+        __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(states[k] + 4)), 0x1b);
+        abef_before[k] = abef[k] = _mm_alignr_epi8(low, high, 8);
+        cdgh_before[k] = cdgh[k] = _mm_blend_epi16(high, low, 0xf0);
+        for (int t = 0; t < 4; t++)
+            w[k][t] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(blocks[k] + 16 * t)), order);
+    }
 #pragma GCC unroll 16
     for (int t = 0; t < 16; t++) {
-        if (t >= 4) {
-            __m128i sum = _mm_sha256msg1_epu32(w[t & 3], w[(t + 1) & 3]);
-            sum = _mm_add_epi32(sum, _mm_alignr_epi8(w[(t + 3) & 3], w[(t + 2) & 3], 4));
-            w[t & 3] = _mm_sha256msg2_epu32(sum, w[(t + 3) & 3]);
+        for (int k = 0; k < lanes; k++) {
+            if (t >= 4) {
+                __m128i sum = _mm_sha256msg1_epu32(w[k][t & 3], w[k][(t + 1) & 3]);
+                sum = _mm_add_epi32(sum, _mm_alignr_epi8(w[k][(t + 3) & 3], w[k][(t + 2) & 3], 4));
+                w[k][t & 3] = _mm_sha256msg2_epu32(sum, w[k][(t + 3) & 3]);
+            }
+            __m128i with = _mm_add_epi32(w[k][t & 3], _mm_loadu_si128((const __m128i *)(ROUND + 4 * t)));
+            cdgh[k] = _mm_sha256rnds2_epu32(cdgh[k], abef[k], with);
+            abef[k] = _mm_sha256rnds2_epu32(abef[k], cdgh[k], _mm_shuffle_epi32(with, 0x0e));
         }
-        __m128i with = _mm_add_epi32(w[t & 3], _mm_loadu_si128((const __m128i *)(ROUND + 4 * t)));
-        cdgh = _mm_sha256rnds2_epu32(cdgh, abef, with);
-        abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(with, 0x0e));
     }
-    abef = _mm_shuffle_epi32(_mm_add_epi32(abef, abef_before), 0x1b);
-    cdgh = _mm_shuffle_epi32(_mm_add_epi32(cdgh, cdgh_before), 0xb1);
-    _mm_storeu_si128((__m128i *)state, _mm_blend_epi16(abef, cdgh, 0xf0));
-    _mm_storeu_si128((__m128i *)(state + 4), _mm_alignr_epi8(cdgh, abef, 8));
+    for (int k = 0; k < lanes; k++) {
+        __m128i first = _mm_shuffle_epi32(_mm_add_epi32(abef[k], abef_before[k]), 0x1b);
+        __m128i second = _mm_shuffle_epi32(_mm_add_epi32(cdgh[k], cdgh_before[k]), 0xb1);
+        _mm_storeu_si128((__m128i *)states[k], _mm_blend_epi16(first, second, 0xf0));
+        _mm_storeu_si128((__m128i *)(states[k] + 4), _mm_alignr_epi8(second, first, 8));
+    }
+}
+
+__attribute__((target("sha,sse4.1"))) static void mix_sha(u32 *state, const u8 *block) {
+    mix_lanes((u32 *const[]){state}, (const u8 *const[]){block}, 1);
+}
+
+__attribute__((target("sha,sse4.1"))) static void mix_two_sha(u32 *one, const u8 *block, u32 *two, const u8 *other) {
+    mix_lanes((u32 *const[]){one, two}, (const u8 *const[]){block, other}, 2);
 }
 
 static void choose_mix(void) {
     unsigned a, b, c, d;
     int known = __get_cpuid(1, &a, &b, &c, &d) && c & bit_SSE4_1 && c & bit_SSSE3;
-    if (known && __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 29 & 1) best_mix = mix_sha;
+    if (known && __get_cpuid_count(7, 0, &a, &b, &c, &d) && b >> 29 & 1)
+        best_mix = mix_sha, best_mix_two = mix_two_sha;
 }
 #else
 static void choose_mix(void) {}
@@ -83,18 +108,37 @@ static void as_bytes(const u32 *state, u8 *bytes) {
         for (int b = 0; b < 4; b++) bytes[4 * k + b] = (u8)(state[k] >> (24 - 8 * b));
 }
 
+#define ONE_BLOCK 55 /* The most bytes that fit into a block with what ends a text. */
+
+/* Pads the end of a text that follows one block, and answers how many bytes that makes. */
+static int padded(u8 *last, const u8 *end_of_text, i64 left, i64 size) {
+    int end = left <= ONE_BLOCK ? 64 : 128;
+    i64 bits = (size + 64) * 8;
+    memset(last, 0, end);
+    if (left) memcpy(last, end_of_text, left);
+    last[left] = 0x80;
+    for (int b = 0; b < 8; b++) last[end - 1 - b] = (u8)(bits >> 8 * b);
+    return end;
+}
+
 /* The digest of a text that follows one block, which `state` has seen already. */
 static void finish(Mix *mix, u32 *state, const u8 *text, i64 size, u8 *digest) {
-    u8 last[128] = {0};
-    i64 bits = (size + 64) * 8;
-    for (; size >= 64; size -= 64, text += 64) mix(state, text);
-    int end = size < 56 ? 64 : 128;
-    if (size) memcpy(last, text, size);
-    last[size] = 0x80;
-    for (int b = 0; b < 8; b++) last[end - 1 - b] = (u8)(bits >> 8 * b);
+    u8 last[128];
+    i64 left = size;
+    for (; left >= 64; left -= 64, text += 64) mix(state, text);
+    int end = padded(last, text, left, size);
     mix(state, last);
     if (end == 128) mix(state, last + 64);
     as_bytes(state, digest);
+}
+
+/* The digests of two texts of one block each. */
+static void finish_two(MixTwo *mix, const u32 *start, const u8 *const *texts, const i64 *sizes, u8 (*digests)[40]) {
+    u32 states[2][8];
+    u8 last[2][64];
+    for (int k = 0; k < 2; k++) memcpy(states[k], start, sizeof states[k]), padded(last[k], texts[k], sizes[k], sizes[k]);
+    mix(states[0], last[0], states[1], last[1]);
+    for (int k = 0; k < 2; k++) as_bytes(states[k], digests[k]);
 }
 
 /* The state after the key's block, padded and changed by one byte. */
@@ -106,29 +150,43 @@ static void begin(Mix *mix, u32 *state, const u8 *key, i64 size, u8 with) {
     mix(state, block);
 }
 
+static u8 *written(u8 *out, u8 *digest, int tokens) {
+    if (!tokens) {
+        for (int b = 0; b < 32; b++, out += 2)
+            out[0] = "0123456789abcdef"[digest[b] >> 4], out[1] = "0123456789abcdef"[digest[b] & 15];
+        return out;
+    }
+    memcpy(out, "tok_", 4), out += 4;
+    digest[16] = 0;
+    for (int bit = 0; bit < 130; bit += 5) {
+        int two = digest[bit / 8] << 8 | digest[bit / 8 + 1];
+        *out++ = "abcdefghijklmnopqrstuvwxyz234567"[two >> (11 - bit % 8) & 31];
+    }
+    return out;
+}
+
 /* Writes for each of the values its token of 30 bytes, or its hash of 64. The key has at most 64 bytes. `portable`
  * leaves special instructions aside. */
 void lintas_digests(const u8 *key, i64 key_size, const i64 *offsets, const u8 *data, i64 values, int tokens,
                     int portable, u8 *out) {
     u32 inner[8], outer[8], state[8];
-    u8 digest[40] = {0};
+    u8 digests[2][40] = {{0}};
     Mix *mix = portable ? mix_portable : best_mix;
+    MixTwo *mix_two = portable ? mix_two_portable : best_mix_two;
     begin(mix, inner, key, key_size, 0x36), begin(mix, outer, key, key_size, 0x5c);
-    for (i64 at = 0; at < values; at++) {
-        memcpy(state, inner, sizeof state);
-        finish(mix, state, data + offsets[at], offsets[at + 1] - offsets[at], digest);
-        memcpy(state, outer, sizeof state);
-        finish(mix, state, digest, 32, digest);
-        if (tokens) {
-            memcpy(out, "tok_", 4), out += 4;
-            digest[16] = 0;
-            for (int bit = 0; bit < 130; bit += 5) {
-                int two = digest[bit / 8] << 8 | digest[bit / 8 + 1];
-                *out++ = "abcdefghijklmnopqrstuvwxyz234567"[two >> (11 - bit % 8) & 31];
-            }
-        } else {
-            for (int b = 0; b < 32; b++, out += 2)
-                out[0] = "0123456789abcdef"[digest[b] >> 4], out[1] = "0123456789abcdef"[digest[b] & 15];
+    for (i64 at = 0; at < values;) {
+        const u8 *texts[2] = {data + offsets[at], data + offsets[at + 1]};
+        i64 sizes[2] = {offsets[at + 1] - offsets[at], at + 1 < values ? offsets[at + 2] - offsets[at + 1] : -1};
+        if (sizes[0] <= ONE_BLOCK && sizes[1] >= 0 && sizes[1] <= ONE_BLOCK) {
+            finish_two(mix_two, inner, texts, sizes, digests);
+            finish_two(mix_two, outer, (const u8 *const[]){digests[0], digests[1]}, (const i64[]){32, 32}, digests);
+            out = written(out, digests[0], tokens), out = written(out, digests[1], tokens), at += 2;
+            continue;
         }
+        memcpy(state, inner, sizeof state);
+        finish(mix, state, texts[0], sizes[0], digests[0]);
+        memcpy(state, outer, sizeof state);
+        finish(mix, state, digests[0], 32, digests[0]);
+        out = written(out, digests[0], tokens), at++;
     }
 }
