@@ -38,6 +38,11 @@ def answering(head: bytes) -> Iterator[int]:
         listener.close()
 
 
+def test_a_connection_that_is_cut_before_the_answer_proper_is_no_endless_wait(object_clouds: ObjectClouds) -> None:
+    with answering(b"HTTP/1.1 100 Continue\r\n") as port, pytest.raises(Retryable):
+        put(open_store(pointed_at(object_clouds["aws"], port), "b"), "k", b"content")
+
+
 @pytest.mark.parametrize("cloud", ["aws", "azure", "google"])
 def test_an_answer_whose_head_was_cut_is_no_answer(object_clouds: ObjectClouds, cloud: str) -> None:
     with answering(b"HTTP/1.1 200 OK\r\nServer: x\r\nCont") as port:

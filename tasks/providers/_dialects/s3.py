@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.handlers import add_expect_header
 from botocore.utils import parse_timestamp
 
 from tasks.core.attributes import PLAIN, Attributes
@@ -144,6 +145,8 @@ def _client(config: CloudConfig, dialect: S3Dialect) -> tuple[S3Client, Credenti
     )
     endpoint = config.endpoint_or_public("objects") or dialect.endpoint
     client = session.client("s3", endpoint_url=endpoint, config=settings)
+    # The SDK waits for the answer 100 in a way of its own that never ends when the connection is cut in it.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
     client.meta.events.register_first("before-parse.s3.ListObjectsV2", contents_reader(_moment))
     return client, session.get_credentials()
 
