@@ -209,6 +209,27 @@ def storage_transfer(
     )
 
 
+def datasync(port: int, log: Path, aws: CloudConfig, azure: CloudConfig, google: CloudConfig, secrets: Path) -> Process:
+    """DataSync from the twin's Blob Storage and Cloud Storage; see `deployments.local.datasync`.
+
+    Args:
+        port: Where it listens.
+        log: File that takes its output.
+        aws, azure, google: The clouds, by whose object endpoints it copies.
+        secrets: JSON file with the account's key, a token for Cloud Storage, and what Secrets Manager keeps.
+    """
+    command = [sys.executable, "-m", "deployments.local.datasync", "--port", str(port), "--region", aws.region]
+    command += ["--s3", aws.endpoint("objects"), "--blob", azure.endpoint("objects")]
+    return Process(
+        name="aws-datasync",
+        command=[*command, "--objects", google.endpoint("objects"), "--secrets", str(secrets)],
+        ready=answers(f"http://{HOST}:{port}/", 405),
+        log=log,
+        environment=MODULES,
+        port=port,
+    )
+
+
 def console_script(name: str) -> str:
     """A program that a package of this environment installed; `PATH` may know another version of it or none."""
     path = Path(sysconfig.get_path("scripts")) / name

@@ -259,7 +259,9 @@ class StorageTransfer:
             near = spec["awsS3DataSource"]
             return self._s3_source(near["bucketName"], self._secrets[near["credentialsSecret"]]), near.get("path", "")
         near = spec["azureBlobStorageDataSource"]
-        return self._blob_source(near["container"], self._secrets[near["credentialsSecret"]]), near.get("path", "")
+        return blob_source(
+            self._blob, near["container"], self._secrets[near["credentialsSecret"]]["sas_token"]
+        ), near.get("path", "")
 
     def _s3_source(self, bucket: str, secret: Json) -> Source:
         import boto3
@@ -288,34 +290,12 @@ class StorageTransfer:
 
         return read
 
-    def _blob_source(self, container: str, secret: Json) -> Source:
-        from azure.core.exceptions import ResourceNotFoundError
-        from azure.storage.blob import BlobServiceClient
-
-        client = BlobServiceClient(self._blob, credential=secret["sas_token"]).get_container_client(container)
-
-        def read(key: str) -> Found | None:
-            try:
-                answer = client.download_blob(key)
-            except ResourceNotFoundError:
-                return None
-            about = answer.properties
-            kept: Any = about.content_settings
-            names = ("content_type", "content_encoding", "content_language", "content_disposition", "cache_control")
-            described = {name: getattr(kept, name) for name in names}
-            return Found(answer.readall(), about.etag.strip('"'), about.metadata or {}, described)
-
-        return read
-
     def _written(self, spec: Json, name: str, found: Found) -> bool:
         """Make the object; False where there is one already that is to stay."""
         from google.api_core.exceptions import PreconditionFailed
 
         options: Json = spec.get("transferOptions", {})
-        body = found.body
-        if self._faults.take("wrong_bytes", target=name):
-            place = self._faults.place_in(body)
-            body = body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
+        body = arriving(self._faults, name, found.body)
         sink = spec["gcsDataSink"]
         blob = self._google.bucket(sink["bucketName"]).blob(sink.get("path", "") + name)
         blob.metadata = {**found.metadata, _MARK: found.etag}
@@ -328,6 +308,35 @@ class StorageTransfer:
         except PreconditionFailed:
             return False
         return True
+
+
+def blob_source(endpoint: str, container: str, sas_token: str) -> Source:
+    """The blobs of a container, read with a token alone."""
+    from azure.core.exceptions import ResourceNotFoundError
+    from azure.storage.blob import BlobServiceClient
+
+    client = BlobServiceClient(endpoint, credential=sas_token).get_container_client(container)
+
+    def read(key: str) -> Found | None:
+        try:
+            answer = client.download_blob(key)
+        except ResourceNotFoundError:
+            return None
+        about = answer.properties
+        kept: Any = about.content_settings
+        names = ("content_type", "content_encoding", "content_language", "content_disposition", "cache_control")
+        described = {name: getattr(kept, name) for name in names}
+        return Found(answer.readall(), about.etag.strip('"'), about.metadata or {}, described)
+
+    return read
+
+
+def arriving(faults: FaultTable, name: str, body: bytes) -> bytes:
+    """An object's bytes as they arrive: with another one, where `wrong_bytes` is to befall it."""
+    if not faults.take("wrong_bytes", target=name):
+        return body
+    place = faults.place_in(body)
+    return body[:place] + bytes([body[place] ^ 1]) + body[place + 1 :]
 
 
 def message(kind: str, body: Json) -> Json:

@@ -1,24 +1,23 @@
-"""What a store promises whose provider's own service fetches objects by jobs: Google's Storage Transfer Service.
+"""What a store promises whose provider's own service fetches objects by jobs: Storage Transfer Service and DataSync.
 
-The service is the twin's (`deployments/local/storage_transfer.py`), which really copies; what arrived is read back by
-rclone.
+The services are the twin's (`deployments/local/storage_transfer.py`, `datasync.py`), which really copy; what arrived is
+read back by rclone.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from deployments.local.faults import put_faults
-from deployments.local.object_stores import storage_transfer
+from deployments.local.object_stores import datasync, storage_transfer
 from deployments.local.ports import free_ports
 from tasks.core.attributes import Attributes
 from tasks.core.cloud import CloudConfig
@@ -33,18 +32,29 @@ from tests.servers import ObjectClouds, rclone_environment
 
 pytest.importorskip("google.cloud.storage_transfer_v1", reason="google-cloud-storage-transfer is not installed")
 
-SECRETS = {"aws": "projects/1/secrets/lintas-aws", "azure": "projects/1/secrets/lintas-azure"}
+PAIRS = [("google", "aws"), ("google", "azure"), ("aws", "azure"), ("aws", "google")]
+"""The provider whose service pulls, and the one that it pulls from."""
+
+once_a_service = pytest.mark.parametrize("pair", [PAIRS[0], PAIRS[-1]], indirect=True, ids="-from-".join)
+
 KEPT = Attributes("text/csv", cache_control="no-cache", tags={"stage": "raw"})
+FAILED = {"google": "FAILED", "aws": "Crashed"}
+VANISHED = {"google": "FAILED: NOT_FOUND 1", "aws": "FilesFailed 1"}
+_SECRET = {
+    "google": "projects/1/secrets/lintas-{}",
+    "aws": "arn:aws:secretsmanager:us-east-1:123456789012:secret:lintas-{}",
+}
+_ROLE = "arn:aws:iam::123456789012:role/lintas-datasync"
 
 
 @pytest.fixture(scope="module")
-def service(object_clouds: ObjectClouds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CloudConfig]:
-    """Google with Storage Transfer Service, which may read from both of the others."""
+def services(object_clouds: ObjectClouds, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, CloudConfig]]:
+    """Google with Storage Transfer Service and AWS with DataSync, each of which may read from two others."""
     from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
 
     aws, azure, google = (object_clouds[name] for name in ("aws", "azure", "google"))
     directory = tmp_path_factory.mktemp("transfers")
-    token, secrets = directory / "token", directory / "secrets.json"
+    token, secrets, kept = directory / "token", directory / "secrets.json", directory / "kept.json"
     token.write_text(google.credentials["token"].reveal())
     sas = generate_account_sas(
         azure.option("account"),
@@ -54,22 +64,45 @@ def service(object_clouds: ObjectClouds, tmp_path_factory: pytest.TempPathFactor
         datetime.now(UTC) + timedelta(hours=1),
     )
     key = {name: aws.credentials[name].reveal() for name in ("access_key_id", "secret_access_key")}
-    secrets.write_text(json.dumps({SECRETS["aws"]: key, SECRETS["azure"]: {"sas_token": sas}}))
-    (port,) = free_ports(1)
-    process = storage_transfer(port, directory / "transfers.log", token, google, aws, azure, secrets).start()
-    try:
-        process.wait_ready()
-        yield dataclasses.replace(
-            google,
-            endpoints={**google.endpoints, "transfers": f"http://127.0.0.1:{port}"},
-            options={
-                **google.options,
-                "pulls": "true",
-                **{f"pull_from_{name}": secret for name, secret in SECRETS.items()},
-            },
-        )
-    finally:
-        process.stop()
+    named = {(pulls, near): _SECRET[pulls].format(near) for pulls, near in PAIRS}
+    secrets.write_text(json.dumps({named["google", "aws"]: key, named["google", "azure"]: {"sas_token": sas}}))
+    manager = {named["aws", "azure"]: sas, named["aws", "google"]: "the secret of an HMAC key"}
+    kept.write_text(json.dumps({**key, "google_token": token.read_text(), "kept": manager}))
+    ports = free_ports(2)
+    processes = {
+        "google": storage_transfer(ports[0], directory / "google.log", token, google, aws, azure, secrets),
+        "aws": datasync(ports[1], directory / "aws.log", aws, azure, google, kept),
+    }
+    more = {"google": {}, "aws": {"pull_role": _ROLE, "pull_key_google": "GOOG1E-ID"}}
+    with ExitStack() as running:
+        for process in processes.values():
+            running.callback(process.stop)
+            process.start()
+        for process in processes.values():
+            process.wait_ready()
+        yield {
+            cloud.name: dataclasses.replace(
+                cloud,
+                endpoints={**cloud.endpoints, "transfers": f"http://127.0.0.1:{port}"},
+                options={
+                    **cloud.options,
+                    "pulls": "true",
+                    **{f"pull_from_{near}": secret for (pulls, near), secret in named.items() if pulls == cloud.name},
+                    **more[cloud.name],
+                },
+            )
+            for cloud, port in zip((google, aws), ports, strict=True)
+        }
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids="-from-".join)
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def service(services: dict[str, CloudConfig], pair: tuple[str, str]) -> CloudConfig:
+    return services[pair[0]]
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +112,9 @@ def far(service: CloudConfig) -> Store:
     return store
 
 
-@pytest.fixture(scope="module", params=SECRETS)
-def near(request: pytest.FixtureRequest, object_clouds: ObjectClouds) -> Store:
-    store = open_store(object_clouds[request.param], f"transferred-from-{uuid.uuid4().hex[:8]}")
+@pytest.fixture(scope="module")
+def near(object_clouds: ObjectClouds, pair: tuple[str, str]) -> Store:
+    store = open_store(object_clouds[pair[1]], f"transferred-from-{uuid.uuid4().hex[:8]}")
     store.create_bucket()
     return store
 
@@ -112,12 +145,45 @@ def carry(loads: list[Load], near: Store, far: Store, said: list[str] | None = N
 
 
 def nothing_left(service: CloudConfig, far: Store) -> bool:
-    """Whether neither a list of names nor a job remains."""
+    """Whether neither an object nor a list of names nor a job remains, as a plain client of the service sees it."""
+    return not keys(far, PULLS_PREFIX) and not jobs(service)
+
+
+def jobs(service: CloudConfig) -> list[str]:
+    """What the service has of jobs, tasks and locations."""
+    if service.provider == "google":
+        return [job["name"] for job in google_api(service, "GET", "transferJobs").get("transferJobs", ())]
+    client = datasync_client(service)
+    locations = [found["LocationArn"] for found in client.list_locations()["Locations"]]
+    return [found["TaskArn"] for found in client.list_tasks()["Tasks"]] + locations
+
+
+def remove(service: CloudConfig, name: str) -> None:
+    """Delete one of them."""
+    if service.provider == "google":
+        google_api(service, "DELETE", f"{name}?projectId={service.option('project')}")
+    elif ":task/" in name:
+        datasync_client(service).delete_task(TaskArn=name)
+    else:
+        datasync_client(service).delete_location(LocationArn=name)
+
+
+def google_api(service: CloudConfig, method: str, path: str) -> dict[str, Any]:
     import requests
 
     bearer = {"authorization": f"Bearer {service.credentials['token'].reveal()}"}
-    jobs = requests.get(f"{service.endpoint('transfers')}/v1/transferJobs", headers=bearer, timeout=10).json()
-    return not keys(far, PULLS_PREFIX) and not jobs.get("transferJobs")
+    answer = requests.request(method, f"{service.endpoint('transfers')}/v1/{path}", headers=bearer, timeout=10)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def datasync_client(service: CloudConfig) -> Any:
+    import boto3
+
+    session = boto3.Session(
+        service.credentials["access_key_id"].reveal(), service.credentials["secret_access_key"].reveal()
+    )
+    return session.client("datasync", service.region, endpoint_url=service.endpoint("transfers"))
 
 
 def test_objects_arrive_by_one_job_with_what_is_kept_with_them(
@@ -138,7 +204,7 @@ def test_objects_arrive_by_one_job_with_what_is_kept_with_them(
     done = carry(loads, near, far)
 
     for path, content in contents.items():
-        command = [console_script("rclone"), "cat", f"google:{far.bucket}/to/{prefix}{path}"]
+        command = [console_script("rclone"), "cat", f"{service.name}:{far.bucket}/to/{prefix}{path}"]
         there = subprocess.run(command, env=rclone_environment(service), check=True, capture_output=True, timeout=60)
         assert there.stdout == content
         assert (done[path].route, done[path].version) == ("pull", far.head(f"to/{prefix}{path}").version)
@@ -161,15 +227,19 @@ def test_what_a_job_may_not_bring_goes_another_way_and_is_told(near: Store, far:
     done = carry([plain, labelled, private, renamed, replaced], near, far, said)
 
     assert {path: item.route for path, item in done.items()} == {
-        "plain": "pull", "labelled": "pull", "private": "direct", "renamed": "pull", "replaced": "pull",
+        "plain": "pull", "labelled": "pull", "renamed": "pull", "replaced": "pull",
+        # Google would take the metadata along.
+        "private": "direct" if far.cloud == "google" else "pull",
     }  # fmt: skip
     assert read(far, f"to/{prefix}other") == b"renamed"
     assert far.head(f"to/{prefix}labelled").metadata == {DIGEST_METADATA: labelled.entry.digest}
     assert read(far, f"to/{prefix}replaced") == b"new"
     assert "name" not in far.head(f"to/{prefix}private").metadata
-    assert "1 objects pass through this machine instead" in said[0]
+    assert len(said) == (far.cloud == "google")
+    assert all("1 objects pass through this machine instead" in sentence for sentence in said)
 
 
+@once_a_service
 def test_a_job_that_fails_is_finished_by_another_way(
     service: CloudConfig, near: Store, far: Store, prefix: str, faults: Callable[..., None]
 ) -> None:
@@ -182,10 +252,11 @@ def test_a_job_that_fails_is_finished_by_another_way(
     assert [done[path].route for path in ("1", "2", "3")] == ["pull", "direct", "direct"]
     assert [read(far, f"to/{prefix}{path}") for path in ("1", "2", "3")] == [b"1", b"2", b"3"]
     assert "2 objects pass through this machine instead" in said[0]
-    assert "FAILED" in said[0]
+    assert FAILED[far.cloud] in said[0]
     assert nothing_left(service, far)
 
 
+@once_a_service
 def test_a_job_that_hangs_is_ended_before_another_way_is_taken(
     service: CloudConfig, near: Store, prefix: str, far: Store, faults: Callable[..., None]
 ) -> None:
@@ -200,6 +271,7 @@ def test_a_job_that_hangs_is_ended_before_another_way_is_taken(
     assert nothing_left(service, far)
 
 
+@once_a_service
 def test_wrong_bytes_are_removed_and_the_others_counted(
     near: Store, far: Store, prefix: str, faults: Callable[..., None]
 ) -> None:
@@ -232,6 +304,7 @@ def meanwhile(far: Store, monkeypatch: pytest.MonkeyPatch, happens: Callable[[],
     monkeypatch.undo()
 
 
+@once_a_service
 def test_a_source_that_changes_in_mid_job_leaves_nothing(
     near: Store, far: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,6 +319,7 @@ def test_a_source_that_changes_in_mid_job_leaves_nothing(
     assert keys(far, f"to/{prefix}") == [f"to/{prefix}1"]
 
 
+@once_a_service
 def test_a_source_object_that_vanishes_is_named(
     near: Store, far: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,10 +332,11 @@ def test_a_source_object_that_vanishes_is_named(
     ):
         carry(loads, near, far, said)
 
-    assert "FAILED: NOT_FOUND 1" in said[0]
+    assert VANISHED[far.cloud] in said[0]
     assert keys(far, f"to/{prefix}") == [f"to/{prefix}1"]
 
 
+@once_a_service
 def test_what_somebody_else_writes_meanwhile_stays(
     near: Store, far: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,69 +351,87 @@ def test_what_somebody_else_writes_meanwhile_stays(
     assert read(far, f"to/{prefix}2") == b"theirs"
 
 
+@once_a_service
 def test_a_job_that_cannot_be_ended_is_named(
     service: CloudConfig, near: Store, far: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import requests
-
+    from tasks.providers.aws import datasync as aws
     from tasks.providers.google.rest import Rest
+
+    real, done = aws._Task._call, list[str]()
 
     def lost(*_: Any, **__: Any) -> Any:
         raise Retryable("no answer", "try again")
 
-    monkeypatch.setattr(Rest, "delete", lost)
-    done: list[str] = []
+    def lost_deletion(task: Any, operation: str, **asked: Any) -> Any:
+        return lost() if operation.startswith("delete") else real(task, operation, **asked)
 
-    with pytest.raises(Retryable, match=r"transferJobs/lintas-.*may still be there") as told:
+    monkeypatch.setattr(Rest, "delete", lost)
+    monkeypatch.setattr(aws._Task, "_call", lost_deletion)
+
+    with pytest.raises(Retryable, match="may still") as told:
         JobPlane().carry([load(near, prefix, "1", b"1")], near, far, lambda _load, item: done.append(item.path))
 
     assert done == ["1"]
-    # As the sentence says: both are deleted by hand.
-    job, listed = re.findall(r"transferJobs/[\w-]+|\.lintas/pulls/[\w.-]+csv", str(told.value))
-    bearer = {"authorization": f"Bearer {service.credentials['token'].reveal()}"}
-    url = f"{service.endpoint('transfers')}/v1/{job}?projectId={service.option('project')}"
-    assert requests.delete(url, headers=bearer, timeout=10).status_code == 200
-    far.delete(listed)
+    left = [*jobs(service), *keys(far, PULLS_PREFIX)]
+    assert len(left) >= 2
+    assert all(name in str(told.value) for name in left)
+    for name in left:
+        if name.startswith(PULLS_PREFIX):
+            far.delete(name)
+        else:
+            remove(service, name)
     assert nothing_left(service, far)
 
 
 @pytest.mark.parametrize(
-    ("options", "because"),
+    ("pulls", "source", "options", "because"),
     [
-        ({"pull_from_aws": ""}, "pull_from_aws does not name the secret or the role"),
-        ({"pull_from_aws": "AKIA-a-plain-key"}, "neither projects/NUMBER/secrets/NAME nor"),
+        ("google", "aws", {"pull_from_aws": ""}, "pull_from_aws does not name the secret or the role"),
+        ("google", "aws", {"pull_from_aws": "AKIA-a-plain-key"}, "neither projects/NUMBER/secrets/NAME nor"),
+        ("aws", "azure", {"pull_from_azure": "AKIA-a-plain-key"}, "pull_from_azure does not name a secret"),
+        ("aws", "google", {"pull_key_google": ""}, "pull_key_google does not name the HMAC key"),
+        ("aws", "google", {"pull_role": ""}, "pull_role does not name the role"),
     ],
 )
 def test_without_a_reference_to_credentials_nothing_is_pulled(
-    service: CloudConfig, object_clouds: ObjectClouds, options: dict[str, str], because: str
+    services: dict[str, CloudConfig],
+    object_clouds: ObjectClouds,
+    pulls: str,
+    source: str,
+    options: dict[str, str],
+    because: str,
 ) -> None:
-    near = open_store(object_clouds["aws"], "any")
-    store = open_store(dataclasses.replace(service, options={**service.options, **options}), "any")
+    near, cloud = open_store(object_clouds[source], "any"), services[pulls]
+    far = open_store(dataclasses.replace(cloud, options={**cloud.options, **options}), "any")
 
-    assert route_between(near, store) == "direct"
-    assert because in why_no_pull(near, store)
-    assert "AKIA" not in why_no_pull(near, store)
+    assert route_between(near, far) == "direct"
+    assert because in why_no_pull(near, far)
+    assert "AKIA" not in why_no_pull(near, far)
 
 
-def test_a_stand_in_is_nothing_that_the_real_service_reads(service: CloudConfig, object_clouds: ObjectClouds) -> None:
-    endpoints = {"objects": "https://storage.googleapis.com"}
+def test_a_stand_in_is_nothing_that_the_real_service_reads(
+    service: CloudConfig, object_clouds: ObjectClouds, pair: tuple[str, str]
+) -> None:
+    endpoints = {"objects": "https://objects.example"}
     store = open_store(dataclasses.replace(service, endpoints=endpoints), "any")
 
-    assert "is not where the service would look" in why_no_pull(open_store(object_clouds["aws"], "any"), store)
+    assert "is not where the service would look" in why_no_pull(open_store(object_clouds[pair[1]], "any"), store)
 
 
-def test_without_leave_nothing_is_pulled(object_clouds: ObjectClouds) -> None:
-    near, far = (open_store(object_clouds[name], "any") for name in ("aws", "google"))
+def test_without_leave_nothing_is_pulled(object_clouds: ObjectClouds, pair: tuple[str, str]) -> None:
+    far, near = (open_store(object_clouds[name], "any") for name in pair)
 
     assert route_between(near, far) == "direct"
     assert why_no_pull(near, far) == ""
 
 
-def test_the_double_takes_and_says_official_messages_alone(service: CloudConfig) -> None:
+def test_the_double_of_google_takes_official_messages_alone(services: dict[str, CloudConfig]) -> None:
     import requests
 
-    url = f"{service.endpoint('transfers')}/v1/transferJobs"
-    bearer = {"authorization": f"Bearer {service.credentials['token'].reveal()}"}
+    google = services["google"]
+    url = f"{google.endpoint('transfers')}/v1/transferJobs"
+    bearer = {"authorization": f"Bearer {google.credentials['token'].reveal()}"}
 
     unknown = requests.post(url, json={"projectID": "x"}, headers=bearer, timeout=10)
     nobody = requests.post(url, json={}, timeout=10)

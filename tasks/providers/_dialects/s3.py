@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from botocore.credentials import Credentials
     from mypy_boto3_s3 import S3Client
 
-    from tasks.core.ports import Store, UploadNotes
+    from tasks.core.ports import PullJobs, Store, UploadNotes
     from tasks.providers._dialects.s3_copy import S3Copy
     from tasks.providers._dialects.s3_direct import S3Direct
 
@@ -92,7 +92,9 @@ class S3Dialect:
     is_s3: bool = False
 
 
-def open_s3(config: CloudConfig, bucket: str, dialect: S3Dialect) -> S3Store:
+def open_s3(
+    config: CloudConfig, bucket: str, dialect: S3Dialect, pulling: Callable[[Store], PullJobs] | None = None
+) -> S3Store:
     """A store for a bucket.
 
     Args:
@@ -101,6 +103,7 @@ def open_s3(config: CloudConfig, bucket: str, dialect: S3Dialect) -> S3Store:
             profile, instance role). `options.addressing` is `virtual` or `path`.
         bucket: Its name.
         dialect: How the service speaks.
+        pulling: Makes the service that pulls into the bucket by jobs; None where there is none.
 
     Raises:
         Invalid: An option is wrong.
@@ -112,7 +115,7 @@ def open_s3(config: CloudConfig, bucket: str, dialect: S3Dialect) -> S3Store:
     classes = storage_classes(dialect.catalog, particular) if dialect.catalog else StorageClasses({}, {}, frozenset())
     describing = Describing(classes, particular.encryption_key, particular.requester_pays)
     service = (dialect, config.endpoints.get("objects"), credentials.access_key if credentials else None)
-    return S3Store(client, credentials, place, dialect, describing, config.region, service)
+    return S3Store(client, credentials, place, dialect, describing, config.region, service, pulling)
 
 
 def _client(config: CloudConfig, dialect: S3Dialect) -> tuple[S3Client, Credentials | None]:
@@ -171,6 +174,7 @@ class S3Store:
         describing: Describing,
         region: str,
         service: tuple[object, ...],
+        pulling: Callable[[Store], PullJobs] | None = None,
     ) -> None:
         self._client = client
         self._credentials = credentials
@@ -179,6 +183,7 @@ class S3Store:
         self._describing = describing
         self._region = region
         self._service = service
+        self._pulling = pulling
         self._notes: UploadNotes | None = None
 
     @property
@@ -217,6 +222,11 @@ class S3Store:
             return isinstance(other, S3Store) and other._service == self._service
 
         return S3Copy(self._client, self._place, self._dialect.checksum, self._describing, is_ours, self.head)
+
+    @cached_property
+    def pull_jobs(self) -> PullJobs | None:
+        """What it has fetched by jobs; see `tasks.core.ports.PullJobs`."""
+        return self._pulling(self) if self._pulling is not None else None
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         with self._translated():

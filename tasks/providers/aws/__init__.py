@@ -1,9 +1,10 @@
 """Amazon Web Services: S3 for objects, SQS for their events, SageMaker for training and serving.
 
 `credentials`: `access_key_id`, `secret_access_key`, `session_token`; without any, boto3's own chain is asked.
-`endpoints`: `objects`, `training`, `serving`, `events`, `identity` (STS, IAM); the public ones by default.
-`options`: `addressing` (`virtual`, `path`), `queue` (name or URL of the SQS queue that S3 writes to), and
-those of `trainer.open_trainer` and `server.open_server`; docs/clouds/aws.md lists them with the permissions needed.
+`endpoints`: `objects`, `transfers` (DataSync), `training`, `serving`, `events`, `identity` (STS, IAM); the public
+ones by default. `options`: `addressing` (`virtual`, `path`), `queue` (name or URL of the SQS queue that S3 writes
+to), `pulls`, `pull_role`, `pull_from_CLOUD`, `pull_key_CLOUD` and `pull_timeout_s` of `datasync`, and those of
+`trainer.open_trainer` and `server.open_server`; docs/clouds/aws.md lists them with the permissions needed.
 """
 
 from __future__ import annotations

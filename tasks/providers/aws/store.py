@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tasks.core.cloud import CloudConfig
-from tasks.core.ports import Store
+from tasks.core.ports import PullJobs, Store
 from tasks.providers._dialects.s3 import S3Dialect, open_s3
 from tasks.providers._dialects.s3_checksums import CRC64NVME
 
@@ -20,4 +20,11 @@ DIALECT = S3Dialect(
 
 def open_store(config: CloudConfig, bucket: str) -> Store:
     """The store of a bucket; see `tasks.providers._dialects.s3.open_s3`."""
-    return open_s3(config, bucket, DIALECT)
+
+    def pulling(store: Store) -> PullJobs:
+        from tasks.providers.aws.datasync import DataSync
+
+        return DataSync(config, store)
+
+    pulls = config.options.get("pulls", "").lower() == "true"
+    return open_s3(config, bucket, DIALECT, pulling if pulls else None)

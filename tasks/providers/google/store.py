@@ -28,7 +28,7 @@ from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import LintasError
-from tasks.core.ports import Level, ObjectInfo
+from tasks.core.ports import Level, ObjectInfo, Origin
 from tasks.providers._dialects.answers import readable, unreadable
 from tasks.providers._dialects.objects import (
     READ_BYTES,
@@ -120,6 +120,11 @@ class GoogleStore:
     @property
     def bucket(self) -> str:
         return self._place.bucket
+
+    @property
+    def origin(self) -> Origin:
+        """How another provider's service would name it; see `tasks.core.ports.OriginStore`."""
+        return Origin("cloud-storage", elsewhere=self._endpoint != _ENDPOINT)
 
     @cached_property
     def direct(self) -> GoogleDirect:
