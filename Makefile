@@ -117,7 +117,7 @@ $(VENV)/bench/.installed: $(UV) requirements/bench.txt
 	@touch $@
 
 lock: $(UV) ## Resolve the versions anew
-	$(UV) pip compile --quiet --upgrade pyproject.toml --extra local --extra nlp --group dev --group build --group docs --generate-hashes \
+	$(UV) pip compile --quiet --upgrade pyproject.toml --extra local --extra nlp --extra dask --group dev --group build --group docs --generate-hashes \
 		--no-emit-index-url --python-version 3.11 --universal -o requirements/dev.txt
 	$(UV) pip compile --quiet pyproject.toml --extra local --group build --generate-hashes --no-emit-index-url \
 		--python-version 3.11 --universal -c requirements/dev.txt -o requirements/run.txt

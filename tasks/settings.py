@@ -14,13 +14,14 @@ with double underscores: `LINTAS_SERVICES__MLFLOW_URL`. Secrets stand in it by r
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, YamlConfigSettingsSource
 
 from tasks.core.cloud import BucketConfig, CloudConfig, Secret
@@ -81,9 +82,28 @@ class ServiceSettings(_Section):
     registry_webhook: WebhookSettings | None = None
 
 
+class ShardSettings(_Section):
+    """How large the shards of a move are, how many are carried at once, and by what; see `tasks.shards`."""
+
+    runner: Literal["threads", "processes", "dask"] = "threads"
+    scheduler: str = ""
+    at_once: Annotated[int, Field(ge=1)] = 1
+    objects: Annotated[int, Field(ge=1)] | None = None
+    gib: Annotated[float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _can_run(self) -> ShardSettings:
+        if (self.runner == "dask") != bool(self.scheduler):
+            raise ValueError("the runner dask and the address of its scheduler (tcp://HOST:8786) belong together")
+        if self.runner == "dask" and importlib.util.find_spec("prefect_dask") is None:
+            raise ValueError("the runner dask needs a package that is not installed (pip install 'lintas[dask]')")
+        return self
+
+
 class MoverSettings(_Section):
     """What a move may take; see `tasks.core.plane.limits.Limits` for the meaning of the keys."""
 
+    shards: ShardSettings = ShardSettings()
     limit_mb_per_s: Annotated[float, Field(gt=0)] | None = None
     limit_requests_per_s: Annotated[float, Field(gt=0)] | None = None
 

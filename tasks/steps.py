@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -23,9 +23,27 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+class Step(Generic[P, R]):
+    """A function that is a Prefect task run inside a flow, and just itself outside.
+
+    It travels to other processes by its name. `task` is for what runs tasks elsewhere (`tasks.shards`).
+    """
+
+    def __init__(self, function: Callable[P, R], options: Mapping[str, Any]) -> None:
+        self._function = function
+        self.task: Any = task(function, **options)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.task(*args, **kwargs) if in_flow() else self._function(*args, **kwargs)
+
+    def __reduce__(self) -> str:
+        return self._function.__qualname__
+
+
 def step(
     *, name: str, retries: int = 0, timeout_s: float | None = None, run_name: str | None = None
-) -> Callable[[Callable[P, R]], Callable[P, R]]:
+) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a function a step.
 
     Args:
@@ -50,16 +68,7 @@ def step(
             "retry_condition_fn": _is_retryable,
         }
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        as_task = task(function, **options)
-
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            return as_task(*args, **kwargs) if in_flow() else function(*args, **kwargs)
-
-        return call
-
-    return decorate
+    return lambda function: Step(function, options)
 
 
 def in_flow() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -19,24 +20,38 @@ from tasks.core.errors import LintasError, NotFound
 from tasks.core.estimates import Estimate, estimate
 from tasks.core.fanout import Recipient, carry_to_all, recipient_of
 from tasks.core.fetching import fetch
-from tasks.core.lease import Lease, leased
+from tasks.core.lease import Lease, leased, require_held
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.names import ObjectRules, require_names
 from tasks.core.plane import CopiedObject
 from tasks.core.plane.limits import Limits
 from tasks.core.plane.routes import plane_for, route_between, why_no_pull
-from tasks.core.planning import DeleteLimit, Shard, TransferPlan, TransferPrices, plan_transfer
+from tasks.core.planning import (
+    GIB,
+    SHARD_BYTES,
+    SHARD_OBJECTS,
+    DeleteLimit,
+    Shard,
+    TransferPlan,
+    TransferPrices,
+    plan_transfer,
+)
+from tasks.core.ports import UploadJournal
 from tasks.core.privacy import Cleared
+from tasks.core.retries import in_parallel, with_retries
 from tasks.core.selection import Selection
 from tasks.core.transfer import Arrivals, Copied, Receipt, carry, settle
 from tasks.progress import show_moving
-from tasks.registry import installation
+from tasks.registry import STAGING, installation
+from tasks.shards import shards_run
 from tasks.steps import say, step
-from tasks.uploads import UploadsOf
+from tasks.uploads import NotedUploads, UploadsOf
 
 _HISTORY = timedelta(days=90)
 _TELLING_BYTES = 64 * 1024 * 1024
+_LOOK_S = 20.0
+"""How often a shard that was given away looks whether its move still holds the lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +158,32 @@ def copy_cleared(plan: TransferPlan, verdict: Cleared, *, limit_mb_per_s: float 
         leased(destination, plan.destination, this_process(), is_dead=is_dead) as lease,
         show_moving(f"copy-{plan.destination.cloud}", plan.objects_to_send, plan.bytes_to_send) as count,
     ):
-        copied = Copied.joined(copy_shard(plan, shard, verdict, {}, count, limits) for shard in plan.shards())
+        copied = Copied.joined(_carry_shards(plan, verdict, count, limits))
         return settle_move(plan, copied, verdict, lease, started)
+
+
+def _carry_shards(
+    plan: TransferPlan, verdict: Cleared, count: Callable[[CopiedObject], None], limits: Limits
+) -> list[Copied]:
+    """Carry all shards of a plan, as many at once as the configuration says and where it says."""
+    where = installation().settings.mover.shards
+    # What waits in the staging area of this machine can be read nowhere else.
+    here = where.runner == "threads" or plan.source.cloud == STAGING
+    owner = this_process()
+
+    def one(shard: Shard) -> Copied:
+        arguments = {"shard": shard, "verdict": verdict, "arrived": {}, "limits": limits.shared(where.at_once)}
+        if here:
+            return run(**arguments, count=count, owner="")
+        copied = run(**arguments, count=None, owner=owner)
+        for item in copied:
+            count(item)
+        return copied
+
+    most_bytes = SHARD_BYTES if where.gib is None else round(where.gib * GIB)
+    shards = plan.shards(where.objects or SHARD_OBJECTS, most_bytes)
+    with shards_run(copy_shard, where, here=here) as run:
+        return in_parallel(one, shards, where.at_once, threading.Event())
 
 
 def copy_to_all(plans: Sequence[tuple[TransferPlan, Cleared]]) -> list[Receipt | LintasError]:
@@ -183,41 +222,61 @@ def copy_to_all(plans: Sequence[tuple[TransferPlan, Cleared]]) -> list[Receipt |
     return [outcomes[at] for at in range(len(plans))]
 
 
-@step(name="copy", retries=2, run_name="copy {plan.source} -> {plan.destination}, part {shard.number}")
+@step(name="copy", retries=2, run_name="copy {shard.source} -> {shard.destination}, part {shard.number}")
 def copy_shard(
-    plan: TransferPlan,
     shard: Shard,
     verdict: Cleared,
     arrived: dict[str, CopiedObject],
-    count: Callable[[CopiedObject], None],
+    count: Callable[[CopiedObject], None] | None,
     limits: Limits,
+    owner: str,
 ) -> Copied:
-    """Carry one shard of a plan; see `tasks.core.transfer.carry`.
+    """Carry one shard of a plan, on whichever machine this is; see `tasks.core.transfer.carry`.
+
+    Clouds, secrets and the key of verdicts are those of this machine's own configuration.
 
     Args:
-        plan, shard, verdict: What to carry, under which clearance.
+        shard, verdict: What to carry, under which clearance.
         arrived: What has arrived, by path: empty at first. It survives a retry, which sends nothing of it again.
-        count: Called with each object that arrives.
-        limits: What it may take; shards that are carried at the same time share a move's limits.
+        count: Called with each object that arrives; None where nobody here counts.
+        limits: What this shard may take.
+        owner: Who holds the destination's lease, when the work was given away by another process: it ends when that
+            one does. Empty for this process.
     """
     here = installation()
+    destination = here.store_of(shard.destination)
+    uploads: UploadJournal = here.records.uploads
+    if owner:
+        uploads = NotedUploads(uploads, destination, shard.destination)
+    lock, looked = threading.Lock(), -_LOOK_S
+
+    def require_owner() -> None:
+        nonlocal looked
+        with lock:
+            due = bool(owner) and time.monotonic() - looked >= _LOOK_S
+            looked = time.monotonic() if due else looked
+        if due:
+            with_retries(lambda: require_held(destination, shard.destination, owner), 4, threading.Event())
 
     def note(item: CopiedObject) -> None:
         arrived[item.path] = item
-        count(item)
+        if count is not None:
+            count(item)
+        require_owner()
 
+    require_owner()
     carry(
-        plan,
+        shard,
         [load for load in shard.loads if load.entry.path not in arrived],
         verdict,
         here.verdict_key,
-        here.store_of(plan.source),
-        here.store_of(plan.destination),
+        here.store_of(shard.source),
+        destination,
         here.records.journal,
         plane=plane_for(
-            plan.route,
-            uploads=UploadsOf(here.records.uploads, shard.owns),
-            key_prefix=plan.destination.key_prefix,
+            shard.route,
+            uploads=UploadsOf(uploads, shard.owns),
+            key_prefix=shard.destination.key_prefix,
             limits=limits,
             say=say,
         ),

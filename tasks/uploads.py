@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from sqlite3 import Connection
 from typing import Protocol
 
-from tasks.core.ports import OpenUpload, SentPart, UploadJournal
+from blake3 import blake3
+
+from tasks.core.attributes import Attributes
+from tasks.core.dataset import RESERVED_PREFIX, DatasetURI
+from tasks.core.errors import NotFound
+from tasks.core.ports import OpenUpload, SentPart, Store, UploadJournal
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS uploads (
@@ -110,3 +116,51 @@ class UploadsOf:
     def open(self, cloud: str, bucket: str, prefix: str) -> list[OpenUpload]:
         """The uploads that were begun and not ended, of these keys."""
         return [upload for upload in self._uploads.open(cloud, bucket, prefix) if self._owns(upload.key)]
+
+
+class NotedUploads:
+    """Uploads that are noted beside the dataset too, so that another machine finds those of one that was lost.
+
+    A note is a small object under `.lintas/begun/`, written before the first part leaves and removed with the upload.
+    It says nothing of parts: who goes on with the upload of another machine sends all of them again.
+
+    Args:
+        uploads: Those of this machine, with their parts.
+        store, uri: The destination.
+    """
+
+    def __init__(self, uploads: UploadJournal, store: Store, uri: DatasetURI) -> None:
+        self._uploads, self._store = uploads, store
+        self._folder = uri.key(RESERVED_PREFIX + "begun/")
+        self.part_sent = uploads.part_sent
+
+    def begun(self, cloud: str, bucket: str, key: str, upload_id: str, content: str) -> None:
+        """Enter an upload here and beside the dataset."""
+        self._uploads.begun(cloud, bucket, key, upload_id, content)
+        note = json.dumps({"key": key, "upload_id": upload_id, "content": content}).encode()
+        self._store.put(
+            self._note(key, upload_id),
+            [note],
+            size_bytes=len(note),
+            attributes=Attributes(content_type="application/json"),
+        )
+
+    def ended(self, cloud: str, bucket: str, key: str, upload_id: str) -> None:
+        """Forget the upload, here and there."""
+        self._store.delete(self._note(key, upload_id))
+        self._uploads.ended(cloud, bucket, key, upload_id)
+
+    def open(self, cloud: str, bucket: str, prefix: str) -> list[OpenUpload]:
+        """The uploads of this machine with their parts, and those of others that have not ended."""
+        found = {(each.key, each.upload_id): each for each in self._uploads.open(cloud, bucket, prefix)}
+        for info in self._store.list(self._folder):
+            try:
+                note = json.loads(b"".join(self._store.get(info.key)))
+            except NotFound:
+                continue  # it ended just now
+            place = note["key"], note["upload_id"]
+            found.setdefault(place, OpenUpload(*place, note["content"], ()))
+        return list(found.values())
+
+    def _note(self, key: str, upload_id: str) -> str:
+        return self._folder + blake3(f"{key}\n{upload_id}".encode()).hexdigest(length=16)

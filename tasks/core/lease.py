@@ -130,6 +130,21 @@ def acquire(
         raise _held(uri, "another one", terms.term_s) from None
 
 
+def require_held(store: Store, uri: DatasetURI, owner: str, terms: Terms | None = None) -> None:
+    """Insist that an owner holds the lease of a destination, for whoever works for it on another machine.
+
+    Raises:
+        PreconditionFailed: The owner gave it back, let it lapse, or lost it to another move.
+    """
+    terms = terms or Terms()
+    try:
+        holder, until = _read(store, uri.key(LEASE), store.head(uri.key(LEASE)).version)
+    except NotFound:
+        holder, until = "", terms.now()
+    if holder != owner or (until - terms.now()).total_seconds() + terms.skew_s <= 0:
+        raise PreconditionFailed(f"the move to {uri} that this work belongs to has ended", "run the move again")
+
+
 @contextmanager
 def leased(
     store: Store,

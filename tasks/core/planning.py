@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tasks.core.arrow import compute, pa
@@ -128,15 +129,20 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A stretch of a plan that is carried as one piece of work.
+    """A stretch of a plan that is carried as one piece of work, and says all that another machine must know of it.
 
     Args:
+        source, destination, manifest_digest, route: Those of the plan.
         number: From 1.
         loads: Its objects.
         after, last: Everything at the destination beyond the key `after` up to the key `last` is this shard's matter.
             The first shard has no beginning and the last one no end (None).
     """
 
+    source: DatasetURI
+    destination: DatasetURI
+    manifest_digest: str
+    route: Route
     number: int
     loads: tuple[Load, ...]
     after: str | None
@@ -182,6 +188,11 @@ class TransferPlan:
     cost_usd: float | None
 
     @property
+    def manifest_digest(self) -> str:
+        """What the gate's verdict must be about."""
+        return self.manifest.digest
+
+    @property
     def objects_to_send(self) -> int:
         """How many objects must travel."""
         return len(self.add) + len(self.replace)
@@ -202,18 +213,19 @@ class TransferPlan:
 
     def shards(self, most_objects: int = SHARD_OBJECTS, most_bytes: int = SHARD_BYTES) -> Iterator[Shard]:
         """The loads in stretches of so many objects or bytes; a larger object is a stretch of its own."""
+        shard = partial(Shard, self.source, self.destination, self.manifest_digest, self.route)
         held: list[Load] = []
         size_bytes, number = 0, 1
         after: str | None = None
         for load in self.loads():
             if held and (len(held) == most_objects or size_bytes + load.entry.size_bytes > most_bytes):
-                yield Shard(number, tuple(held), after, held[-1].key)
+                yield shard(number, tuple(held), after, held[-1].key)
                 number, after = number + 1, held[-1].key
                 held, size_bytes = [], 0
             held.append(load)
             size_bytes += load.entry.size_bytes
         if held:
-            yield Shard(number, tuple(held), after, None)
+            yield shard(number, tuple(held), after, None)
 
 
 def plan_transfer(

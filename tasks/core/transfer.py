@@ -25,7 +25,7 @@ from tasks.core.listing import listed_rows, published_manifest
 from tasks.core.manifest import SCHEMA, Manifest, ManifestWriter
 from tasks.core.plane import CopiedObject, Load, Plane, Route
 from tasks.core.plane.stream import StreamPlane
-from tasks.core.planning import Paths, TransferPlan
+from tasks.core.planning import Paths, Shard, TransferPlan
 from tasks.core.retries import with_retries
 from tasks.core.rows import Batch, aligned, batches_of, in_order
 
@@ -140,7 +140,7 @@ def copy(
 
 
 def carry(
-    plan: TransferPlan,
+    plan: TransferPlan | Shard,
     loads: Sequence[Load],
     verdict: Cleared,
     key: VerdictKey,
@@ -151,7 +151,7 @@ def carry(
     plane: Plane | None = None,
     on_object: Progress | None = None,
 ) -> Copied:
-    """Send some of a plan's loads under its verdict; see `copy` for the arguments and errors."""
+    """Send some loads of a plan, or of a shard of it, under its verdict; see `copy` for the arguments and errors."""
     leaving = list(under_verdict(plan, loads, verdict, key))
     with Arrivals(journal, destination, on_object) as arrivals:
         # Also when nothing leaves: what an earlier run left at the destination is given up then.
@@ -159,13 +159,15 @@ def carry(
     return Copied.of(arrivals.all)
 
 
-def under_verdict(plan: TransferPlan, loads: Iterable[Load], verdict: Cleared, key: VerdictKey) -> Iterator[Load]:
+def under_verdict(
+    plan: TransferPlan | Shard, loads: Iterable[Load], verdict: Cleared, key: VerdictKey
+) -> Iterator[Load]:
     """A plan's loads as its verdict lets them leave. Whatever carries loads takes them from here.
 
     Raises:
         PolicyViolation: The verdict is not a valid clearance for exactly this plan; at once, before any load is taken.
     """
-    key.require(verdict, manifest_digest=plan.manifest.digest, destination=plan.destination)
+    key.require(verdict, manifest_digest=plan.manifest_digest, destination=plan.destination)
     return (replace(load, keeps_labels=verdict.keeps_labels) for load in loads)
 
 

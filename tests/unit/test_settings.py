@@ -45,6 +45,8 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
         (("provider: aws\n", "\n"), ["clouds.aws.provider", "missing"]),
         (("gate:", "gates:"), ["gate", "missing"]),
         (("env:KEY_ID", CANARY), ["clouds.aws.credentials.access_key_id", "reference"]),
+        ((GOOD, GOOD + "mover: {shards: {runner: dask}}\n"), ["mover.shards", "dask", "scheduler", "tcp://"]),
+        ((GOOD, GOOD + "mover: {shards: {at_once: 0}}\n"), ["mover.shards.at_once", "1"]),
         ((GOOD, "- a\n- b\n"), ["mapping"]),
         ((GOOD, "a: [b\n"), ["line", "not YAML"]),
         ((GOOD, "gate: {signing_key: 'env:A', pseudonym_key: 'env:B'}\n"), ["clouds", "missing"]),
@@ -56,6 +58,14 @@ def test_what_is_wrong_is_named(tmp_path: Path, change: tuple[str, str], words: 
     text = str(caught.value)
     assert all(word in text for word in words), text
     assert CANARY not in text
+
+
+def test_a_runner_whose_package_is_missing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dask = GOOD + "mover: {shards: {runner: dask, scheduler: 'tcp://127.0.0.1:8786'}}\n"
+    load(tmp_path, dask)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(Invalid, match=r"pip install 'lintas\[dask\]'"):
+        load(tmp_path, dask)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

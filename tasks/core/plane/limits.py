@@ -22,6 +22,14 @@ class Limits:
     mb_per_s: float | None = None
     requests_per_s: float | None = None
 
+    def shared(self, among: int) -> Limits:
+        """What each of so many may take who know nothing of each other, so that all of them keep to this.
+
+        >>> Limits(mb_per_s=100).shared(4)
+        Limits(mb_per_s=25.0, requests_per_s=None)
+        """
+        return Limits(self.mb_per_s and self.mb_per_s / among, self.requests_per_s and self.requests_per_s / among)
+
     def bytes(self) -> Rate:
         """The rate of bytes."""
         return Rate(None if self.mb_per_s is None else self.mb_per_s * _MB)
