@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deployments.local.faults import put_faults
-from deployments.local.object_stores import datasync, storage_transfer
+from deployments.local.object_stores import console_script, datasync, storage_transfer
 from deployments.local.ports import free_ports
 from tasks.core.attributes import Attributes
 from tasks.core.cloud import CloudConfig
@@ -189,10 +192,6 @@ def datasync_client(service: CloudConfig) -> Any:
 def test_objects_arrive_by_one_job_with_what_is_kept_with_them(
     service: CloudConfig, near: Store, far: Store, prefix: str
 ) -> None:
-    import subprocess
-
-    from deployments.local.object_stores import console_script
-
     contents = {"a,b größe+%.csv": random_bytes(1), "deep/er/x": random_bytes(2 * MIB + 1), "empty": b""}
     loads = [
         load(near, prefix, path, content, metadata={"team": "blue"}, attributes=KEPT)
@@ -438,3 +437,48 @@ def test_the_double_of_google_takes_official_messages_alone(services: dict[str, 
 
     assert (unknown.status_code, nobody.status_code) == (400, 401)
     assert "projectID" in unknown.json()["error"]["message"]
+
+
+def test_a_move_tells_its_route_in_the_plan_and_why_it_is_not_a_pull(
+    services: dict[str, CloudConfig], object_clouds: ObjectClouds, tmp_path: Path
+) -> None:
+    import yaml
+
+    near = open_store(object_clouds["aws"], f"moved-{uuid.uuid4().hex[:8]}")
+    near.create_bucket()
+    put(near, "data/one.csv", b"1,2\n")
+    google, aws = services["google"], object_clouds["aws"]
+    secrets = {f"{cloud.name}_{name}": secret for cloud in (google, aws) for name, secret in cloud.credentials.items()}
+    environment = {**os.environ, **{name.upper(): secret.reveal() for name, secret in secrets.items()}}
+    environment |= {"LINTAS_CONFIG": str(tmp_path / "lintas.yaml"), "SIGNING": "s" * 32, "PSEUDONYM": "p" * 32}
+
+    def move(to: str, without: str = "") -> tuple[dict[str, Any], str]:
+        clouds = {
+            cloud.name: {
+                "provider": cloud.provider,
+                "region": cloud.region,
+                "jurisdiction": "EU",
+                "endpoints": dict(cloud.endpoints),
+                "credentials": {name: f"env:{cloud.name.upper()}_{name.upper()}" for name in cloud.credentials},
+                "options": {name: value for name, value in cloud.options.items() if name != without},
+            }
+            for cloud in (google, aws)
+        }
+        gate = {"signing_key": "env:SIGNING", "pseudonym_key": "env:PSEUDONYM"}
+        settings = {"clouds": clouds, "gate": gate, "state_dir": str(tmp_path / "state"), "policies_dir": str(tmp_path)}
+        (tmp_path / "lintas.yaml").write_text(yaml.safe_dump(settings))
+        rules = [{"name": "unread", "entities": ["UNREADABLE"], "action": "allow"}]
+        policy = {"version": 1, "name": "open", "residency": {"allowed": ["EU"]}, "rules": rules}
+        (tmp_path / "open.yaml").write_text(yaml.safe_dump(policy))
+        command = [console_script("lintas"), "move", f"aws://{near.bucket}/data", f"google://{to}/data"]
+        done = subprocess.run(
+            [*command, "--policy", "open", "--json"], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout), done.stderr
+
+    pulled, _ = move(f"moved-{uuid.uuid4().hex[:8]}")
+    closed, said = move(f"moved-{uuid.uuid4().hex[:8]}", without="pull_from_aws")
+
+    assert (pulled["route"], closed["route"]) == ("pull", "direct")
+    assert "google does not pull: clouds.google.options.pull_from_aws does not name" in said
