@@ -141,6 +141,8 @@ class Hand:
         assert orders is not None
         assert reports is not None
         self._send(orders, self._start)
+        # What these are made of is loaded there before it asks for errands.
+        self._lend(orders)
         more = True
         while more or self._out:
             report: Report = pickle.load(reports)  # noqa: S301  (the sender is a process that this one started)
@@ -153,11 +155,7 @@ class Hand:
 
     def _give(self, orders: IO[bytes]) -> bool:
         """Send as many errands as are wanted; False when there are no more."""
-        with self._sending:
-            lent = pickle.dumps(Signatures(self._move.near.lent(), self._move.far.lent()))
-            if lent != self._lent:
-                orders.write(lent)
-                self._lent = lent
+        self._lend(orders)
         while self._wanted:
             errand = self._move.take()
             if errand is None:
@@ -170,6 +168,15 @@ class Hand:
             with self._sending:
                 pickle.dump(order, orders)
         return True
+
+    def _lend(self, orders: IO[bytes]) -> None:
+        """Send the signatures of now if they are not those that the process has."""
+        lent = pickle.dumps(Signatures(self._move.near.lent(), self._move.far.lent()))
+        if lent != self._lent:
+            with self._sending:
+                orders.write(lent)
+                orders.flush()
+            self._lent = lent
 
     def _take(self, report: Report, orders: IO[bytes], aside: ThreadPoolExecutor) -> None:
         if isinstance(report, Carried):
