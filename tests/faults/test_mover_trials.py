@@ -358,7 +358,7 @@ Written by `make fault-trials` (`SEEDS=60-119` for some of them); build/mover_tr
 is a seed: the pair of clouds (all twenty), the kind of trouble and when it strikes follow from it. Runs that failed
 ended with an error of Lintas, or were killed, and were simply run again. What differs and what is left is the word of
 an independent client (rclone, the bare SDK) in the end; "ended otherwise" are trials in which anything was not as it
-must be.
+must be. A seed that was run again stands here as it ended last.
 
 Parts beyond the dataset are what the far side was sent in all runs together (for a directory: what the near side gave)
 less the dataset, in parts of {PART_BYTES // MIB} MiB. A killed process has memory for {KILLED_PARTS} parts here, and
