@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -54,8 +55,16 @@ def column_seconds(table: pa.Table) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in took.items()}
 
 
-def decode_and_scan(store: MemoryStore, manifest: Manifest) -> tuple[float, float, ScanReport]:
-    """Wall seconds of decoding alone and of decoding and scanning, two objects at a time, interleaved; medians."""
+@dataclass(frozen=True)
+class Spent:
+    """How long some work took, in seconds of a clock and of all processors together."""
+
+    wall_s: float
+    cpu_s: float
+
+
+def decode_and_scan(store: MemoryStore, manifest: Manifest) -> tuple[Spent, Spent, ScanReport]:
+    """Decoding alone, and decoding and scanning: both two objects at a time, interleaved; medians."""
 
     def decode(entry: Any) -> int:
         source = Source.open(store, URI, entry)
@@ -66,18 +75,22 @@ def decode_and_scan(store: MemoryStore, manifest: Manifest) -> tuple[float, floa
             list(pool.map(decode, manifest))
 
     reports: list[ScanReport] = []
-    alone: list[float] = []
-    both: list[float] = []
+    alone: list[Spent] = []
+    both: list[Spent] = []
     for _ in range(ROUNDS):
-        alone.append(_timed(decode_all))
-        both.append(_timed(lambda: reports.append(scan(store, URI, manifest, in_flight=2))))
-    return statistics.median(alone), statistics.median(both), reports[-1]
+        alone.append(_spent(decode_all))
+        both.append(_spent(lambda: reports.append(scan(store, URI, manifest, in_flight=2))))
+    return _median(alone), _median(both), reports[-1]
 
 
-def _timed(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+def _spent(work: Callable[[], object]) -> Spent:
+    wall, processor = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - started
+    return Spent(time.perf_counter() - wall, time.process_time() - processor)
+
+
+def _median(rounds: list[Spent]) -> Spent:
+    return Spent(statistics.median(each.wall_s for each in rounds), statistics.median(each.cpu_s for each in rounds))
 
 
 def cells_found(table: pa.Table, columns: list[str]) -> dict[str, list[set[str]]]:
