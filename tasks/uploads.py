@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from sqlite3 import Connection
@@ -14,6 +15,7 @@ from tasks.core.attributes import Attributes
 from tasks.core.dataset import RESERVED_PREFIX, DatasetURI
 from tasks.core.errors import NotFound
 from tasks.core.ports import OpenUpload, SentPart, Store, UploadJournal
+from tasks.core.retries import with_retries
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS uploads (
@@ -26,6 +28,7 @@ _TABLES = (
     PRIMARY KEY (cloud, bucket, key, upload_id, number)
 ) WITHOUT ROWID""",
 )
+_ATTEMPTS = 4
 _THIS = "cloud = ? AND bucket = ? AND key = ? AND upload_id = ?"
 
 
@@ -138,16 +141,20 @@ class NotedUploads:
         """Enter an upload here and beside the dataset."""
         self._uploads.begun(cloud, bucket, key, upload_id, content)
         note = json.dumps({"key": key, "upload_id": upload_id, "content": content}).encode()
-        self._store.put(
-            self._note(key, upload_id),
-            [note],
-            size_bytes=len(note),
-            attributes=Attributes(content_type="application/json"),
+        with_retries(
+            lambda: self._store.put(
+                self._note(key, upload_id),
+                [note],
+                size_bytes=len(note),
+                attributes=Attributes(content_type="application/json"),
+            ),
+            _ATTEMPTS,
+            threading.Event(),
         )
 
     def ended(self, cloud: str, bucket: str, key: str, upload_id: str) -> None:
         """Forget the upload, here and there."""
-        self._store.delete(self._note(key, upload_id))
+        with_retries(lambda: self._store.delete(self._note(key, upload_id)), _ATTEMPTS, threading.Event())
         self._uploads.ended(cloud, bucket, key, upload_id)
 
     def open(self, cloud: str, bucket: str, prefix: str) -> list[OpenUpload]:

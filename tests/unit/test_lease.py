@@ -8,7 +8,7 @@ import pytest
 
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import LintasError, PreconditionFailed, Retryable
-from tasks.core.lease import LEASE, Terms, acquire, leased
+from tasks.core.lease import LEASE, Terms, acquire, leased, require_held
 from tasks.core.listing import read_manifest
 from tests.memory_store import MemoryStore
 
@@ -112,3 +112,21 @@ def test_the_lease_is_no_part_of_the_dataset_and_is_gone_at_the_end() -> None:
         with pytest.raises(LintasError), leased(store, URI, "two", terms, wait_s=0):
             pass
     assert store.objects == {}
+
+
+def test_work_that_was_given_away_ends_with_its_move() -> None:
+    store, clock, terms = setting()
+    first = acquire(store, URI, "one", terms)
+    require_held(store, URI, "one", terms)
+    clock.passes(74)
+    require_held(store, URI, "one", terms)
+    clock.passes(2)
+    with pytest.raises(PreconditionFailed, match="far://c/lake"):
+        require_held(store, URI, "one", terms)
+    first.require()
+    require_held(store, URI, "one", terms)
+    with pytest.raises(PreconditionFailed):
+        require_held(store, URI, "two", terms)
+    first.give_back()
+    with pytest.raises(PreconditionFailed):
+        require_held(store, URI, "one", terms)

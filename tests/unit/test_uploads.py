@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.core.dataset import DatasetURI
 from tasks.core.ports import SentPart
 from tasks.records import Records
+from tasks.uploads import NotedUploads
+from tests.memory_store import MemoryStore
 
 ONE = SentPart(1, 8, "tag-1", "proof-1", "d" * 64)
 TWO = SentPart(2, 3, "tag-2", "proof-2", "e" * 64)
@@ -47,3 +50,17 @@ def test_a_records_file_of_before_gets_the_tables(path: Path) -> None:
     with Records(path) as records:
         records.uploads.begun(*PLACE, "u1", "content")
         assert len(records.uploads.open("aws", "raw", "")) == 1
+
+
+def test_another_machine_knows_what_a_lost_one_had_begun(tmp_path: Path) -> None:
+    store, uri = MemoryStore("aws", "raw"), DatasetURI("aws", "raw", "lake")
+    with Records(tmp_path / "one.sqlite") as one, Records(tmp_path / "two.sqlite") as two:
+        lost, other = (NotedUploads(records.uploads, store, uri) for records in (one, two))
+        lost.begun(*PLACE, "u1", "content")
+        lost.part_sent(*PLACE, "u1", ONE)
+        (mine,), (found,) = (each.open("aws", "raw", "lake/") for each in (lost, other))
+        assert (mine.parts, found.parts) == ((ONE,), ())
+        assert (found.key, found.upload_id, found.content) == ("lake/a", "u1", "content")
+        other.ended(*PLACE, "u1")
+        assert other.open("aws", "raw", "lake/") == []
+        assert store.objects == {}
