@@ -14,6 +14,7 @@ from tasks.core.conversion import Conversion
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import LintasError, PolicyViolation
 from tasks.core.estimates import Estimate
+from tasks.core.fanout import worth_one_read
 from tasks.core.findings import Finding
 from tasks.core.held import Held
 from tasks.core.plane.limits import Limits
@@ -162,8 +163,9 @@ def move_to_all(
     """Move a dataset to several destinations: each has its own verdict, lease and receipt, and fails alone.
 
     Destinations that the same bytes leave for are fed from one read of the source. What a service copies by itself
-    is not read here at all, and goes one after the other; so does everything when a limit is set, which a shared read
-    does not keep.
+    is not read here at all, and goes one after the other; so
+    does a direct move whose source charges no egress, and everything when a limit is set, which a shared read does not
+    keep.
 
     Returns:
         What became of each destination, in their order.
@@ -176,7 +178,7 @@ def move_to_all(
         for at, destination in enumerate(destinations):
             try:
                 ready = prepare(source, destination, policy, options, conversion)
-                if shares and ready.plan.route in ("direct", "stream"):
+                if shares and worth_one_read(ready.plan):
                     key = (str(ready.plan.source), ready.plan.manifest.digest)
                     shared.setdefault(key, []).append((at, ready))
                 else:

@@ -63,6 +63,16 @@ def recipient_of(plan: TransferPlan, verdict: Cleared, key: VerdictKey, store: S
     return Recipient(store, under_verdict(plan, plan.loads(), verdict, key), arrived)
 
 
+def worth_one_read(plan: TransferPlan) -> bool:
+    """Whether a plan's bytes are better read once for all who lack them than once for each.
+
+    One read goes through the SDKs, which is all that there is for a `stream`. Instead of a direct move it takes several
+    times the processor (decision 0145): that is worth the egress that it saves, where egress costs anything or nobody
+    knows. What a service copies by itself is not read here at all.
+    """
+    return plan.route == "stream" or (plan.route == "direct" and plan.cost_usd != 0)
+
+
 _Want = tuple[Recipient, Load]
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.errors import Denied, IntegrityError, Retryable
-from tasks.core.fanout import Recipient, carry_to_all
+from tasks.core.fanout import Recipient, carry_to_all, worth_one_read
 from tasks.core.listing import read_manifest
-from tasks.core.plane import CopiedObject, Load
+from tasks.core.manifest import Manifest
+from tasks.core.plane import CopiedObject, Load, Route
+from tasks.core.planning import TransferPrices, plan_transfer
 from tests.memory_store import MemoryStore
 
 SOURCE = DatasetURI("memory", "b", "data")
@@ -105,3 +108,22 @@ def test_an_object_that_changed_since_planning_is_never_mixed() -> None:
     many.near.write("data/a", b"new")
     assert all(each.failure is not None for each in many.carry())
     assert all(store.objects == {} for store in many.far)
+
+
+@pytest.mark.parametrize(
+    ("route", "egress_usd_per_gib", "shared"),
+    [
+        ("stream", 0.0, True),
+        ("direct", 0.09, True),
+        ("direct", None, True),
+        ("direct", 0.0, False),
+        ("server-side", 0.09, False),
+        ("pull", 0.09, False),
+    ],
+)
+def test_one_read_is_taken_where_it_saves_money(route: Route, egress_usd_per_gib: float | None, shared: bool) -> None:
+    manifest = Manifest.of([Entry("a", 1_000_000, "0" * 64, "1")])
+    prices = TransferPrices(egress_usd_per_gib=egress_usd_per_gib)
+    there = DatasetURI("far", "b", "data")
+    plan = plan_transfer(SOURCE, manifest, there, Manifest.of(()), prices=prices, route=route)
+    assert worth_one_read(plan) is shared
