@@ -371,6 +371,11 @@ class OriginStore(Protocol):
     def origin(self) -> Origin | None: ...
 
 
+def origin_of(store: Store) -> Origin | None:
+    """How another provider's service would name a store; None where it could not."""
+    return store.origin if isinstance(store, OriginStore) else None
+
+
 class PullJobs(Protocol):
     """A service of the destination that fetches many objects from another provider by one job, in minutes.
 

@@ -25,7 +25,7 @@ from deployments.local.ports import free_ports
 from tasks.core.attributes import Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import DIGEST_METADATA, PULLS_PREFIX, Entry, content_digest
-from tasks.core.errors import IntegrityError, LintasError, PreconditionFailed, Retryable
+from tasks.core.errors import IntegrityError, LintasError, PreconditionFailed, Retryable, Stockout
 from tasks.core.plane import CopiedObject, Load
 from tasks.core.plane.jobs import JobPlane, jobs_of
 from tasks.core.plane.routes import plane_for, route_between, why_no_pull
@@ -253,6 +253,25 @@ def test_a_job_that_fails_is_finished_by_another_way(
     assert "2 objects pass through this machine instead" in said[0]
     assert FAILED[far.cloud] in said[0]
     assert nothing_left(service, far)
+
+
+@pytest.mark.parametrize("pair", [PAIRS[0]], indirect=True)
+def test_a_service_without_quota_is_passed_by(
+    near: Store, far: Store, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.providers.google.rest import Rest
+
+    def exhausted(*_: Any, **__: Any) -> Any:
+        raise Stockout("the quota of 'google' has no room for transfer job", "ask Google for more of it")
+
+    monkeypatch.setattr(Rest, "post", exhausted)
+    said: list[str] = []
+
+    done = carry([load(near, prefix, "1", b"1")], near, far, said)
+
+    assert done["1"].route == "direct"
+    assert "has no room for transfer job" in said[0]
+    assert keys(far, PULLS_PREFIX) == []
 
 
 @once_a_service

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.attributes import Description
 from tasks.core.dataset import PULLS_PREFIX
-from tasks.core.errors import Invalid, LintasError, NotFound, PreconditionFailed, Terminal
+from tasks.core.errors import Invalid, LintasError, NotFound, PreconditionFailed, Stockout, Terminal
 from tasks.core.plane import Arrived, Load, copied, described_at, own_write, write_of
 from tasks.core.plane.server_side import other_content, proof, proven
 from tasks.core.ports import PullingStore, ServerSideStore
@@ -81,6 +81,8 @@ class JobPlane:
         root, ended, failures = f"{PULLS_PREFIX}{uuid.uuid4().hex}/", "", list[LintasError]()
         try:
             ended = self._run(jobs, source, [load.source_key for load, _ in fit], root)
+        except Stockout as error:
+            ended = error.what
         except LintasError as error:
             failures.append(error)
 

@@ -27,7 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, Retryable
-from tasks.core.ports import Origin, OriginStore
+from tasks.core.ports import Origin, origin_of
 from tasks.providers._dialects.objects import Place, address_of
 from tasks.providers._dialects.patience import seconds_of, timeouts_s
 from tasks.providers._dialects.s3_errors import Sentence, translate
@@ -80,7 +80,7 @@ class DataSync:
 
     def closed(self, source: Store) -> str:
         """See `PullJobs.closed`."""
-        origin = source.origin if isinstance(source, OriginStore) else None
+        origin = origin_of(source)
         options, name = self._config.options, f"clouds.{self._config.name}.options"
         particular = self._config.bucket(self._store.bucket)
         if origin is None or origin.service not in ("blob", "cloud-storage"):
@@ -100,7 +100,7 @@ class DataSync:
     @contextmanager
     def running(self, source: Store, keys: Sequence[str], root: str) -> Iterator[Callable[[], str | None]]:
         """See `PullJobs.running`."""
-        origin = source.origin if isinstance(source, OriginStore) else None
+        origin = origin_of(source)
         if origin is None:
             raise Invalid(f"{source.cloud} cannot be named to DataSync", "let the move stream")
         task = _Task(self._config, self._store, root)

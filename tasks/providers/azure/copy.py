@@ -26,7 +26,7 @@ from azure.core import MatchConditions
 from azure.storage.blob import BlobBlock, BlobClient, ContainerClient
 
 from tasks.core.errors import NotFound, PreconditionFailed
-from tasks.core.ports import DirectStore, ObjectInfo, OriginStore, Write
+from tasks.core.ports import DirectStore, ObjectInfo, Write, origin_of
 from tasks.core.retries import in_parallel
 from tasks.providers.azure.describing import Describing, conditions
 from tasks.providers.azure.errors import translated
@@ -102,7 +102,8 @@ class AzureCopy:
 
     def _is_copied_whole(self, source: Store, write: Write) -> bool:
         """Whether Copy Blob From URL takes it; without own metadata a copy would show the source's for a while."""
-        is_blob = isinstance(source, OriginStore) and source.origin is not None and source.origin.service == "blob"
+        origin = origin_of(source)
+        is_blob = origin is not None and origin.service == "blob"
         plain = not self._describing.encryption_scope and bool(write.metadata)
         return is_blob and plain and write.size_bytes <= _LARGEST_COPY_BYTES
 

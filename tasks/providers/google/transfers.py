@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, NotFound, Retryable
-from tasks.core.ports import Origin, OriginStore
+from tasks.core.ports import Origin, origin_of
 from tasks.providers._dialects.patience import seconds_of
 from tasks.providers.google.errors import translated
 from tasks.providers.google.rest import Json, Rest
@@ -66,7 +66,7 @@ class GoogleTransfers:
 
     def closed(self, source: Store) -> str:
         """See `PullJobs.closed`."""
-        origin = source.origin if isinstance(source, OriginStore) else None
+        origin = origin_of(source)
         option = f"clouds.{self._config.name}.options.pull_from_{source.cloud}"
         reference = self._config.options.get(f"pull_from_{source.cloud}", "")
         if origin is None or origin.service not in ("s3", "blob"):
@@ -86,7 +86,7 @@ class GoogleTransfers:
     @contextmanager
     def running(self, source: Store, keys: Sequence[str], root: str) -> Iterator[Callable[[], str | None]]:
         """See `PullJobs.running`."""
-        origin = source.origin if isinstance(source, OriginStore) else None
+        origin = origin_of(source)
         if origin is None:
             raise Invalid(f"{source.cloud} cannot be named to Storage Transfer Service", "let the move stream")
         api = Rest(
