@@ -92,6 +92,16 @@ def test_numbers_of_a_personal_column_do_not_show_in_the_profile() -> None:
     assert (profile.minimum, profile.maximum) == (None, None)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "kind", [pa.int8(), pa.uint8(), pa.int16(), pa.int64(), pa.uint64(), pa.float16(), pa.float64()]
+)
+def test_numbers_of_every_width_are_looked_at(kind: pa.DataType) -> None:
+    values = pa.array(np.array([1, 7, 100], kind.to_pandas_dtype()), kind)
+    report = scanned(a__parquet=parquet_bytes(pa.table({"figure": values})))
+    assert (report.rows, report.findings) == (3, ())
+
+
 def test_nested_values_are_found_at_their_path() -> None:
     rows = [{"customer": {"name": "Mary Jones", "contacts": [{"email": "a@example.org"}, {"email": "b@example.org"}]}}]
     nested = found(scanned(t__jsonl="".join(json.dumps(row) + "\n" for row in rows * 3).encode()))

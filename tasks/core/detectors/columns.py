@@ -138,7 +138,8 @@ class ColumnState:
             new = admitted[smallest(hashes[admitted], self.cells.size)]
             self.cells.add(hashes[new], number_marks(values.gather(new)))
         # Numbers of nine digits and more may be ids; floats hold them where a table has gaps.
-        numbers = values.to_numpy()
+        # As doubles, since the bounds are beyond what small types hold.
+        numbers = values.cast(pl.Float64).to_numpy()
         id_like = (numbers >= 1e8) & (numbers < 1e19)
         if values.dtype.is_float():
             id_like &= numbers == np.floor(numbers)
