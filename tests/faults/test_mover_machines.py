@@ -29,7 +29,7 @@ def uploads_with_parts(records: Path) -> int:
         return 0
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_lost_machine_costs_a_move_nothing_but_time(trial: MakeTrial, tmp_path: Path) -> None:
     move = trial("google", "aws", SIZES)
     with Wire(move.far.endpoint("objects"), bytes_per_s=20 * MIB) as wire:
