@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from tasks.core.errors import Invalid
 from tasks.core.quality import CountTable, Expectation, failure
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -156,7 +157,7 @@ def _run(tables: Sequence[CountTable], docs: Path | None) -> list[str]:
         batch = source.add_dataframe_asset(table.name).add_batch_definition_whole_dataframe("all")
         made = context.suites.add(gx.ExpectationSuite(name=table.name))
         for expectation in table.expectations:
-            made.add_expectation(_built(expectation))
+            made.add_expectation(built(expectation))
         definition = context.validation_definitions.add(
             gx.ValidationDefinition(name=table.name, data=batch, suite=made)
         )
@@ -174,8 +175,14 @@ def _run(tables: Sequence[CountTable], docs: Path | None) -> list[str]:
     return failed
 
 
-def _built(expectation: Expectation) -> Any:
+def built(expectation: Expectation) -> Any:
+    """The expectation as Great Expectations has it.
+
+    Raises:
+        Invalid: It does not take these arguments.
+    """
     import great_expectations.expectations as types
+    from great_expectations.compatibility.pydantic import ValidationError
 
     from tasks.findings_expectation import ExpectFindingsToBeAllowed
 
@@ -183,7 +190,15 @@ def _built(expectation: Expectation) -> Any:
     if expectation.rule is not None:
         return ExpectFindingsToBeAllowed.for_rule(expectation.rule, **said)
     name = "".join(part.capitalize() for part in expectation.kind.split("_"))
-    return getattr(types, name)(**expectation.kwargs, **said)
+    try:
+        return getattr(types, name)(**expectation.kwargs, **said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Invalid(
+            f"'{expectation.kind}' in the policy's quality does not take its kwargs: "
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}",
+            "correct them; Great Expectations' gallery of expectations names those that it takes",
+        ) from None
 
 
 def _in_words(result: Any, table: CountTable) -> str:

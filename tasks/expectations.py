@@ -112,3 +112,15 @@ def _selected(quality: Quality, report: ScanReport) -> list[ColumnProfile]:
         for column in report.profile
         if fnmatchcase(column.column, quality.column) and fnmatchcase(column.path, quality.path)
     ]
+
+
+def require_known(policy: Policy) -> None:
+    """Have Great Expectations look at the arguments of a policy's expectations, which a verdict may not ask it for.
+
+    Raises:
+        Invalid: It does not take those of one of them.
+    """
+    from tasks.data_docs import built
+
+    for quality in policy.quality:
+        built(_quality_expectation(quality))

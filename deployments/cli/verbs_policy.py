@@ -21,6 +21,10 @@ Name = Annotated[str, typer.Argument(metavar="POLICY", help="A policy under poli
 def check(policy: Name, as_json: AsJson = False) -> None:
     """Load a policy with all that it extends; exit 2 names the first thing in it that means nothing."""
     rules = _read(policy)
+    if rules.quality:
+        from tasks.expectations import require_known
+
+        require_known(rules)
     layers = [{"name": layer.name, "file": layer.origin, "rules": len(layer.rules)} for layer in rules.layers]
     if as_json:
         print_json({"name": rules.name, "digest": rules.digest, "layers": layers, "quality": len(rules.quality)})

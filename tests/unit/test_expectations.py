@@ -16,6 +16,7 @@ import pytest
 
 from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.scan import scan
+from tasks.core.errors import Invalid
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.listing import read_manifest
 from tasks.core.policy import EXPECTATIONS, Place, Policy
@@ -23,7 +24,7 @@ from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Refused, actions_for
 from tasks.core.quality import CountTable, Expectation, answer, failure
 from tasks.data_docs import validated, write_waiting
-from tasks.expectations import check_expectations, count_tables
+from tasks.expectations import check_expectations, count_tables, require_known
 from tests.memory_store import MemoryStore
 
 URI = DatasetURI("aws", "raw", "flights")
@@ -78,6 +79,16 @@ def test_counts_within_the_limits_pass() -> None:
 def test_a_limit_that_is_missed_is_told_in_words(wanted: dict[str, Any], words: str) -> None:
     (failed,) = check(policy(wanted))
     assert words in failed
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "word"), [({"max_value": 5, "least": 1}, "least"), ({"min_value": "many"}, "min_value")]
+)
+def test_arguments_that_mean_nothing_are_named(kwargs: dict[str, Any], word: str) -> None:
+    of = policy(quality("expect_column_max_to_be_between", "rows", **kwargs))
+    for ask in (require_known, check):
+        with pytest.raises(Invalid, match=f"'expect_column_max_to_be_between'.*kwargs: {word}: .*correct them"):
+            ask(of)
 
 
 def test_every_rule_is_an_expectation_on_the_findings() -> None:

@@ -17,7 +17,7 @@ from requests.adapters import BaseAdapter
 
 from tasks.core.attributes import TIERS, Attributes
 from tasks.core.cloud import BucketConfig, CloudConfig, Secret
-from tasks.core.errors import Denied, Invalid
+from tasks.core.errors import Denied, Invalid, PreconditionFailed
 from tasks.core.ports import DirectStore, Store, Write
 from tasks.providers._dialects.s3 import S3Store
 from tasks.providers.azure.store import AzureStore
@@ -303,3 +303,25 @@ def test_an_archived_object_is_known_by_its_description_until_it_is_restored() -
     ):
         store, _ = s3(BucketConfig(), {"HeadObject": ({**facts, "x-amz-storage-class": "GLACIER", **restore}, b"")})
         assert store.head("k").archived == archived
+
+
+def test_a_copy_in_parts_that_cannot_be_given_up_still_says_why_it_failed() -> None:
+    store, asked = open_store("aws", BucketConfig()), list[str]()
+    assert isinstance(store, S3Store)
+    answers = {
+        "CreateMultipartUpload": (200, b"<R><UploadId>u</UploadId></R>"),
+        "UploadPartCopy": (412, b"<Error><Code>PreconditionFailed</Code></Error>"),
+        "AbortMultipartUpload": (403, b"<Error><Code>AccessDenied</Code></Error>"),
+    }
+
+    def answered(request: Any, event_name: str, **_: object) -> AWSResponse:
+        asked.append(event_name.rpartition(".")[2])
+        status, body = answers[asked[-1]]
+        return AWSResponse(request.url, status, {}, Raw(body))
+
+    store._client.meta.events.register("before-send.s3", answered)
+    store.server_side.most_at_once_bytes = 1
+    with pytest.raises(PreconditionFailed) as failed:
+        store.server_side.copy(store, "from", "v", Write("to", 2, {}, None, False))
+    assert failed.value.__notes__ == ["an unfinished upload may remain in aws://raw"]
+    assert asked == list(answers)

@@ -6,8 +6,10 @@ sentence for the same trouble on every cloud.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -18,11 +20,14 @@ from tasks.core.errors import (
     Denied,
     IntegrityError,
     Invalid,
+    LintasError,
     NotFound,
     PreconditionFailed,
     Retryable,
     Terminal,
 )
+
+_log = logging.getLogger(__name__)
 
 READ_BYTES = 1024 * 1024
 """Size in bytes of the pieces that a body is read in from the network."""
@@ -154,6 +159,21 @@ class Place:
             f"{self.cloud} answered for {self} in a way that is not understood ({why})",
             "look at its status page and logs",
         )
+
+
+@contextmanager
+def giving_up(place: Place, key: str, reason: BaseException) -> Iterator[None]:
+    """For giving an upload's parts back: a failure is noted beside the reason, which is what the caller must hear of.
+
+    Args:
+        place, key: Where the upload is.
+        reason: Why it is given up.
+    """
+    try:
+        yield
+    except LintasError as error:
+        _log.warning("an unfinished upload of '%s' may remain in %s: %s", key, place, error)
+        reason.add_note(f"an unfinished upload may remain in {place}")
 
 
 def clock_ahead_s(headers: Mapping[str, str] | None) -> float | None:

@@ -9,7 +9,6 @@ The client signs and sends; the bodies are pumped by the functions at the end of
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
@@ -29,7 +28,7 @@ from botocore.utils import parse_timestamp
 from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
-from tasks.core.errors import Invalid, LintasError, NotFound
+from tasks.core.errors import Invalid, NotFound
 from tasks.core.ports import Level, ObjectInfo, Origin
 from tasks.providers._dialects import answers
 from tasks.providers._dialects.objects import (
@@ -38,6 +37,7 @@ from tasks.providers._dialects.objects import (
     address_of,
     check_range,
     exactly,
+    giving_up,
     part_bytes,
     range_header,
 )
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from tasks.providers._dialects.s3_copy import S3Copy
     from tasks.providers._dialects.s3_direct import S3Direct
 
-_log = logging.getLogger(__name__)
 
 _MOST_PARTS = 10_000
 _CONNECTIONS = 32
@@ -406,14 +405,10 @@ class S3Store:
         return parts, whole, size_bytes
 
     def _abort(self, upload: dict[str, Any], reason: BaseException) -> None:
-        """Give the parts back. A failure here is noted beside the reason, which is what the caller must hear of."""
-        try:
+        with giving_up(self._place, upload["Key"], reason):
             with self._translated(upload["Key"]), suppress(self._client.exceptions.NoSuchUpload):
                 self._client.abort_multipart_upload(**upload)
             self._ended(upload)
-        except LintasError as error:
-            _log.warning("an unfinished upload of '%s' may remain in %s: %s", upload["Key"], self._place, error)
-            reason.add_note(f"an unfinished upload may remain in {self._place}")
 
     def _ended(self, upload: dict[str, Any]) -> None:
         if self._notes is not None:

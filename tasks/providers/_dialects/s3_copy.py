@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.ports import ObjectInfo, Write
 from tasks.core.retries import in_parallel
+from tasks.providers._dialects.objects import giving_up
 from tasks.providers._dialects.s3_describing import conditions
 from tasks.providers._dialects.s3_errors import WRITE_CODES, translated
 
@@ -136,7 +137,7 @@ class S3Copy:
                     **self._describing.asking,
                     **condition,
                 )
-        except BaseException:
-            with translated(self._place, write.key):
+        except BaseException as error:
+            with giving_up(self._place, write.key, error), translated(self._place, write.key):
                 self._client.abort_multipart_upload(**upload)
             raise

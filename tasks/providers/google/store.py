@@ -8,7 +8,6 @@ cannot be cancelled. https://cloud.google.com/storage/docs/performing-resumable-
 from __future__ import annotations
 
 import base64
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -27,7 +26,6 @@ from requests.adapters import HTTPAdapter
 from tasks.core.attributes import PLAIN, Attributes
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
-from tasks.core.errors import LintasError
 from tasks.core.ports import Level, ObjectInfo, Origin
 from tasks.providers._dialects.answers import readable, unreadable
 from tasks.providers._dialects.objects import (
@@ -36,6 +34,7 @@ from tasks.providers._dialects.objects import (
     address_of,
     check_range,
     exactly,
+    giving_up,
     range_header,
 )
 from tasks.providers._dialects.patience import timeouts_s
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
     from tasks.providers.google.direct import GoogleDirect
     from tasks.providers.google.transfers import GoogleTransfers
 
-_log = logging.getLogger(__name__)
 
 _ENDPOINT = "https://storage.googleapis.com"
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
@@ -386,16 +384,11 @@ class GoogleStore:
         return answer
 
     def _cancel(self, upload_url: str, key: str, reason: BaseException) -> None:
-        """Give the session up. A failure here is noted beside the reason, which is what the caller must hear of."""
-        try:
-            with translated(self._place, key):
-                # 499 is the answer to a cancelled session.
-                answer = self._session.delete(upload_url, timeout=self._call["timeout"])
-                if answer.status_code not in (204, 499, *_GONE):
-                    raise api.from_http_response(answer)
-        except LintasError as error:
-            _log.warning("an unfinished upload of '%s' may remain in %s: %s", key, self._place, error)
-            reason.add_note(f"an unfinished upload may remain in {self._place}")
+        with giving_up(self._place, key, reason), translated(self._place, key):
+            # 499 is the answer to a cancelled session.
+            answer = self._session.delete(upload_url, timeout=self._call["timeout"])
+            if answer.status_code not in (204, 499, *_GONE):
+                raise api.from_http_response(answer)
 
 
 def _received(answer: requests.Response) -> int:
