@@ -7,7 +7,6 @@ bytes, which is the order of Unicode code points and that of the object stores' 
 
 from __future__ import annotations
 
-import errno
 import os
 import tempfile
 from bisect import bisect_right
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from tasks.core.arrow import compute, ipc, pa
-from tasks.core.errors import Terminal
+from tasks.core.scratch import room
 
 Batch: TypeAlias = Any
 """A `pyarrow.RecordBatch`, which comes without type information."""
@@ -77,20 +76,14 @@ class Rows:
         return held
 
     def _written(self, piece: Batch) -> _OnDisk:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="lintas-")  # noqa: SIM115  (lives as long as the rows)
         data = memoryview(piece.serialize())
         start = self._end
-        try:
+        with room():
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="lintas-")  # noqa: SIM115  (lives as long as the rows)
             while data:
                 written = os.pwrite(self._file.fileno(), data, self._end)
                 self._end, data = self._end + written, data[written:]
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise Terminal(
-                    f"the disk below {tempfile.gettempdir()} is full", "free some space there, or set TMPDIR"
-                ) from error
-            raise
         return _OnDisk(start, self._end - start)
 
 

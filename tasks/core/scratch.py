@@ -24,18 +24,19 @@ def spooled(in_memory_bytes: int = _IN_MEMORY_BYTES) -> Generator[IO[bytes]]:
     Raises:
         Terminal: The disk is full. Said where it is met, so that nobody takes it for trouble with what is read.
     """
-    with _room(), _Spool(max_size=in_memory_bytes) as spool:
+    with room(), _Spool(max_size=in_memory_bytes) as spool:
         yield spool
 
 
 class _Spool(tempfile.SpooledTemporaryFile[bytes]):
     def write(self, s: Any) -> int:
-        with _room():
+        with room():
             return super().write(s)
 
 
 @contextmanager
-def _room() -> Generator[None]:
+def room() -> Generator[None]:
+    """Around what writes temporary files. Raises `Terminal` when their disk is full."""
     try:
         yield
     except OSError as error:

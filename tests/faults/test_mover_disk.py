@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tasks.core.detectors.ranged import RangedFile
 from tasks.core.errors import LintasError, Terminal
+from tasks.core.manifest import SCHEMA
 from tasks.core.plane.stream import StreamPlane
+from tasks.core.rows import Rows, batches_of
 from tasks.core.scratch import spooled
 from tasks.records import Records
 from tests.conformance.stores import MIB, unfinished_uploads
 from tests.faults.conftest import MakeTrial, fill, small_disk
+from tests.memory_store import MemoryStore
 
 
 @pytest.mark.parametrize("name", ["onprem", "staging"])
@@ -55,6 +60,19 @@ def test_the_disk_for_temporary_files(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(Terminal, match=f"the disk of {disk} is full; free or add space"):
             # What was written is in the interpreter's own buffer until it is looked at.
             _spool(disk, pieces=1, full=True)
+
+
+def test_the_disk_that_listings_and_scans_spill_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    info = store.put("large", [bytes(40 * MIB)], size_bytes=40 * MIB)
+    batches = batches_of(SCHEMA, ((f"{at:0100}", at, "ab" * 32, "v", None, None) for at in range(20_000)))
+    with small_disk(tmp_path / "disk", 2 * MIB) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(Terminal, match=f"the disk of {disk} is full; free or add space"):
+            RangedFile(store, info.key, info.version, info.size_bytes).hold(0, 8 * MIB)
+        rows = Rows(SCHEMA, in_memory_rows=0)
+        with pytest.raises(Terminal, match=f"the disk of {disk} is full; free or add space"):
+            deque(map(rows.append, batches), maxlen=0)
 
 
 def _spool(disk: Path, *, pieces: int, full: bool = False) -> None:

@@ -19,6 +19,7 @@ from tasks.core.arrow import ipc, pa
 from tasks.core.detectors.leaves import leaves
 from tasks.core.detectors.tables import METADATA, Batch, Leaf, Source, Unread
 from tasks.core.detectors.unpacking import Expansion, UnpackError
+from tasks.core.scratch import room
 
 _MEMORY_BYTES = 4 * 1024**3
 _CHILD = "tasks.core.detectors.orc_stripes"
@@ -28,8 +29,9 @@ _ARROW_ERRORS: Any = (pa.ArrowException, OSError, ValueError)
 def orc(source: Source) -> Iterator[Batch | Unread]:
     """The rows of an ORC file, and its notes as text."""
     with tempfile.NamedTemporaryFile(suffix=".orc") as file:
-        shutil.copyfileobj(source.streamed(), file)
-        file.flush()
+        with room():
+            shutil.copyfileobj(source.streamed(), file)
+            file.flush()
         command = [sys.executable, "-m", _CHILD, file.name, str(_MEMORY_BYTES)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as decoder:
             try:

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
+from tasks.core.scratch import room
+
 if TYPE_CHECKING:
     from tasks.core.ports import Store
 
@@ -41,18 +43,20 @@ class RangedFile(io.RawIOBase):
     def hold(self, start: int, length: int) -> None:
         """Fetch a range once, in one go, to a temporary file, because it is about to be read back and forth.
 
-        What was held before is let go. Small objects are in memory anyway.
+        What was held before is let go. Small objects are in memory anyway. Raises `Terminal` when the disk is full.
         """
         end = min(start + length, self.size_bytes)
         if self.size_bytes <= _WHOLE_BYTES or start >= end or (self._held_start <= start and end <= self._held_end):
             return
         if self._held is not None:
             self._held.close()
-        self._held = tempfile.TemporaryFile()  # noqa: SIM115 - it is read until another range is held
-        self._held_start, self._held_end = start, end
-        for piece in self._store.get(self._key, version=self._version, start=start, length=end - start):
-            self._held.write(piece)
-        self._held.flush()
+            self._held, self._held_end = None, 0
+        pieces = self._store.get(self._key, version=self._version, start=start, length=end - start)
+        with room():
+            held = tempfile.TemporaryFile()  # noqa: SIM115 - it is read until another range is held
+            held.writelines(pieces)
+            held.flush()
+        self._held, self._held_start, self._held_end = held, start, end
 
     def at(self, offset: int, size: int) -> bytes:
         """Bytes from an offset on, wherever the file stands."""
