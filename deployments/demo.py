@@ -99,10 +99,10 @@ def verify_both_sides(report: Mapping[str, Any], here: Installation) -> None:
     from tasks.core.listing import read_manifest
 
     for leg in report["moved"]:
-        for side in (leg["leaving"], leg["destination"]):
+        for side, digest in ((leg["source"], leg["source_digest"]), (leg["destination"], leg["digest"])):
             uri = DatasetURI.parse(side)
             found = read_manifest(here.store_of(uri), uri, reread=True)
-            if found.digest != leg["digest"]:
+            if found.digest != digest:
                 raise IntegrityError(f"{uri} does not hold what was moved", "see the audit log: 'lintas audit'")
 
 

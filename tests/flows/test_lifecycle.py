@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
 
+from deployments.demo import verify_both_sides
 from deployments.local.object_stores import console_script
+from tasks.core.errors import IntegrityError
 from tests.flows.conftest import Landed
 from tests.servers import rclone_environment
 
@@ -70,6 +72,14 @@ def test_the_source_is_as_it_landed(landed: Landed, tmp_path: Path) -> None:
     assert digest_by_hand(source) == landed.report["moved"][0]["source_digest"]
     for path in landed.folder.rglob("*.parquet"):
         assert (source / path.relative_to(landed.folder)).read_bytes() == path.read_bytes()
+
+
+def test_the_demo_finds_both_ends_of_every_move_as_reported_and_says_when_one_is_not(landed: Landed) -> None:
+    verify_both_sides(landed.report, landed.stack.installation)
+    for end in ("source_digest", "digest"):
+        first, second = landed.report["moved"]
+        with pytest.raises(IntegrityError, match="does not hold what was moved"):
+            verify_both_sides({"moved": [first, {**second, end: "0" * 64}]}, landed.stack.installation)
 
 
 def test_no_personal_value_crossed(landed: Landed, far_side: Path) -> None:
