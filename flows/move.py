@@ -163,9 +163,8 @@ def move_to_all(
     """Move a dataset to several destinations: each has its own verdict, lease and receipt, and fails alone.
 
     Destinations that the same bytes leave for are fed from one read of the source. What a service copies by itself
-    is not read here at all, and goes one after the other; so
-    does a direct move whose source charges no egress, and everything when a limit is set, which a shared read does not
-    keep.
+    is not read here at all, and goes one after the other; so does a direct move whose source charges no egress, and
+    everything when a limit is set, which a shared read does not keep.
 
     Returns:
         What became of each destination, in their order.

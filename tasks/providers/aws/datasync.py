@@ -30,6 +30,7 @@ from tasks.core.errors import Invalid, LintasError, Retryable
 from tasks.core.ports import Origin, origin_of
 from tasks.providers._dialects.objects import Place, address_of
 from tasks.providers._dialects.patience import seconds_of, timeouts_s
+from tasks.providers._dialects.pulls import closed_anyway
 from tasks.providers._dialects.s3_errors import Sentence, translate
 from tasks.providers.aws.errors import SQS_CODES
 
@@ -82,7 +83,6 @@ class DataSync:
         """See `PullJobs.closed`."""
         origin = origin_of(source)
         options, name = self._config.options, f"clouds.{self._config.name}.options"
-        particular = self._config.bucket(self._store.bucket)
         if origin is None or origin.service not in ("blob", "cloud-storage"):
             return "DataSync fetches from Azure Blob Storage and Google Cloud Storage alone"
         if not _SECRET.fullmatch(options.get(f"pull_from_{source.cloud}", "")):
@@ -91,11 +91,7 @@ class DataSync:
             return f"{name}.pull_key_{source.cloud} does not name the HMAC key whose secret it is"
         if not _ROLE.fullmatch(options.get("pull_role", "")):
             return f"{name}.pull_role does not name the role of DataSync by its ARN"
-        if origin.elsewhere and "transfers" not in self._config.endpoints:
-            return f"{source.cloud} is not where the service would look for it"
-        if particular.encryption_key or particular.requester_pays:
-            return "the service writes with the bucket's own key and on the bucket's own bill alone"
-        return ""
+        return closed_anyway(self._config, self._store.bucket, source, origin)
 
     @contextmanager
     def running(self, source: Store, keys: Sequence[str], root: str) -> Iterator[Callable[[], str | None]]:

@@ -148,8 +148,7 @@ class GoogleStore:
 
         if self._config.options.get("pulls", "").lower() != "true":
             return None
-        particular = bool(self._describing.kms_key or self._describing.user_project)
-        return GoogleTransfers(self._config, self._bucket, self._place, particular, self._call)
+        return GoogleTransfers(self._config, self._bucket, self._place, self._call)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         for page in self._pages(prefix):

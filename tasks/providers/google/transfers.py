@@ -23,6 +23,7 @@ from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, NotFound, Retryable
 from tasks.core.ports import Origin, origin_of
 from tasks.providers._dialects.patience import seconds_of
+from tasks.providers._dialects.pulls import closed_anyway
 from tasks.providers.google.errors import translated
 from tasks.providers.google.rest import Json, Rest
 
@@ -44,19 +45,15 @@ class GoogleTransfers:
         config: The cloud; `tasks.providers.google` tells its options.
         bucket: The client library's handle of the bucket.
         place: The bucket.
-        closed_by_bucket: Whether the bucket wants what the service does not do: a key of its own, a payer.
         call: Retries and timeouts of a call to the bucket.
     """
 
     takes_labels = True
 
-    def __init__(
-        self, config: CloudConfig, bucket: Any, place: Place, closed_by_bucket: bool, call: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, config: CloudConfig, bucket: Any, place: Place, call: Mapping[str, Any]) -> None:
         self._config = config
         self._bucket = bucket
         self._place = place
-        self._closed_by_bucket = closed_by_bucket
         self._call = dict(call)
 
     @property
@@ -77,11 +74,7 @@ class GoogleTransfers:
             return f"{option} is neither projects/NUMBER/secrets/NAME nor, for S3, a role's ARN"
         if "project" not in self._config.options:
             return f"clouds.{self._config.name}.options.project is missing"
-        if origin.elsewhere and "transfers" not in self._config.endpoints:
-            return f"{source.cloud} is not where the service would look for it"
-        if self._closed_by_bucket:
-            return "the service writes with the bucket's own key and on the bucket's own bill alone"
-        return ""
+        return closed_anyway(self._config, self._place.bucket, source, origin)
 
     @contextmanager
     def running(self, source: Store, keys: Sequence[str], root: str) -> Iterator[Callable[[], str | None]]:
