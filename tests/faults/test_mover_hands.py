@@ -61,6 +61,24 @@ def test_what_another_process_carries_arrives_byte_for_byte(
     move.require_clean()
 
 
+def test_a_move_has_all_its_requests_in_flight_before_another_process_joins(
+    trial: MakeTrial, monkeypatch: pytest.MonkeyPatch, hand_came_first: threading.Event
+) -> None:
+    del hand_came_first
+    said: list[tuple[int, int]] = []
+    leave_room = direct.Pump.leave_room
+
+    def noted(pump: Pump, in_flight: int) -> None:
+        said.append((pump._pace.most, in_flight))
+        leave_room(pump, in_flight)
+
+    monkeypatch.setattr(direct.Pump, "leave_room", noted)
+
+    trial("aws", "coreweave", range(900, 930)).move(DirectPlane(processes=2, in_flight=10))
+
+    assert said == [(10, 5)]
+
+
 def test_what_is_kept_with_objects_arrives_through_another_process(
     trial: MakeTrial, hand_came_first: threading.Event
 ) -> None:

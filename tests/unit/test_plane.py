@@ -363,6 +363,13 @@ def test_the_pace_never_passes_its_limit() -> None:
     assert max(run(Pace(48), lambda limit: 1e8 * limit, ticks=20)) == 48
 
 
+def test_what_is_left_to_others_stays_with_them_however_much_more_would_bring() -> None:
+    pace = Pace(64)
+    pace.at_most(24)
+
+    assert max(run(pace, lambda limit: 1e8 * limit, ticks=20)) == 24
+
+
 def test_a_gate_lets_in_as_many_as_the_pace_allows() -> None:
     loop = Loop()
     gate = Gate(loop, Pace(3))

@@ -56,6 +56,10 @@ class Lender(Protocol):
     @property
     def far(self) -> Direct: ...
 
+    def joined(self) -> None:
+        """The process of a hand is ready to carry."""
+        ...
+
     def take(self) -> Errand | None:
         """What to carry next, of what nobody has given back; None when everything is under way."""
         ...
@@ -93,7 +97,7 @@ class Hand:
     def __init__(self, move: Lender, budget_bytes: int, in_flight: int) -> None:
         self._move = move
         self._start = Start(budget_bytes, max(1, in_flight), move.silence_s)
-        self._wanted = 0
+        self._wanted, self._ready = 0, False
         self._out: dict[Name, Errand] = {}
         self._lent = b""
         self._process: subprocess.Popen[bytes] | None = None
@@ -195,6 +199,9 @@ class Hand:
             assert isinstance(asked, Load)
             aside.submit(self._guarded, lambda: self._describe(asked, orders))
         else:
+            if not self._ready:
+                self._ready = True
+                self._move.joined()
             self._wanted += report.errands
 
     def _enter(self, parted: Sending, part: SentPart) -> None:

@@ -138,7 +138,10 @@ class _Run:
         large = self._largest.entry.size_bytes > CHUNK_BYTES
         pumps = min(_PUMPS, plane.in_flight) if large and processes == 1 else 1
         self._share = plane.budget_bytes // (pumps + processes - 1), plane.in_flight // (pumps + processes - 1)
-        self._workers: list[Pump | Hand] = [Pump(self, *self._share) for _ in range(pumps)]
+        self._in_flight = plane.in_flight
+        # Processes take a while to begin: until then this one has what will be theirs.
+        own = (self._share[0], self._share[1] if processes == 1 else self._in_flight)
+        self._workers: list[Pump | Hand] = [Pump(self, *own) for _ in range(pumps)]
         self._workers += [Hand(self, *self._share) for _ in range(processes - 1)]
 
     def go(self) -> None:
@@ -175,6 +178,14 @@ class _Run:
     async def next(self) -> Errand | None:
         """See `Carriage.next`."""
         return self._back.popleft() if self._back else self.take()
+
+    def joined(self) -> None:
+        """See `Lender.joined`."""
+        with self._lock:
+            self._in_flight -= self._share[1]
+        for worker in self._workers:
+            if isinstance(worker, Pump):
+                worker.leave_room(self._in_flight)
 
     def take(self) -> Errand | None:
         """See `Lender.take`."""

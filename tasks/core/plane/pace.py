@@ -11,7 +11,7 @@ from collections import deque
 from tasks.core.plane.loop import Loop, Task, parked
 
 TICK_S = 0.2
-FIRST = 32
+FIRST = 64
 _OBJECT_WORTH_BYTES = 256 * 1024
 _GAIN = 1.05
 _PATIENCE_TICKS = 15
@@ -23,6 +23,9 @@ class Pace:
     Args:
         most: The limit's limit.
         first: What to begin with.
+
+    Attributes:
+        limit: How many may be in flight now.
     """
 
     def __init__(self, most: int, first: int = FIRST) -> None:
@@ -38,6 +41,11 @@ class Pace:
     def moved(self, size_bytes: int, objects: int) -> None:
         """So many bytes and whole objects have been sent."""
         self._moved += size_bytes + _OBJECT_WORTH_BYTES * objects
+
+    def at_most(self, most: int) -> None:
+        """Others need some of what was this one's: from now on its limit is at most so many."""
+        self.most = most
+        self.limit, self._before = min(self.limit, most), min(self._before, most)
 
     def throttled(self) -> None:
         """A store asked for fewer requests."""
