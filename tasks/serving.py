@@ -147,8 +147,18 @@ def record_promotion(release: Release) -> None:
 
 @step(name="roll back", run_name="roll back {model}")
 def ask_roll_back(model: str) -> Release:
-    """Make what was live before wanted again; see `tasks.core.release.roll_back`."""
-    return releases.roll_back(installation().records.releases, model, now=datetime.now(UTC))
+    """Make what was live before wanted again; see `tasks.core.release.roll_back`.
+
+    Raises:
+        PolicyViolation: It may not be served there any more by residency.
+        NotFound: Nothing was live before, or its version is gone from the registry.
+    """
+    return releases.roll_back(
+        installation().records.releases,
+        model,
+        now=datetime.now(UTC),
+        require=lambda earlier: require_residency(model_version(model, earlier.version), earlier.targets),
+    )
 
 
 def probe(release: Release, payload: bytes) -> Mapping[str, bytes]:

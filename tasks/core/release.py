@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -260,10 +260,18 @@ def governing(book: ReleaseBook, model: str) -> Release | None:
     return next((release for release in _newest_first(book, model) if release.state.governs), None)
 
 
-def roll_back(book: ReleaseBook, model: str, *, now: datetime) -> Release:
+def roll_back(
+    book: ReleaseBook, model: str, *, now: datetime, require: Callable[[Release], None] = lambda earlier: None
+) -> Release:
     """Make what was live before wanted again: a new release, to be reconciled like any other.
 
     Rolling back again goes further back, never forth: a release that was rolled back is not brought back this way.
+
+    Args:
+        book: Where releases are kept.
+        model: Registered model name.
+        now: The time, timezone-aware.
+        require: Called with the release that would come back, before anything is written; raises what forbids it.
 
     Raises:
         NotFound: There is no earlier release that was live and serves something else.
@@ -280,6 +288,7 @@ def roll_back(book: ReleaseBook, model: str, *, now: datetime) -> Release:
             continue
         if earlier.state is ReleaseState.ROLLED_BACK or _content(earlier) == _content(present):
             continue
+        require(earlier)
         release = new_release(
             model,
             earlier.version,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import registry
+from tasks import registry, serving
 from tasks.core.errors import PolicyViolation
 from tasks.core.learned import Learned
 from tasks.core.policy import Place
 from tasks.core.policy_loading import load_policy
+from tasks.core.release import ReleaseState, even_weights, request_release
 from tasks.registry import Installation
 from tasks.residency import LEARNED_TAG, learned_from, require_residency
 from tasks.storage import manifest_of
@@ -80,6 +83,25 @@ def test_of_a_model_of_which_nothing_is_known_nothing_is_served(here: Installati
     with pytest.raises(PolicyViolation, match="nobody knows what version 3 of 'flights' learned from") as refused:
         require_residency(version() if tag is None else version(**{LEARNED_TAG: tag}), ["eu"])
     assert "lintas train" in str(refused.value)
+
+
+def test_what_was_live_may_not_come_back_where_the_policy_of_now_forbids_it(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book, now = here.records.releases, datetime(2026, 11, 1, tzinfo=UTC)
+    for number in (1, 2):
+        wanted = request_release(book, "flights", str(number), f"{number}" * 64, even_weights(["eu", "us"]), now=now)
+        book.write(replace(wanted, state=ReleaseState.LIVE, live_since=now), read_generation=wanted.generation)
+    tag = Learned("eu://b/d", "m" * 64, "p", "0" * 64).as_json()
+    monkeypatch.setattr(serving, "model_version", lambda model, number: version(**{LEARNED_TAG: tag}))
+    policy = here.settings.policies_dir / "p.yaml"
+    policy.write_text(yaml.safe_dump(POLICY | {"residency": RESIDENCY | {"by_purpose": {"serving": ["EU"]}}}))
+    with pytest.raises(PolicyViolation, match="may not be served where it is wanted"):
+        serving.ask_roll_back("flights")
+    assert {release.version for release in book.list() if release.restores} == set()
+
+    policy.write_text(yaml.safe_dump(POLICY))
+    assert serving.ask_roll_back("flights").version == "1"
 
 
 def test_a_policy_that_is_gone_serves_nothing(here: Installation) -> None:
