@@ -5,6 +5,10 @@ Prints a table in Markdown and writes build/bench-mover.json.
 Both engines list the source and copy every object to a bucket where nothing is. What counts is the time from the
 listing to the last object; the start of the process does not. rclone runs in several tunings, and the best counts.
 The stub verifies nothing, so that both send their checksums in vain; ours also computes BLAKE3 of every byte.
+
+What rclone copies in parts between stores without a common hash it has not verified. With `--verified` it is asked
+afterwards to read both sides and compare (`rclone check --download`), and that counts too: the way its users get what
+a move of Lintas has done already.
 """
 
 from __future__ import annotations
@@ -35,8 +39,9 @@ MIB = 1024 * 1024
 PAIRS = [("s3", "azure"), ("s3", "gcs"), ("gcs", "s3"), ("azure", "s3"), ("s3", "s3")]
 _SERIAL = itertools.count(1)
 _LOOK_S = 0.02
+_LOG = ["--use-json-log", "-v", "--stats", "1h"]
 _RCLONE = [
-    "--no-traverse", "--no-check-dest", "--retries", "1", "--use-json-log", "-v", "--stats", "1h",
+    *_LOG, "--no-traverse", "--no-check-dest", "--retries", "1",
     "--s3-no-head", "--s3-no-check-bucket", "--s3-disable-checksum", "--s3-upload-concurrency", "8",
     # Else it asks S3 for a class that is called as the source calls its own.
     "--s3-storage-class", "STANDARD",
@@ -100,21 +105,32 @@ def run_ours(
 
 
 def run_rclone(
-    near: CloudConfig, far: CloudConfig, to: str, task: Task, tuning: list[str], program: Program | None = None
-) -> dict[str, float]:
-    """One run of rclone."""
+    near: CloudConfig, far: CloudConfig, to: str, task: Task, tuning: list[str], program: Program | None = None,
+    read_back: str | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """One run of rclone; and a second one that compares the source with this bucket of `far`, byte by byte."""
     environment = {
         **rclone_environment(dataclasses.replace(near, name="near")),
         **rclone_environment(dataclasses.replace(far, name="far")),
     }
     at_a_time = ["--transfers", str(task.transfers), "--checkers", str(task.transfers)]
-    command = [
-        str(Path(sys.executable).with_name("rclone")), "copy", "near:src/o", f"far:{to}/o",
-        *_RCLONE, *at_a_time, *tuning,
-    ]  # fmt: skip
     if program and program.certificate:
         # Unlike --ca-cert it counts for Cloud Storage too.
         environment["SSL_CERT_FILE"] = str(program.certificate)
+    copied = _rclone(["copy", "near:src/o", f"far:{to}/o", *_RCLONE, *at_a_time, *tuning], environment)
+    if read_back is None:
+        return copied
+    checking = ["check", "--download", "near:src/o", f"far:{read_back}/o", *_LOG, *at_a_time, *tuning]
+    checked = _rclone(checking, environment)
+    return copied | {
+        "elapsed_s": copied["elapsed_s"] + checked["elapsed_s"],
+        "cpu_s": copied["cpu_s"] + checked["cpu_s"],
+        "peak_bytes": max(copied["peak_bytes"], checked["peak_bytes"]),
+    }
+
+
+def _rclone(arguments: list[str], environment: dict[str, str]) -> dict[str, float]:
+    command = [str(Path(sys.executable).with_name("rclone")), *arguments]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, env=environment, stderr=log, stdout=subprocess.DEVNULL)
         most_bytes = 0
@@ -145,7 +161,7 @@ def _trusting(program: Program | None) -> dict[str, str]:
 
 def compared(
     near: CloudConfig, far: CloudConfig, task: Task, rounds: int, budget_bytes: int,
-    bucket: Callable[[], str] = fresh, program: Program | None = None,
+    bucket: Callable[[], str] = fresh, program: Program | None = None, read_back: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Interleaved rounds between two stores; medians of each engine and their ratio.
 
@@ -156,13 +172,16 @@ def compared(
         budget_bytes: The direct plane's memory for what is under way.
         bucket: Names a bucket of `far` in which nothing is, for one run.
         program: The stub that both are, if they are.
+        read_back: The bucket of `far` that rclone reads afterwards, and compares with the source; None for none.
     """
     total_bytes = task.content.count * task.content.size_bytes
     runs: dict[str, list[dict[str, float]]] = {}
     for _ in range(rounds):
         runs.setdefault("ours", []).append(run_ours(near, far, bucket(), task, budget_bytes, program))
         for number, tuning in enumerate(task.tunings):
-            runs.setdefault(f"rclone-{number}", []).append(run_rclone(near, far, bucket(), task, tuning, program))
+            runs.setdefault(f"rclone-{number}", []).append(
+                run_rclone(near, far, bucket(), task, tuning, program, read_back)
+            )
     figures: dict[str, dict[str, float]] = {}
     for engine, results in runs.items():
         if any((r["objects"], r["bytes"]) != (task.content.count, total_bytes) for r in results):
@@ -184,15 +203,18 @@ def compared(
 
 
 def measure(
-    pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, program: Program, delay_ms: int
-) -> dict[str, Any]:
+    pair: tuple[str, str], task: Task, rounds: int, budget_bytes: int, program: Program, delay_ms: int,
+    verified: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """One pair of stubs; see `compared`."""
     with (
         tempfile.TemporaryDirectory() as logs,
         stub(program, pair[0], task.content, Path(logs) / "near.log", delay_ms) as near,
         stub(program, pair[1], task.content, Path(logs) / "far.log", delay_ms) as far,
     ):
-        result = compared(near, far, task, rounds, budget_bytes, program=program)
+        # Stubs forget what they are given, but the far one has the same objects in a bucket of its own.
+        read_back = "src" if verified else None
+        result = compared(near, far, task, rounds, budget_bytes, program=program, read_back=read_back)
     return {"pair": f"{pair[0]} -> {pair[1]}", "over": program.scheme, "rtt_ms": delay_ms, **result}
 
 
@@ -236,6 +258,7 @@ def main() -> None:
     parser.add_argument("--pair", action="append", help="for example s3:azure")
     parser.add_argument("--rtt-ms", type=int, default=0, help="what every request waits at the stub")
     parser.add_argument("--budget-mib", type=int, default=48)
+    parser.add_argument("--verified", action="store_true", help="rclone reads both sides again and compares")
     arguments = parser.parse_args()
     tasks = {
         # rclone carries eight objects at a time, each by up to eight requests.
@@ -247,7 +270,10 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     print(HEADER, flush=True)
     for name, program, pair in itertools.product(arguments.task or list(tasks), programs, pairs):
-        result = measure(pair, tasks[name], arguments.rounds, arguments.budget_mib * MIB, program, arguments.rtt_ms)
+        result = measure(
+            pair, tasks[name], arguments.rounds, arguments.budget_mib * MIB, program, arguments.rtt_ms,
+            arguments.verified,
+        )  # fmt: skip
         results.append(result)
         print(row(result), flush=True)
     keep("bench-mover", results)
