@@ -28,6 +28,8 @@ class Wire:
         stall_after_bytes: A connection that has passed so many bytes of answers neither takes nor gives any more.
         stall_after_sent_bytes: The same for what is sent.
         most_stalls: How many connections fall silent; later ones live.
+        cut_once_before: Close the first connection whose answers hold these bytes, before them. In lower case, whatever
+            theirs is.
         damage_sent: Replace these bytes by as many others on their way to the server.
         damage_received: The same on their way back.
     """
@@ -42,6 +44,7 @@ class Wire:
         stall_after_bytes: int | None = None,
         stall_after_sent_bytes: int | None = None,
         most_stalls: int = 1,
+        cut_once_before: bytes | None = None,
         damage_sent: Replacement | None = None,
         damage_received: Replacement | None = None,
     ) -> None:
@@ -54,6 +57,7 @@ class Wire:
         self._stall_after_bytes = stall_after_bytes
         self._stall_after_sent_bytes = stall_after_sent_bytes
         self._most_stalls = most_stalls
+        self._cut_once_before = cut_once_before
         self._damage_sent = damage_sent
         self._damage_received = damage_received
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -90,8 +94,8 @@ class Wire:
             server = socket.create_connection(self._server)
             self._sockets += [client, server]
             silent = threading.Event()
-            sending = (client, server, silent, self._sent, self._damage_sent, lambda: self._cut_once_after_sent_bytes)
-            receiving = (server, client, silent, self._received, self._damage_received, lambda: self._cut_after_bytes)
+            sending = (client, server, silent, self._sent, self._damage_sent, self._cut_sent_at)
+            receiving = (server, client, silent, self._received, self._damage_received, self._cut_at)
             for arguments in (sending, receiving):
                 threading.Thread(target=self._forward, args=arguments, daemon=True).start()
 
@@ -102,7 +106,7 @@ class Wire:
         silent: threading.Event,
         note: Callable[[int, int, threading.Event], None],
         damage: Replacement | None,
-        limit_bytes: Callable[[], int | None],
+        cut_at: Callable[[bytes, int], int | None],
     ) -> None:
         passed = 0
         try:
@@ -120,7 +124,7 @@ class Wire:
                 if silent.is_set():
                     self._left.wait()
                     return
-                limit = limit_bytes()
+                limit = cut_at(data, passed)
                 sink.sendall(data[: None if limit is None else max(0, limit - passed)])
                 passed += len(data)
                 if limit is not None and passed >= limit:
@@ -134,6 +138,17 @@ class Wire:
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
                 end.close()
+
+    def _cut_sent_at(self, _data: bytes, _passed: int) -> int | None:
+        return self._cut_once_after_sent_bytes
+
+    def _cut_at(self, data: bytes, passed: int) -> int | None:
+        """After how many bytes of answers the connection is closed, given those that follow the ones that passed."""
+        if self._cut_once_before is not None and self._cut_once_before in data.lower():
+            at = passed + data.lower().index(self._cut_once_before)
+            self._cut_once_before = None
+            return at
+        return self._cut_after_bytes
 
     def _sent(self, size_bytes: int, before: int, silent: threading.Event) -> None:
         with self._lock:

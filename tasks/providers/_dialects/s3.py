@@ -31,6 +31,7 @@ from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import Invalid, NotFound
 from tasks.core.ports import Level, ObjectInfo, Origin
 from tasks.providers._dialects import answers
+from tasks.providers._dialects.heads import insist_on_whole_heads
 from tasks.providers._dialects.objects import (
     READ_BYTES,
     Place,
@@ -118,6 +119,7 @@ def open_s3(
 
 
 def _client(config: CloudConfig, dialect: S3Dialect) -> tuple[S3Client, Credentials | None]:
+    insist_on_whole_heads()
     addressing = config.options.get("addressing", dialect.addressing)
     if addressing not in ("auto", "virtual", "path"):
         raise Invalid(

@@ -28,6 +28,7 @@ from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import NotFound
 from tasks.core.ports import Level, ObjectInfo, Origin
 from tasks.providers._dialects.answers import readable, told
+from tasks.providers._dialects.heads import insist_on_whole_heads
 from tasks.providers._dialects.objects import (
     Place,
     address_of,
@@ -62,6 +63,7 @@ def open_store(config: CloudConfig, bucket: str) -> AzureStore:
             no TLS.
         Denied: A credential's reference leads nowhere.
     """
+    insist_on_whole_heads()
     account = config.option("account")
     public = f"https://{account}.blob.core.windows.net"
     endpoint = config.endpoint_or_public("objects") or public

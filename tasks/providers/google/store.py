@@ -28,6 +28,7 @@ from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.ports import Level, ObjectInfo, Origin
 from tasks.providers._dialects.answers import readable, unreadable
+from tasks.providers._dialects.heads import insist_on_whole_heads
 from tasks.providers._dialects.objects import (
     READ_BYTES,
     Place,
@@ -67,6 +68,7 @@ def open_store(config: CloudConfig, bucket: str) -> GoogleStore:
         Invalid: The service account's key cannot be read, or the bucket's name cannot be one.
         Denied: There are no credentials.
     """
+    insist_on_whole_heads()
     endpoint = (config.endpoint_or_public("objects") or _ENDPOINT).rstrip("/")
     place = Place(config.name, bucket, address_of(endpoint))
     with translated(place):
