@@ -275,7 +275,7 @@ class DirectStore(Protocol):
 
 
 class UploadNotes(Protocol):
-    """Hears of the uploads in parts that a store's own `put` begins and ends."""
+    """Hears of the uploads in parts that a store's own `put`, or `copy`, begins and ends."""
 
     def asking(self, key: str) -> None:
         """It asks the service to begin one now: from here on there may be one whose id nobody has heard."""
@@ -289,7 +289,7 @@ class UploadNotes(Protocol):
 
 @runtime_checkable
 class NotingStore(Protocol):
-    """A store whose `put` makes uploads that stay, and cost, when the process is killed before they are finished."""
+    """A store whose `put` or `copy` makes uploads that stay, and cost, when the process is killed in the middle."""
 
     def noting(self, notes: UploadNotes) -> Store:
         """The same store, which tells of them."""

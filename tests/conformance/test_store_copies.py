@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +19,10 @@ from tasks.core.plane import CopiedObject, Load
 from tasks.core.plane.routes import plane_for, route_between
 from tasks.core.plane.server_side import ServerSidePlane
 from tasks.core.ports import ObjectInfo, ServerSideCopy, ServerSideStore, Store, Write
+from tasks.records import Records
 from tests.conformance.conftest import bucket_of
-from tests.conformance.stores import MIB, keys, put, random_bytes, read, unfinished_uploads
+from tests.conformance.stores import MIB, SEAWEEDFS, keys, put, random_bytes, read, unfinished_uploads
+from tests.faults.mover_process import facts_of
 from tests.memory_store import MemoryStore
 
 KEPT = Attributes("text/csv", cache_control="no-cache", tags={"stage": "raw"})
@@ -204,6 +211,36 @@ def test_a_copy_whose_answer_was_lost_is_known_again(
     (item,) = carried(ServerSidePlane(), work, source, store)
 
     assert (len(calls), item.version) == (2, store.head(f"{prefix}to").version)
+
+
+@pytest.mark.parametrize("config", SEAWEEDFS, indirect=True)
+def test_a_copy_in_parts_that_was_killed_is_given_up_by_the_next_move(
+    config: CloudConfig, store: Store, source: Store, prefix: str, tmp_path: Path
+) -> None:
+    work, path = load(source, prefix, random_bytes(12 * MIB)), tmp_path / "records.sqlite"
+    entry = work.entry
+    facts = {
+        "cloud": facts_of(config),
+        "from": source.bucket,
+        "to": store.bucket,
+        "entry": [entry.path, entry.size_bytes, entry.digest, entry.version],
+        "source_key": work.source_key,
+        "key": work.key,
+        "prefix": prefix,
+        "records": str(path),
+    }
+    died = subprocess.run(
+        [sys.executable, "-m", "tests.conformance.dying_copy"], input=json.dumps(facts), text=True, check=False
+    )
+    assert died.returncode == -signal.SIGKILL
+    assert unfinished_uploads(config, store.bucket, prefix) == [work.key]
+
+    with Records(path) as records:
+        done = carried(ServerSidePlane(uploads=records.uploads, key_prefix=prefix), work, source, store)
+        assert records.uploads.open(store.cloud, store.bucket, prefix) == []
+
+    assert [item.path for item in done] == ["from"]
+    assert unfinished_uploads(config, store.bucket, prefix) == []
 
 
 def refusing(*_: object) -> Iterator[None]:

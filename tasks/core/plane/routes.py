@@ -66,7 +66,7 @@ def plane_for(
     direct = FallingBack(own, stream, say, "stream through the SDKs")
     if route == "direct":
         return direct
-    first = ServerSidePlane() if route == "server-side" else PullPlane()
+    first = ServerSidePlane(uploads=uploads, key_prefix=key_prefix) if route == "server-side" else PullPlane()
     return FallingBack(first, direct, say, "pass through this machine")
 
 

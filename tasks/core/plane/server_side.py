@@ -17,11 +17,12 @@ from tasks.core.attributes import Description
 from tasks.core.dataset import DIGEST_METADATA, content_digest
 from tasks.core.errors import IntegrityError, Invalid, NotFound, PreconditionFailed
 from tasks.core.plane import Arrived, Load, copied, described_at, write_of
+from tasks.core.plane.begun import give_up_begun, noting
 from tasks.core.ports import ServerSideStore
 from tasks.core.retries import in_parallel, with_retries
 
 if TYPE_CHECKING:
-    from tasks.core.ports import ObjectInfo, Store, Write
+    from tasks.core.ports import ObjectInfo, Store, UploadJournal, Write
 
 CONTENT = "content"
 """Name of Lintas' own content digest among an object's checksums."""
@@ -35,18 +36,30 @@ class ServerSidePlane:
     Args:
         in_flight: How many objects at a time.
         attempts: How often one object is tried when a store answers `Retryable`.
+        uploads: Where the uploads that the destination makes of large objects are kept: when all objects are there,
+            what a killed move left is given up.
+        key_prefix: What the keys of the destination's dataset start with.
     """
 
-    def __init__(self, *, in_flight: int = 16, attempts: int = 4) -> None:
+    def __init__(
+        self,
+        *,
+        in_flight: int = 16,
+        attempts: int = 4,
+        uploads: UploadJournal | None = None,
+        key_prefix: str = "",
+    ) -> None:
         self._in_flight = in_flight
         self._attempts = attempts
+        self._uploads, self._key_prefix = uploads, key_prefix
 
     def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
         """See `Plane.carry`. Raises `Invalid` when the destination brings nothing from there by itself."""
         way = way_between(source, destination)
         if way is None or not isinstance(destination, ServerSideStore):
             raise Invalid(f"{destination.cloud} brings nothing from {source.cloud} by itself", "let the move stream")
-        bring, stop = destination.server_side, threading.Event()
+        noted, stop = noting(destination, self._uploads), threading.Event()
+        bring = noted.server_side if isinstance(noted, ServerSideStore) else destination.server_side
 
         def one(load: Load) -> None:
             def attempt() -> None:
@@ -64,6 +77,8 @@ class ServerSidePlane:
             with_retries(attempt, self._attempts, stop)
 
         in_parallel(one, loads, self._in_flight, stop)
+        # Not before: where this way turns out to be closed, the next plane continues uploads of its own.
+        give_up_begun(destination, self._uploads, self._key_prefix, self._attempts, stop)
 
 
 def way_between(source: Store, destination: Store) -> Literal["server-side", "pull"] | None:

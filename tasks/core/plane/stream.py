@@ -8,17 +8,12 @@ from typing import TYPE_CHECKING
 
 from tasks.core.dataset import ContentHasher
 from tasks.core.plane import Arrived, CopiedObject, Load, copied, described, stored, write_of, wrong_bytes
+from tasks.core.plane.begun import give_up_begun, noting
 from tasks.core.plane.limits import NO_LIMITS, Limits, Rate
-from tasks.core.plane.parts import Beginning, resumable
-from tasks.core.ports import DirectStore, NotingStore
 from tasks.core.retries import in_parallel, with_retries
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store, UploadJournal
-
-
-_STREAMED = "streamed"
-"""The content of an upload whose parts nobody can continue."""
 
 
 class StreamPlane:
@@ -49,32 +44,14 @@ class StreamPlane:
     def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
         """See `Plane.carry`. The digest is computed on the bytes as they pass, before the object becomes visible."""
         stop, rate = threading.Event(), self._limits.bytes()
-        self._give_up_others(destination, stop)
-        noted = destination
-        if self._uploads is not None and isinstance(destination, NotingStore):
-            noted = destination.noting(_Notes(self._uploads, destination.cloud, destination.bucket))
+        give_up_begun(destination, self._uploads, self._key_prefix, self._attempts, stop)
+        noted = noting(destination, self._uploads)
 
         def one(load: Load) -> None:
             arrived(load, with_retries(lambda: _carry(load, source, noted, rate, stop), self._attempts, stop))
 
         in_parallel(one, loads, self._in_flight, stop)
-        self._give_up_others(destination, stop)
-
-    def _give_up_others(self, destination: Store, stop: threading.Event) -> None:
-        """Give up what the journal has of uploads: nobody can continue those that an SDK has begun."""
-        uploads = self._uploads
-        if uploads is None or not uploads.open(destination.cloud, destination.bucket, self._key_prefix):
-            return
-        if isinstance(destination, DirectStore):
-            far = destination.direct
-            with_retries(lambda: resumable((), far, destination, uploads, self._key_prefix), self._attempts, stop)
-
-
-class _Notes(Beginning):
-    """Enters the uploads of a store's SDK in the journal; implements `tasks.core.ports.UploadNotes`."""
-
-    def begun(self, key: str, upload_id: str, content: str = _STREAMED) -> None:
-        super().begun(key, upload_id, content)
+        give_up_begun(destination, self._uploads, self._key_prefix, self._attempts, stop)
 
 
 def _carry(load: Load, source: Store, destination: Store, rate: Rate, stop: threading.Event) -> CopiedObject:

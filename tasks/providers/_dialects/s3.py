@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -38,7 +38,6 @@ from tasks.providers._dialects.objects import (
     address_of,
     check_range,
     exactly,
-    giving_up,
     part_bytes,
     range_header,
 )
@@ -54,6 +53,7 @@ from tasks.providers._dialects.s3_describing import (
 )
 from tasks.providers._dialects.s3_errors import WRITE_CODES, translated
 from tasks.providers._dialects.s3_pages import contents_reader
+from tasks.providers._dialects.s3_uploads import S3Uploads
 from tasks.providers._dialects.storage_classes import StorageClasses, storage_classes
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class S3Store:
         self._region = region
         self._service = service
         self._pulling = pulling
-        self._notes: UploadNotes | None = None
+        self._uploads = S3Uploads(client, place, dialect.checksum, lambda: self.direct)
 
     @property
     def cloud(self) -> str:
@@ -204,7 +204,8 @@ class S3Store:
     def noting(self, notes: UploadNotes) -> S3Store:
         """See `tasks.core.ports.NotingStore`."""
         telling = copy.copy(self)
-        telling._notes = notes
+        telling._uploads = self._uploads.noting(notes)
+        telling.server_side = self.server_side.noting(notes)
         return telling
 
     @cached_property
@@ -222,7 +223,8 @@ class S3Store:
         def is_ours(other: Store) -> bool:
             return isinstance(other, S3Store) and other._service == self._service
 
-        return S3Copy(self._client, self._place, self._dialect.checksum, self._describing, is_ours, self.head)
+        checksum = self._dialect.checksum
+        return S3Copy(self._client, self._place, checksum, self._uploads, self._describing, is_ours, self.head)
 
     @cached_property
     def pull_jobs(self) -> PullJobs | None:
@@ -357,22 +359,8 @@ class S3Store:
         self, key: str, pieces: Iterable[bytes], describing: dict[str, Any], condition: dict[str, Any]
     ) -> Any:
         checksum = self._dialect.checksum
-        if self._notes is not None:
-            self._notes.asking(key)
-        with self._translated(key):
-            started = self._client.create_multipart_upload(
-                Bucket=self.bucket,
-                Key=key,
-                ChecksumAlgorithm=checksum.algorithm,
-                ChecksumType="FULL_OBJECT",
-                **describing,
-            )
-        started = answers.whole(started, self.cloud, "UploadId")
-        upload = {"Bucket": self.bucket, "Key": key, "UploadId": started["UploadId"]}
+        upload = self._uploads.begin(key, describing)
         try:
-            if self._notes is not None:
-                self.direct.sweep_retried(started, key, upload["UploadId"])
-                self._notes.begun(key, upload["UploadId"])
             parts, whole, size_bytes = self._send_parts(upload, pieces)
             with translated(self._place, key, WRITE_CODES):
                 answer = self._client.complete_multipart_upload(
@@ -385,9 +373,9 @@ class S3Store:
                     **condition,
                 )
         except BaseException as error:
-            self._abort(upload, error)
+            self._uploads.abort(upload, error)
             raise
-        self._ended(upload)
+        self._uploads.ended(upload)
         return answer
 
     def _send_parts(self, upload: dict[str, Any], pieces: Iterable[bytes]) -> tuple[list[Any], int, int]:
@@ -405,16 +393,6 @@ class S3Store:
             whole = checksum.over(piece, whole)
             size_bytes += len(piece)
         return parts, whole, size_bytes
-
-    def _abort(self, upload: dict[str, Any], reason: BaseException) -> None:
-        with giving_up(self._place, upload["Key"], reason):
-            with self._translated(upload["Key"]), suppress(self._client.exceptions.NoSuchUpload):
-                self._client.abort_multipart_upload(**upload)
-            self._ended(upload)
-
-    def _ended(self, upload: dict[str, Any]) -> None:
-        if self._notes is not None:
-            self._notes.ended(upload["Key"], upload["UploadId"])
 
     def _tags(self, key: str) -> dict[str, str]:
         with self._translated(key):

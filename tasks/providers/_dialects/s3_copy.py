@@ -6,23 +6,24 @@ on the new object. https://docs.aws.amazon.com/AmazonS3/latest/userguide/copy-ob
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core.ports import ObjectInfo, Write
 from tasks.core.retries import in_parallel
-from tasks.providers._dialects.objects import giving_up
 from tasks.providers._dialects.s3_describing import conditions
 from tasks.providers._dialects.s3_errors import WRITE_CODES, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from tasks.core.ports import Store
+    from tasks.core.ports import Store, UploadNotes
     from tasks.providers._dialects.objects import Place
     from tasks.providers._dialects.s3_checksums import Checksum
     from tasks.providers._dialects.s3_describing import Describing
+    from tasks.providers._dialects.s3_uploads import S3Uploads
 
 GIB = 1024**3
 _MOST_PARTS = 10_000
@@ -36,6 +37,7 @@ class S3Copy:
         client: The SDK's.
         place: The bucket.
         checksum: What the service computes over the new object where the source has none.
+        uploads: Begins and ends those of large objects.
         describing: How its objects are described.
         is_ours: Whether another store is of the same service and account.
         head: Describes an object of the bucket.
@@ -48,6 +50,7 @@ class S3Copy:
         client: S3Client,
         place: Place,
         checksum: Checksum,
+        uploads: S3Uploads,
         describing: Describing,
         is_ours: Callable[[Store], bool],
         head: Callable[[str], ObjectInfo],
@@ -58,11 +61,18 @@ class S3Copy:
         self._client = client
         self._place = place
         self._checksum = checksum
+        self._uploads = uploads
         self._describing = describing
         self._is_ours = is_ours
         self._head = head
         self.most_at_once_bytes = most_at_once_bytes
         self.part_bytes = part_bytes
+
+    def noting(self, notes: UploadNotes) -> S3Copy:
+        """The same, which tells of the uploads that it begins."""
+        telling = copy.copy(self)
+        telling._uploads = self._uploads.noting(notes)
+        return telling
 
     def way(self, source: Store) -> Literal["server-side", "pull"] | None:
         """See `ServerSideCopy.way`: within one account of one service."""
@@ -100,15 +110,7 @@ class S3Copy:
     def _copy_parts(
         self, write: Write, pinned: dict[str, Any], described: dict[str, Any], condition: dict[str, Any]
     ) -> None:
-        with translated(self._place, write.key):
-            begun = self._client.create_multipart_upload(
-                Bucket=self._place.bucket,
-                Key=write.key,
-                ChecksumAlgorithm=self._checksum.algorithm,
-                ChecksumType="FULL_OBJECT",
-                **described,
-            )
-        upload: dict[str, Any] = {"Bucket": self._place.bucket, "Key": write.key, "UploadId": begun["UploadId"]}
+        upload = self._uploads.begin(write.key, described)
         part_bytes = max(self.part_bytes, -(-write.size_bytes // _MOST_PARTS))
         spans = [
             (number, start, min(start + part_bytes, write.size_bytes) - 1)
@@ -138,6 +140,6 @@ class S3Copy:
                     **condition,
                 )
         except BaseException as error:
-            with giving_up(self._place, write.key, error), translated(self._place, write.key):
-                self._client.abort_multipart_upload(**upload)
+            self._uploads.abort(upload, error)
             raise
+        self._uploads.ended(upload)
