@@ -20,7 +20,7 @@ from tasks.core.errors import LintasError, NotFound
 from tasks.core.estimates import Estimate, estimate
 from tasks.core.fanout import Recipient, carry_to_all, recipient_of
 from tasks.core.fetching import fetch
-from tasks.core.lease import Lease, leased, require_held
+from tasks.core.lease import Lease, Watch, leased
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.names import ObjectRules, require_names
@@ -248,7 +248,7 @@ def copy_shard(
     uploads: UploadJournal = here.records.uploads
     if owner:
         uploads = NotedUploads(uploads, destination, shard.destination)
-    lock, looked = threading.Lock(), -_LOOK_S
+    lock, looked, watch = threading.Lock(), -_LOOK_S, Watch(destination, shard.destination)
 
     def require_owner() -> None:
         nonlocal looked
@@ -256,7 +256,7 @@ def copy_shard(
             due = bool(owner) and time.monotonic() - looked >= _LOOK_S
             looked = time.monotonic() if due else looked
         if due:
-            with_retries(lambda: require_held(destination, shard.destination, owner), 4, threading.Event())
+            with_retries(lambda: watch.require(owner), 4, threading.Event())
 
     def note(item: CopiedObject) -> None:
         arrived[item.path] = item

@@ -1,9 +1,9 @@
 """A lease on a destination, so that two moves never write to one dataset at the same time.
 
 The lease is an object beside the dataset (`.lintas/lease.json`), made by a conditional write: of two moves exactly one
-gets it. It names its owner and until when it holds, and its owner renews it while it works. One whose owner is dead
-lapses, and the next move takes it over by a write that names the version it saw. Clocks may differ: a lease counts as
-lapsed only some time after its end.
+gets it. It names its owner, who writes it anew while it works. One that nobody writes anew for longer than its term has
+lapsed, and the next move takes it over by a write that names the version it saw. Whoever waits measures that with its
+own stopwatch, from when it first saw that version: no two clocks are ever compared, and a wrong one takes nothing over.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import json
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tasks.core.attributes import Attributes
@@ -27,32 +27,79 @@ if TYPE_CHECKING:
 
 LEASE = RESERVED_PREFIX + "lease.json"
 TERM_S = 60.0
-_SKEW_S = 15.0
+_GRACE_S = 15.0
 _POLL_S = 2.0
+_WAIT_S = TERM_S + _GRACE_S + 2 * _POLL_S
 
 _log = logging.getLogger(__name__)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How long a lease holds without being renewed, and how far the clocks of two machines may differ."""
+    """How long a lease holds without being renewed, in seconds.
+
+    Args:
+        term_s: What its owner counts on.
+        grace_s: How much longer others wait.
+        now: A stopwatch in seconds, of which only differences count.
+    """
 
     term_s: float = TERM_S
-    skew_s: float = _SKEW_S
-    now: Callable[[], datetime] = _now
+    grace_s: float = _GRACE_S
+    now: Callable[[], float] = time.monotonic
+
+
+class Watch:
+    """Looks at the lease of a destination, again and again, and so knows for how long nobody has renewed it.
+
+    Args:
+        store: The destination's store; its bucket exists.
+        uri: The destination.
+        terms: How long leases hold.
+    """
+
+    def __init__(self, store: Store, uri: DatasetURI, terms: Terms | None = None) -> None:
+        self.store, self.uri, self.terms = store, uri, terms or Terms()
+        self.version: str | None = None
+        """The lease that was last seen; None for none."""
+        self._since = 0.0
+
+    def look(self) -> tuple[str, float]:
+        """Whose the lease is, and in how many seconds it lapses: 0 or less when it has, or there is none."""
+        key = self.uri.key(LEASE)
+        try:
+            version = self.store.head(key).version
+        except NotFound:
+            self.version = None
+            return "", 0.0
+        holder = _owner(self.store, key, version)
+        now = self.terms.now()
+        if version != self.version:
+            self.version, self._since = version, now
+        if not holder:
+            return "", 0.0
+        return holder, self._since + self.terms.term_s + self.terms.grace_s - now
+
+    def require(self, owner: str) -> None:
+        """Insist that an owner holds the lease, for whoever works for it on another machine.
+
+        Raises:
+            PreconditionFailed: The owner gave it back, let it lapse, or lost it to another move.
+        """
+        holder, left_s = self.look()
+        if holder != owner or left_s <= 0:
+            raise PreconditionFailed(
+                f"the move to {self.uri} that this work belongs to has ended", "run the move again"
+            )
 
 
 class Lease:
     """A lease that is held. Check it before whatever must not happen twice."""
 
-    def __init__(self, store: Store, uri: DatasetURI, owner: str, terms: Terms, version: str) -> None:
+    def __init__(self, store: Store, uri: DatasetURI, owner: str, terms: Terms, version: str | None) -> None:
         self._store, self._uri, self._owner, self._terms = store, uri, owner, terms
-        self._version = version
-        self._until = terms.now() + timedelta(seconds=terms.term_s)
+        self._until = terms.now() + terms.term_s
+        self._version = _written(store, uri, owner, version)
         self._lost: LintasError | None = None
         self._lock = threading.Lock()
 
@@ -80,8 +127,9 @@ class Lease:
     def _renew(self) -> None:
         if self._lost is not None:
             raise self._lost
+        until = self._terms.now() + self._terms.term_s
         try:
-            self._version = _written(self._store, self._uri, self._owner, self._terms, self._version)
+            self._version = _written(self._store, self._uri, self._owner, self._version)
         except PreconditionFailed as error:
             self._lost = PreconditionFailed(
                 f"another move took {self._uri} over from this one", "see that it ends, then run this one again"
@@ -91,58 +139,27 @@ class Lease:
             if self._terms.now() < self._until:
                 return
             raise
-        self._until = self._terms.now() + timedelta(seconds=self._terms.term_s)
+        self._until = until
 
 
-def acquire(
-    store: Store,
-    uri: DatasetURI,
-    owner: str,
-    terms: Terms | None = None,
-    is_dead: Callable[[str], bool] = lambda _owner: False,
-) -> Lease:
+def acquire(watch: Watch, owner: str, is_dead: Callable[[str], bool] = lambda _owner: False) -> Lease:
     """Take the lease of a destination.
 
     Args:
-        store: The destination's store; its bucket exists.
-        uri: The destination.
+        watch: Of the destination. One that another move holds can only be taken over by the watch that saw it before.
         owner: Who asks, for people: a machine and a process.
-        terms: How long it holds.
         is_dead: Whether the owner of a lease is known to have ended, which ends the lease too.
 
     Raises:
         Retryable: Another move holds it; `retry_after_s` says when it would lapse. The caller waits, or refuses.
     """
-    terms = terms or Terms()
-    key = uri.key(LEASE)
+    holder, left_s = watch.look()
+    if left_s > 0 and not is_dead(holder):
+        raise _held(watch.uri, holder, left_s)
     try:
-        there = store.head(key)
-    except NotFound:
-        there = None
-    if there is not None:
-        holder, until = _read(store, key, there.version)
-        left_s = (until - terms.now()).total_seconds() + terms.skew_s
-        if left_s > 0 and not is_dead(holder):
-            raise _held(uri, holder, left_s)
-    try:
-        return Lease(store, uri, owner, terms, _written(store, uri, owner, terms, there.version if there else None))
+        return Lease(watch.store, watch.uri, owner, watch.terms, watch.version)
     except PreconditionFailed:
-        raise _held(uri, "another one", terms.term_s) from None
-
-
-def require_held(store: Store, uri: DatasetURI, owner: str, terms: Terms | None = None) -> None:
-    """Insist that an owner holds the lease of a destination, for whoever works for it on another machine.
-
-    Raises:
-        PreconditionFailed: The owner gave it back, let it lapse, or lost it to another move.
-    """
-    terms = terms or Terms()
-    try:
-        holder, until = _read(store, uri.key(LEASE), store.head(uri.key(LEASE)).version)
-    except NotFound:
-        holder, until = "", terms.now()
-    if holder != owner or (until - terms.now()).total_seconds() + terms.skew_s <= 0:
-        raise PreconditionFailed(f"the move to {uri} that this work belongs to has ended", "run the move again")
+        raise _held(watch.uri, "another one", watch.terms.term_s) from None
 
 
 @contextmanager
@@ -153,20 +170,21 @@ def leased(
     terms: Terms | None = None,
     *,
     is_dead: Callable[[str], bool] = lambda _owner: False,
-    wait_s: float = TERM_S + _SKEW_S,
+    wait_s: float = _WAIT_S,
 ) -> Generator[Lease]:
     """Hold the lease of a destination while the block runs, renewing it every third of its term.
 
     Args:
-        store, uri, owner, terms, is_dead: See `acquire`.
+        store, uri, terms: See `Watch`.
+        owner, is_dead: See `acquire`.
         wait_s: How long to wait for another move's lease, in seconds: as long as one needs to lapse.
 
     Raises:
         Retryable: Another move holds the lease and keeps renewing it.
     """
-    stop = threading.Event()
-    lease = _awaited(lambda: acquire(store, uri, owner, terms, is_dead), wait_s, stop)
-    every_s = (terms or Terms()).term_s / 3
+    stop, watch = threading.Event(), Watch(store, uri, terms)
+    lease = _awaited(lambda: acquire(watch, owner, is_dead), wait_s, stop)
+    every_s = watch.terms.term_s / 3
 
     def keep() -> None:
         while not stop.wait(every_s):
@@ -200,20 +218,19 @@ def _held(uri: DatasetURI, holder: str, left_s: float) -> Retryable:
     )
 
 
-def _read(store: Store, key: str, version: str) -> tuple[str, datetime]:
-    """Whose it is and until when; a lease that cannot be read has no owner and has lapsed."""
+def _owner(store: Store, key: str, version: str) -> str:
+    """Whose it is; a lease that cannot be read has no owner."""
     try:
-        said = json.loads(b"".join(store.get(key, version=version)))
-        return str(said["owner"]), datetime.fromisoformat(said["until"]).astimezone(UTC)
+        return str(json.loads(b"".join(store.get(key, version=version)))["owner"])
     except (ValueError, KeyError, TypeError):
-        return "nobody", datetime.min.replace(tzinfo=UTC)
+        return ""
     except (NotFound, PreconditionFailed) as error:
         raise Retryable(f"the lease '{key}' changed hands", "run again", retry_after_s=0.5) from error
 
 
-def _written(store: Store, uri: DatasetURI, owner: str, terms: Terms, version: str | None) -> str:
-    until = terms.now() + timedelta(seconds=terms.term_s)
-    text = json.dumps({"lintas_lease": 1, "owner": owner, "until": until.isoformat()}).encode()
+def _written(store: Store, uri: DatasetURI, owner: str, version: str | None) -> str:
+    # The number makes each renewal another content, and so another version where a version is a digest of it.
+    text = json.dumps({"lintas_lease": 2, "owner": owner, "renewal": uuid.uuid4().hex}).encode()
     return store.put(
         uri.key(LEASE),
         [text],

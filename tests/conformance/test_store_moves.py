@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import LintasError, Retryable
-from tasks.core.lease import Lease, Terms, acquire
+from tasks.core.lease import Lease, Terms, Watch, acquire
 from tasks.core.listing import published_manifest, read_manifest
 from tasks.core.planning import plan_transfer
 from tasks.core.ports import Store
@@ -28,15 +28,15 @@ def destination_of(store: Store, prefix: str) -> DatasetURI:
 
 
 def test_the_second_mover_is_refused_while_the_first_works_and_let_in_afterwards(store: Store, prefix: str) -> None:
-    terms, target = Terms(), destination_of(store, prefix)
-    first = acquire(store, target, "one", terms)
+    target = destination_of(store, prefix)
+    first = acquire(Watch(store, target), "one")
 
     with pytest.raises(Retryable, match="one is moving a dataset"):
-        acquire(store, target, "two", terms)
+        acquire(Watch(store, target), "two")
 
     first.require()
     first.give_back()
-    second = acquire(store, target, "two", terms)
+    second = acquire(Watch(store, target), "two")
     second.require()
     with pytest.raises(LintasError):
         first.require()
@@ -45,13 +45,17 @@ def test_the_second_mover_is_refused_while_the_first_works_and_let_in_afterwards
 
 
 def test_of_eight_that_take_a_lapsed_lease_exactly_one_gets_it(config: CloudConfig, store: Store, prefix: str) -> None:
-    target, now = destination_of(store, prefix), datetime.now(UTC)
-    acquire(store, target, "dead", Terms(term_s=60, skew_s=15, now=lambda: now))
-    later = Terms(term_s=60, skew_s=15, now=lambda: now + timedelta(seconds=76))
+    target, passed_s = destination_of(store, prefix), 0.0
+    acquire(Watch(store, target), "dead")
+    terms = Terms(term_s=60, grace_s=15, now=lambda: passed_s)
+    watches = [Watch(open_store(config, store.bucket), target, terms) for _ in range(8)]
+    for watch in watches:
+        watch.look()
+    passed_s = 76.0
 
     def take(number: int) -> Lease | None:
         try:
-            return acquire(open_store(config, store.bucket), target, f"mover {number}", later)
+            return acquire(watches[number], f"mover {number}")
         except LintasError:
             return None
 

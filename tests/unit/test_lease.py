@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import LintasError, PreconditionFailed, Retryable
-from tasks.core.lease import LEASE, Terms, acquire, leased, require_held
+from tasks.core.lease import LEASE, Terms, Watch, acquire, leased
 from tasks.core.listing import read_manifest
 from tests.memory_store import MemoryStore
 
@@ -16,42 +14,44 @@ URI = DatasetURI("far", "c", "lake")
 
 
 class Clock:
-    def __init__(self) -> None:
-        self.time = datetime(2026, 11, 25, tzinfo=UTC)
+    def __init__(self, time_s: float = 1000.0) -> None:
+        self.time = time_s
 
-    def __call__(self) -> datetime:
+    def __call__(self) -> float:
         return self.time
 
     def passes(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
+        self.time += seconds
 
 
 def setting() -> tuple[MemoryStore, Clock, Terms]:
     clock = Clock()
-    return MemoryStore("far", "c"), clock, Terms(term_s=60, skew_s=15, now=clock)
+    return MemoryStore("far", "c"), clock, Terms(term_s=60, grace_s=15, now=clock)
 
 
 def test_the_second_is_refused_while_the_first_works() -> None:
     store, clock, terms = setting()
-    first = acquire(store, URI, "one", terms)
+    first, other = acquire(Watch(store, URI, terms), "one"), Watch(store, URI, terms)
     for _ in range(5):
         clock.passes(50)
         first.require()
         with pytest.raises(Retryable, match="one is moving a dataset to far://c/lake") as refused:
-            acquire(store, URI, "two", terms)
+            acquire(other, "two")
         assert refused.value.retry_after_s == 75
     first.give_back()
-    acquire(store, URI, "two", terms).require()
+    acquire(Watch(store, URI, terms), "two").require()
 
 
 def test_a_dead_owner_s_lease_lapses_and_it_notices_when_it_wakes_up() -> None:
     store, clock, terms = setting()
-    first = acquire(store, URI, "one", terms)
+    first = acquire(Watch(store, URI, terms), "one")
+    other = Watch(store, URI, terms)
+    other.look()
     clock.passes(74)
     with pytest.raises(Retryable):
-        acquire(store, URI, "two", terms)
+        acquire(other, "two")
     clock.passes(2)
-    second = acquire(store, URI, "two", terms)
+    second = acquire(other, "two")
     with pytest.raises(PreconditionFailed, match="took far://c/lake over"):
         first.require()
     with pytest.raises(PreconditionFailed):
@@ -62,30 +62,33 @@ def test_a_dead_owner_s_lease_lapses_and_it_notices_when_it_wakes_up() -> None:
 
 def test_a_lease_whose_owner_is_known_to_be_dead_is_taken_over_at_once() -> None:
     store, _, terms = setting()
-    acquire(store, URI, "one", terms)
-    acquire(store, URI, "two", terms, lambda owner: owner == "one").require()
+    acquire(Watch(store, URI, terms), "one")
+    acquire(Watch(store, URI, terms), "two", lambda owner: owner == "one").require()
 
 
 def test_of_two_that_take_a_lapsed_lease_exactly_one_gets_it() -> None:
     store, clock, terms = setting()
-    acquire(store, URI, "dead", terms)
+    acquire(Watch(store, URI, terms), "dead")
+    watches = [Watch(store, URI, terms) for _ in range(2)]
+    for watch in watches:
+        watch.look()
     clock.passes(100)
     rival: list[object] = []
 
     def overtake(call: str, _key: str) -> None:
         if call == "put" and not rival:
             rival.append(None)
-            rival.append(acquire(store, URI, "rival", terms))
+            rival.append(acquire(watches[0], "rival"))
 
     store.before = overtake
     with pytest.raises(Retryable):
-        acquire(store, URI, "slow", terms)
+        acquire(watches[1], "slow")
     assert len(rival) == 2
 
 
 def test_a_store_that_is_away_costs_the_lease_only_when_its_term_is_over() -> None:
     store, clock, terms = setting()
-    lease = acquire(store, URI, "one", terms)
+    lease = acquire(Watch(store, URI, terms), "one")
 
     def away(call: str, _key: str) -> None:
         raise Retryable("the store is away", "wait")
@@ -98,11 +101,11 @@ def test_a_store_that_is_away_costs_the_lease_only_when_its_term_is_over() -> No
         lease.require()
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"owner": "x"}', b'{"owner": "x", "until": "never"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"until": "never"}'])
 def test_a_lease_that_cannot_be_read_keeps_nobody_out(content: bytes) -> None:
     store, _, terms = setting()
     store.write(URI.key(LEASE), content)
-    acquire(store, URI, "one", terms).require()
+    acquire(Watch(store, URI, terms), "one").require()
 
 
 def test_the_lease_is_no_part_of_the_dataset_and_is_gone_at_the_end() -> None:
@@ -114,19 +117,32 @@ def test_the_lease_is_no_part_of_the_dataset_and_is_gone_at_the_end() -> None:
     assert store.objects == {}
 
 
+def test_no_clock_however_wrong_takes_over_a_live_lease() -> None:
+    store, clock, terms = setting()
+    first = acquire(Watch(store, URI, terms), "one")
+    for ahead_s in (-1e9, -3600.0, 3600.0, 1e9):
+        theirs = Clock(clock.time + ahead_s)
+        other = Watch(store, URI, Terms(term_s=60, grace_s=15, now=theirs))
+        for _ in range(5):
+            with pytest.raises(Retryable):
+                acquire(other, "two")
+            theirs.passes(50)
+            first.require()
+
+
 def test_work_that_was_given_away_ends_with_its_move() -> None:
     store, clock, terms = setting()
-    first = acquire(store, URI, "one", terms)
-    require_held(store, URI, "one", terms)
+    first, watch = acquire(Watch(store, URI, terms), "one"), Watch(store, URI, terms)
+    watch.require("one")
     clock.passes(74)
-    require_held(store, URI, "one", terms)
+    watch.require("one")
     clock.passes(2)
     with pytest.raises(PreconditionFailed, match="far://c/lake"):
-        require_held(store, URI, "one", terms)
+        watch.require("one")
     first.require()
-    require_held(store, URI, "one", terms)
+    watch.require("one")
     with pytest.raises(PreconditionFailed):
-        require_held(store, URI, "two", terms)
+        watch.require("two")
     first.give_back()
     with pytest.raises(PreconditionFailed):
-        require_held(store, URI, "one", terms)
+        watch.require("one")
