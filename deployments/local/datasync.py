@@ -106,6 +106,7 @@ class DataSync:
             "DeleteLocation": self._delete_location,
             "ListTasks": lambda _: {"Tasks": [{"TaskArn": arn} for arn in self._tasks]},
             "ListLocations": lambda _: {"Locations": [{"LocationArn": arn} for arn in self._locations]},
+            "ListTagsForResource": self._tags_of,
         }
         model = botocore.session.get_session().get_service_model("datasync")
         self._models: dict[str, Any] = {name: model.operation_model(name) for name in self._operations}
@@ -168,6 +169,10 @@ class DataSync:
         arn = self._arn("task/task")
         self._tasks[arn] = {**asked, "TaskArn": arn}
         return {"TaskArn": arn}
+
+    def _tags_of(self, asked: Thing) -> Thing:
+        thing = self._found({**self._tasks, **self._locations}, asked["ResourceArn"])
+        return {"Tags": thing.get("Tags", [])}
 
     def _describe_task(self, asked: Thing) -> Thing:
         task = self._found(self._tasks, asked["TaskArn"])

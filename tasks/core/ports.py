@@ -410,6 +410,13 @@ class PullJobs(Protocol):
         """
         ...
 
+    def end_left(self, root: str) -> None:
+        """End what a process that was killed left of its job to `root`; returns silently when nothing is left of it.
+
+        Retryable: as of `running`.
+        """
+        ...
+
 
 @runtime_checkable
 class PullingStore(Protocol):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,7 +32,9 @@ from tasks.core.plane import CopiedObject, Load
 from tasks.core.plane.jobs import JobPlane, jobs_of
 from tasks.core.plane.routes import plane_for, route_between, why_no_pull
 from tasks.core.ports import Store
+from tasks.records import Records
 from tests.conformance.stores import MIB, keys, open_store, put, random_bytes, read
+from tests.faults.mover_process import facts_of
 from tests.servers import ObjectClouds, rclone_environment
 
 pytest.importorskip("google.cloud.storage_transfer_v1", reason="google-cloud-storage-transfer is not installed")
@@ -286,6 +290,47 @@ def test_a_job_that_hangs_is_ended_before_another_way_is_taken(
 
     assert done["1"].route == "direct"
     assert "not done after 0.5 s" in said[0]
+    assert nothing_left(service, far)
+
+
+@once_a_service
+def test_a_job_that_a_killed_move_left_is_ended_by_the_next_one(
+    service: CloudConfig,
+    object_clouds: ObjectClouds,
+    near: Store,
+    far: Store,
+    prefix: str,
+    faults: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    loads, path = [load(near, prefix, path, path.encode()) for path in ("1", "2")], tmp_path / "records.sqlite"
+    work = {
+        "near": facts_of(object_clouds[near.cloud]),
+        "far": facts_of(service),
+        "near_bucket": near.bucket,
+        "far_bucket": far.bucket,
+        "loads": [
+            [[each.entry.path, each.entry.size_bytes, each.entry.digest, each.entry.version], each.source_key, each.key]
+            for each in loads
+        ],
+        "prefix": f"to/{prefix}",
+        "records": str(path),
+    }
+    faults("slow_start", delay_s=600)
+    died = subprocess.run(
+        [sys.executable, "-m", "tests.conformance.dying_pull"], input=json.dumps(work), text=True, check=False
+    )
+    assert died.returncode == -signal.SIGKILL
+    assert jobs(service)
+    assert keys(far, PULLS_PREFIX)
+
+    done: dict[str, CopiedObject] = {}
+    with Records(path) as records:
+        plane = plane_for("pull", uploads=records.uploads, key_prefix=f"to/{prefix}")
+        plane.carry(loads, near, far, lambda each, item: done.update({each.entry.path: item}))
+        assert records.uploads.open(far.cloud, far.bucket, "") == []
+
+    assert [done[path].route for path in ("1", "2")] == ["pull", "pull"]
     assert nothing_left(service, far)
 
 

@@ -23,7 +23,7 @@ from tasks.core.ports import PullingStore, ServerSideStore
 from tasks.core.retries import in_parallel, with_retries
 
 if TYPE_CHECKING:
-    from tasks.core.ports import ObjectInfo, PullJobs, Store
+    from tasks.core.ports import ObjectInfo, OpenUpload, PullJobs, Store, UploadJournal
 
 _FIRST_LOOK_S = 0.2
 _LONGEST_LOOK_S = 15.0
@@ -39,11 +39,16 @@ class JobPlane:
     Args:
         in_flight: How many objects at a time are looked at, before and after.
         attempts: How often one call is tried when a service answers `Retryable`.
+        uploads: Where the folders of jobs are kept: the next move ends the jobs that a killed one left.
+        key_prefix: What the keys of the destination's dataset start with.
     """
 
-    def __init__(self, *, in_flight: int = 16, attempts: int = 4) -> None:
+    def __init__(
+        self, *, in_flight: int = 16, attempts: int = 4, uploads: UploadJournal | None = None, key_prefix: str = ""
+    ) -> None:
         self._in_flight = in_flight
         self._attempts = attempts
+        self._uploads, self._key_prefix = uploads, key_prefix
 
     def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
         """See `Plane.carry`.
@@ -56,6 +61,7 @@ class JobPlane:
         reason = jobs_closed(source, destination)
         if jobs is None or reason:
             raise Invalid(reason or f"{destination.cloud} pulls nothing by jobs", "let the move stream")
+        self._end_left(jobs, destination)
 
         def seen(load: Load) -> Seen:
             return load, with_retries(lambda: described_at(load, source), self._attempts, threading.Event())
@@ -79,12 +85,16 @@ class JobPlane:
     ) -> tuple[int, str]:
         """Run a job and look at each of its objects; how many it left behind, and how it ended."""
         root, ended, failures = f"{PULLS_PREFIX}{uuid.uuid4().hex}/", "", list[LintasError]()
+        note = destination.cloud, destination.bucket, fit[0][0].key, root
+        if self._uploads is not None:
+            self._uploads.begun(*note, "")
         try:
             ended = self._run(jobs, source, [load.source_key for load, _ in fit], root)
         except Stockout as error:
             ended = error.what
         except LintasError as error:
             failures.append(error)
+        job_failed = bool(failures)
 
         def settled(item: Seen) -> bool:
             # What has arrived counts, whatever became of the job and of the others.
@@ -99,11 +109,27 @@ class JobPlane:
         try:
             there = in_parallel(settled, fit, self._in_flight, threading.Event())
         finally:
-            staged = with_retries(lambda: list(destination.list(root)), self._attempts, threading.Event())
-            in_parallel(lambda info: destination.delete(info.key), staged, self._in_flight, threading.Event())
+            self._clear(destination, root)
+            if self._uploads is not None and not job_failed:
+                self._uploads.ended(*note)
         if failures:
             raise failures[0]
         return there.count(False), ended
+
+    def _end_left(self, jobs: PullJobs, destination: Store) -> None:
+        """End the jobs of earlier moves to this dataset: they are over, since this one holds its lease."""
+        if self._uploads is None:
+            return
+        place = destination.cloud, destination.bucket
+        for left in self._uploads.open(*place, self._key_prefix):
+            if _is_folder(left):
+                with_retries(lambda root=left.upload_id: jobs.end_left(root), self._attempts, threading.Event())
+                self._clear(destination, left.upload_id)
+                self._uploads.ended(*place, left.key, left.upload_id)
+
+    def _clear(self, destination: Store, root: str) -> None:
+        staged = with_retries(lambda: list(destination.list(root)), self._attempts, threading.Event())
+        in_parallel(lambda info: destination.delete(info.key), staged, self._in_flight, threading.Event())
 
     def _run(self, jobs: PullJobs, source: Store, keys: Sequence[str], root: str) -> str:
         """How a job ended: empty for well."""
@@ -115,6 +141,25 @@ class JobPlane:
                 time.sleep(min(pause_s, max(0.0, deadline - time.monotonic())))
                 pause_s = min(_LONGEST_LOOK_S, 2 * pause_s)
         return ended
+
+
+class WithoutFolders:
+    """A journal of uploads as it looks to planes that make uploads: without the folders of jobs, which are none."""
+
+    def __init__(self, uploads: UploadJournal) -> None:
+        self._uploads = uploads
+        self.begun = uploads.begun
+        self.part_sent = uploads.part_sent
+        self.ended = uploads.ended
+
+    def open(self, cloud: str, bucket: str, prefix: str) -> list[OpenUpload]:
+        """The uploads that were begun and not ended, of keys that start with `prefix`."""
+        return [upload for upload in self._uploads.open(cloud, bucket, prefix) if not _is_folder(upload)]
+
+
+def _is_folder(upload: OpenUpload) -> bool:
+    """Whether an entry of the journal is a job's: its id is the folder, under the key of the first object."""
+    return upload.upload_id.startswith(PULLS_PREFIX)
 
 
 def jobs_of(destination: Store) -> PullJobs | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tasks.core.errors import Denied, Invalid, LintasError, Terminal
 from tasks.core.plane import Arrived, CopiedObject, Load, Plane, Route
 from tasks.core.plane.direct import DirectPlane
-from tasks.core.plane.jobs import JobPlane, jobs_closed, jobs_of
+from tasks.core.plane.jobs import JobPlane, WithoutFolders, jobs_closed, jobs_of
 from tasks.core.plane.limits import NO_LIMITS, Limits
 from tasks.core.plane.server_side import ServerSidePlane, way_between
 from tasks.core.plane.stream import StreamPlane
@@ -59,6 +59,7 @@ def plane_for(
         limits: What may pass through this machine; what a service copies by itself does not.
         say: Called with a sentence when the move goes on by another route.
     """
+    everything, uploads = uploads, None if uploads is None else WithoutFolders(uploads)
     stream = StreamPlane(uploads=uploads, key_prefix=key_prefix, limits=limits)
     if route == "stream":
         return stream
@@ -66,16 +67,24 @@ def plane_for(
     direct = FallingBack(own, stream, say, "stream through the SDKs")
     if route == "direct":
         return direct
-    first = ServerSidePlane(uploads=uploads, key_prefix=key_prefix) if route == "server-side" else PullPlane()
+    first = (
+        ServerSidePlane(uploads=uploads, key_prefix=key_prefix)
+        if route == "server-side"
+        else PullPlane(everything, key_prefix)
+    )
     return FallingBack(first, direct, say, "pass through this machine")
 
 
 class PullPlane:
-    """Has the destination pull: each object by itself where it can, or many by a job."""
+    """Has the destination pull: each object by itself where it can, or many by a job; arguments as of `JobPlane`."""
+
+    def __init__(self, uploads: UploadJournal | None = None, key_prefix: str = "") -> None:
+        self._uploads, self._key_prefix = uploads, key_prefix
 
     def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
         """See `Plane.carry`."""
-        plane = ServerSidePlane() if way_between(source, destination) else JobPlane()
+        jobs = JobPlane(uploads=self._uploads, key_prefix=self._key_prefix)
+        plane = ServerSidePlane() if way_between(source, destination) else jobs
         plane.carry(loads, source, destination, arrived)
 
 

@@ -106,6 +106,12 @@ class DataSync:
         finally:
             task.end()
 
+    def end_left(self, root: str) -> None:
+        """See `PullJobs.end_left`. What a job is made of bears a tag, since its ARNs may be known to nobody."""
+        task = _Task(self._config, self._store, root)
+        task.find()
+        task.end()
+
 
 class _Task:
     """One task with its two locations and its list of names."""
@@ -176,6 +182,22 @@ class _Task:
             ManifestConfig={"Action": "TRANSFER", "Format": "CSV", "Source": {"S3": listing}},
             Tags=self._tags,
         )["TaskArn"]
+
+    def find(self) -> None:
+        """Take over what another process has made for the same folder."""
+        self._task = next(iter(self._tagged("list_tasks", "Tasks", "TaskArn")), "")
+        self._locations = self._tagged("list_locations", "Locations", "LocationArn")
+
+    def _tagged(self, operation: str, many: str, one: str) -> list[str]:
+        found, more = list[str](), dict[str, str]()
+        while True:
+            page = self._call(operation, **more)
+            for arn in (item[one] for item in page.get(many, ())):
+                if self._tags[0] in self._call("list_tags_for_resource", ResourceArn=arn).get("Tags", ()):
+                    found.append(arn)
+            if not page.get("NextToken"):
+                return found
+            more = {"NextToken": page["NextToken"]}
 
     def look(self) -> str | None:
         """How it stands; see `PullJobs.running`."""

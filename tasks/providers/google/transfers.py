@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -82,16 +81,7 @@ class GoogleTransfers:
         origin = origin_of(source)
         if origin is None:
             raise Invalid(f"{source.cloud} cannot be named to Storage Transfer Service", "let the move stream")
-        api = Rest(
-            self._config,
-            "transfers",
-            public=_PUBLIC,
-            service="Storage Transfer Service",
-            api="storagetransfer.googleapis.com",
-        )
-        project = self._config.option("project")
-        name = f"transferJobs/lintas-{uuid.uuid4().hex}"
-        listed = f"{root.rstrip('/')}.csv"
+        api, project, name, listed = *self._service(), *_names(root)
         operation: Json = {}
 
         def look() -> str | None:
@@ -106,6 +96,21 @@ class GoogleTransfers:
             yield look
         finally:
             self._end_job(api, project, name, listed, operation)
+
+    def end_left(self, root: str) -> None:
+        """See `PullJobs.end_left`."""
+        self._end_job(*self._service(), *_names(root), {})
+
+    def _service(self) -> tuple[Rest, str]:
+        """The service, and the project that jobs belong to."""
+        api = Rest(
+            self._config,
+            "transfers",
+            public=_PUBLIC,
+            service="Storage Transfer Service",
+            api="storagetransfer.googleapis.com",
+        )
+        return api, self._config.option("project")
 
     def _write_names(self, listed: str, names: Sequence[str]) -> None:
         lines = io.StringIO()
@@ -157,6 +162,12 @@ class GoogleTransfers:
             return
         api.post(f"{operation['name']}:cancel", {}, "transfer")
         api.finished(operation, "a cancelled transfer", _ENDING_S)
+
+
+def _names(root: str) -> tuple[str, str]:
+    """A job and its list of names, by the folder that it writes to: whoever knows the folder can end the job."""
+    folder = root.rstrip("/")
+    return f"transferJobs/lintas-{folder.rpartition('/')[2]}", f"{folder}.csv"
 
 
 def _started(job: Json) -> Json:
