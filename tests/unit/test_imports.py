@@ -60,3 +60,35 @@ def test_a_process_that_carries_for_another_loads_neither_an_sdk_nor_arrow() -> 
     signing = "_dialects.s3_signing, tasks.providers.azure.signing, tasks.providers.google.signing"
     modules = loaded(f"import tasks.core.plane.hand, tasks.providers.{signing}")
     assert modules.isdisjoint((*SDKS, "azure.core", "google.auth", "requests", "pyarrow", "numpy", "pydantic"))
+
+
+def test_a_move_loads_no_pandas() -> None:
+    statement = (
+        "from tests.unit.test_transfer import World\nworld = World(a=b'1', b=b'2')\nassert world.move().objects == 2"
+    )
+    modules = loaded(statement)
+    assert "tasks.core.transfer" in modules
+    assert "pandas" not in modules
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import tasks.core.arrow, pandas as pd",
+        "import pandas as pd, tasks.core.arrow",
+        "import tasks.core.arrow",
+        "import tasks.core.arrow, importlib.util; importlib.util.find_spec('pandas'); import pandas as pd",
+    ],
+)
+def test_arrow_knows_pandas_as_soon_as_it_is_loaded(first: str) -> None:
+    statement = f"""
+{first}
+import pyarrow as pa
+if "pd" not in globals():
+    pa.table({{"name": ["a"]}}).to_pandas()
+    import pandas as pd
+odd = pd.DataFrame({{"name": ["a", "b", float("nan")], "number": [1.0, 2.0, float("nan")]}}).iloc[1:]
+assert pa.array(odd["number"]).to_pylist() == [2.0, None]
+assert pa.Table.from_pandas(odd, preserve_index=False).to_pydict() == {{"name": ["b", None], "number": [2.0, None]}}
+"""
+    assert "pandas" in loaded(statement)

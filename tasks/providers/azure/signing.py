@@ -1,6 +1,6 @@
 """Blob Storage, authorised without its SDK, so that a process of few megabytes can; see `tasks.core.ports.Signing`.
 
-The service verifies CRC64 (NVME, little-endian), which costs a tenth of MD5; Azurite returns it unread.
+The service verifies CRC64 (NVME, little-endian), which costs a tenth of MD5; old emulators return it unread.
 https://learn.microsoft.com/rest/api/storageservices/put-block
 """
 
