@@ -1,8 +1,8 @@
 """Blob Storage, authorised for others to send; see `tasks.core.ports.Direct`.
 
 The service verifies CRC64 (NVME, little-endian), which costs a tenth of MD5; old emulators return it unread. Which of
-the two is found out before the first upload in blocks, with a block that is never committed and whose checksum is wrong on
-purpose; until then a blob carries MD5.
+the two is found out before the first upload in blocks, with a block that is never committed and whose checksum is wrong
+on purpose; until then a blob carries MD5.
 https://learn.microsoft.com/rest/api/storageservices/put-block
 """
 
