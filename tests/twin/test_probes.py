@@ -216,6 +216,34 @@ def test_the_one_permission_that_is_not_granted_is_the_one_that_is_named(
     assert set(found) <= {"allowed", "missing", "unseen"}, found
 
 
+PULLING = {
+    "aws": {"pull_from_azure": "arn", "pull_role": "arn:aws:iam::123456789012:role/lintas-datasync"},
+    "google": {"pull_from_aws": "projects/1/secrets/lintas-aws"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("aws", "datasync:CreateLocationAzureBlob"),
+        ("aws", "datasync:StartTaskExecution"),
+        ("google", "storagetransfer.jobs.create"),
+        ("google", "storagetransfer.operations.cancel"),
+    ],
+)
+def test_what_a_pulling_service_needs_is_asked_where_it_may_pull(
+    denied: Callable[[str, str], CloudConfig], name: str, operation: str
+) -> None:
+    config = denied(name, operation)
+    pulling = replace(config, options={**config.options, "pulls": "true", **PULLING[name]})
+    asked = {probe.permission for probe in probes_of(pulling) if probe.needed_for == "pulls"}
+    assert outcomes(pulling).get("missing") == {operation}
+    assert operation in asked
+    assert not any(probe.needed_for == "pulls" for probe in probes_of(config))
+    off = replace(pulling, options={**pulling.options, "pulls": "false"})
+    assert not any(probe.needed_for == "pulls" for probe in probes_of(off))
+
+
 @pytest.mark.parametrize(
     ("name", "operation", "hidden", "seen"),
     [

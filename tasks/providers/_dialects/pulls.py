@@ -1,4 +1,4 @@
-"""Why a service that pulls by jobs stays closed to a source, where the reason is no service's own."""
+"""What services that pull by jobs have in common: from where they may, and why one stays closed to a source."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tasks.core.cloud import CloudConfig
     from tasks.core.ports import Origin, Store
+
+_FROM = "pull_from_"
+
+
+def pulled_from(config: CloudConfig) -> list[str]:
+    """The clouds that a cloud's service may fetch from by jobs, as its options name them; none while pulls are off."""
+    if config.options.get("pulls", "").lower() != "true":
+        return []
+    return sorted(name.removeprefix(_FROM) for name in config.options if name.startswith(_FROM))
 
 
 def closed_anyway(config: CloudConfig, bucket: str, source: Store, origin: Origin) -> str:

@@ -22,6 +22,7 @@ from tasks.core.cloud import CloudConfig, Probe, Unseen
 from tasks.core.errors import Denied, NotFound, Stockout, Terminal
 from tasks.providers._dialects.objects import Place, address_of
 from tasks.providers._dialects.probing import ABSENT, BucketProbes, not_imitated, remembered, unseen
+from tasks.providers._dialects.pulls import pulled_from
 from tasks.providers.aws.quirks import quirks
 from tasks.providers.aws.sagemaker import meaning, open_clients
 from tasks.providers.aws.store import open_store
@@ -43,6 +44,19 @@ _TRAINING_READS: Mapping[str, _Read] = {
         "get_log_events",
         {"logGroupName": _LOG_GROUP, "logStreamName": ABSENT, "startFromHead": True, "limit": 1},
     ),
+}
+_PULLING = ("CreateLocationS3", "CreateTask", "ListTasks", "ListLocations")
+_PULLING_WITH: Mapping[str, Sequence[str]] = {
+    "task": (
+        "TagResource",
+        "ListTagsForResource",
+        "DescribeTask",
+        "StartTaskExecution",
+        "DescribeTaskExecution",
+        "CancelTaskExecution",
+        "DeleteTask",
+    ),
+    "location": ("DeleteLocation",),
 }
 _SERVING_READS: Mapping[str, _Read] = {
     "sagemaker:DescribeModel": ("sagemaker", "describe_model", {"ModelName": ABSENT}),
@@ -83,6 +97,8 @@ def probes(cloud: CloudConfig, *, trains: bool) -> Iterator[Probe]:
         yield _quota(account, f"{sku} for endpoint usage", "serving")
     if "queue" in cloud.options:
         yield from _events(cloud, account)
+    if pulled_from(cloud):
+        yield from _pulls(cloud, account)
 
 
 def _objects(cloud: CloudConfig, account: _Account) -> Iterator[Probe]:
@@ -164,6 +180,23 @@ def _events(cloud: CloudConfig, account: _Account) -> Iterator[Probe]:
         yield Probe("sqs:GetQueueUrl", "events", found)
     for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage"):
         yield Probe(action, "events", partial(waiting.may, action))
+
+
+def _pulls(cloud: CloudConfig, account: _Account) -> Iterator[Probe]:
+    kinds = {"ObjectStorage" if f"pull_key_{near}" in cloud.options else "AzureBlob" for near in pulled_from(cloud)}
+    anywhere = account.simulation(lambda _: "*")
+    for action in (*(f"CreateLocation{kind}" for kind in sorted(kinds)), *_PULLING):
+        yield Probe(f"datasync:{action}", "pulls", partial(anywhere.may, f"datasync:{action}"))
+    for kind, actions in _PULLING_WITH.items():
+        simulation = account.simulation(
+            lambda me, kind=kind: f"arn:{me.partition}:datasync:{cloud.region}:{me.account}:{kind}/{ABSENT}"
+        )
+        for action in actions:
+            yield Probe(f"datasync:{action}", "pulls", partial(simulation.may, f"datasync:{action}"))
+    passing = account.simulation(
+        lambda _: cloud.option("pull_role"), context={"iam:PassedToService": "datasync.amazonaws.com"}
+    )
+    yield Probe("iam:PassRole on pull_role", "pulls", partial(passing.may, "iam:PassRole"))
 
 
 def _quota(account: _Account, name: str, needed_for: str) -> Probe:

@@ -24,9 +24,11 @@ from tasks.core.errors import Denied, Invalid, Stockout, Terminal
 from tasks.providers._dialects.answers import readable
 from tasks.providers._dialects.objects import Place, address_of
 from tasks.providers._dialects.probing import ABSENT, BucketProbes, not_imitated, remembered, unseen
+from tasks.providers._dialects.pulls import pulled_from
 from tasks.providers.google.errors import refusal, translated
 from tasks.providers.google.events import PUBSUB, SCOPES, subscription_path, subscription_place
 from tasks.providers.google.identity import google_credentials
+from tasks.providers.google.rest import Rest
 from tasks.providers.google.store import open_store
 from tasks.providers.google.vertex import Vertex
 
@@ -46,6 +48,14 @@ _ACCELERATOR = re.compile(r"_gpus$|tpu")
 
 _CONSUME = "pubsub.subscriptions.consume"
 _TRAINING_WRITES = ("aiplatform.customJobs.create", "aiplatform.customJobs.cancel")
+_PULLING = (
+    "storagetransfer.jobs.create",
+    "storagetransfer.jobs.run",
+    "storagetransfer.jobs.get",
+    "storagetransfer.jobs.delete",
+    "storagetransfer.operations.get",
+    "storagetransfer.operations.cancel",
+)
 _SERVING_WRITES = (
     "aiplatform.models.upload",
     "aiplatform.models.delete",
@@ -87,6 +97,9 @@ def probes(cloud: CloudConfig, *, trains: bool) -> Iterator[Probe]:
         yield Probe("aiplatform.endpoints.get", "serving", partial(_read, serving, f"endpoints/{ABSENT}"))
         for permission in _SERVING_WRITES:
             yield Probe(permission, "serving", partial(project.may, permission))
+    if pulled_from(cloud):
+        for permission in _PULLING:
+            yield Probe(permission, "pulls", partial(project.may, permission))
     if "subscription" in cloud.options:
         yield Probe(_CONSUME, "events", partial(_may_consume, cloud))
 
@@ -150,6 +163,15 @@ class _Project:
     def __init__(self, cloud: CloudConfig) -> None:
         self._cloud = cloud
         self._vertex = remembered(lambda: Vertex(cloud, "training"))
+        self._asked = remembered(
+            lambda: Rest(
+                cloud,
+                "identity",
+                public=_RESOURCE_MANAGER,
+                service="Resource Manager",
+                api="cloudresourcemanager.googleapis.com",
+            )
+        )
 
     def region(self) -> str:
         """Whether Vertex AI is there for this project and region. Denied: the credentials, or the API is off."""
@@ -166,10 +188,11 @@ class _Project:
 
     def may(self, permission: str) -> str:
         """Whether the project allows something. Raises `Denied`, or `Unseen` when Resource Manager does not say."""
-        url = f"{self._url(_RESOURCE_MANAGER)}/v1/projects/{self._vertex().project}:testIamPermissions"
+        project = self._cloud.option("project")
+        url = f"{self._url(_RESOURCE_MANAGER)}/v1/projects/{project}:testIamPermissions"
         if self._ask(url, permission, "enable cloudresourcemanager.googleapis.com to see it"):
             return "allowed in the project"
-        raise self._missing(permission, f"project '{self._vertex().project}'")
+        raise self._missing(permission, f"project '{project}'")
 
     def may_act(self) -> str:
         """Whether jobs may run as their account. Without `options.service_account` only the project can be asked."""
@@ -244,7 +267,7 @@ class _Project:
                 return limits
 
     def _ask(self, url: str, permission: str, mend: str) -> bool:
-        answer = self._vertex().send(
+        answer = self._asked().send(
             "POST",
             url,
             permission,
