@@ -27,7 +27,7 @@ from tasks.core.structure import check_anonymity
 from tasks.core.transform import apply_treatment
 from tasks.expectations import check_expectations
 from tasks.registry import STAGING, installation
-from tasks.staging import stage, use
+from tasks.staging import recall_of_move, stage, use
 from tasks.steps import say, step
 
 
@@ -177,7 +177,12 @@ def scan_dataset(uri: DatasetURI, manifest: Manifest, policy: Policy) -> ScanRep
     See `tasks.core.detectors.scan.scan`.
     """
     report = scan(
-        installation().store_of(uri), uri, manifest, detection=policy.detection, thoroughness=policy.thoroughness
+        installation().store_of(uri),
+        uri,
+        manifest,
+        detection=policy.detection,
+        thoroughness=policy.thoroughness,
+        recall=recall_of_move(),
     )
     say(f"{uri}: {report.rows:,} rows, {len(report.findings)} findings; {report.coverage.in_words}")
     show_table(
@@ -228,7 +233,14 @@ def treat(uri: DatasetURI, source_digest: str, sifted: Sifted, policy: Policy, d
         ],
         f"What is done to {uri} before it may go to {destination}",
     )
-    again = scan(store, staged, made, detection=policy.detection, thoroughness=policy.thoroughness)
+    again = scan(
+        store,
+        staged,
+        made,
+        detection=policy.detection,
+        thoroughness=policy.thoroughness,
+        recall=recall_of_move(),
+    )
     return Outgoing(staged, made, source_digest, again, exemptions=replace(exemptions, pseudonyms=lookalikes))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tasks.core.dataset import DatasetURI
+from tasks.core.detectors.recall import Recall
 from tasks.core.errors import PolicyViolation
 from tasks.registry import STAGING, installation
 from tasks.steps import say
@@ -34,9 +35,10 @@ _LOCKS = "staging-locks"
 
 @dataclass
 class Staged:
-    """The copies that a move uses, each with the file that is locked for it."""
+    """The copies that a move uses, each with the file that is locked for it, and what its scans counted."""
 
     in_use: dict[DatasetURI, IO[str]] = field(default_factory=dict["DatasetURI", "IO[str]"])
+    recall: Recall = field(default_factory=Recall)
     kept: bool = False
 
     def keep(self) -> None:
@@ -64,6 +66,12 @@ def staged_copies() -> Iterator[Staged]:
                 if not staged.kept:
                     _remove_unused(uri, lock)
         _remove_forgotten()
+
+
+def recall_of_move() -> Recall | None:
+    """What the scans of this move counted, for those of its copies; None outside of a move: all is counted then."""
+    staged = _staged.get()
+    return staged.recall if staged is not None else None
 
 
 def stage(bucket: str, prefix: str) -> tuple[DatasetURI, Store]:

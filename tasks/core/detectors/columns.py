@@ -40,6 +40,7 @@ from tasks.core.findings import ColumnKind, Finding, Number
 LEAST_CONFIDENCE = 0.2
 """Weaker findings are not listed."""
 
+_STATE_BYTES = 2048
 _UNIQUE_FROM = 2000
 _FIRST = 512
 
@@ -56,6 +57,22 @@ class ColumnState:
         self.minimum: Number | None = None
         self.maximum: Number | None = None
         self.tallies: dict[tuple[str, Evidence], Tally] = {}
+
+    def copy(self) -> ColumnState:
+        """The same counts, which go their own way."""
+        made = ColumnState(self.name, self.detection)
+        made.kinds, made.filled, made.cells = set(self.kinds), self.filled, self.cells.copy()
+        made.minimum, made.maximum = self.minimum, self.maximum
+        made.tallies = {
+            key: Tally(tally.cells, tally.whole, tally.candidates.copy()) for key, tally in self.tallies.items()
+        }
+        return made
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes."""
+        hashes = len(self.cells) + sum(len(tally.candidates) for tally in self.tallies.values())
+        return _STATE_BYTES + 9 * hashes
 
     def merge(self, other: ColumnState) -> None:
         """Add what another state saw of the same column, as if this one had seen it."""

@@ -91,7 +91,7 @@ def _leaf(name: str, array: Any, rows: Rows | None) -> Iterator[Leaf | Unread]:
         return
     if isinstance(values.dtype, (pl.Categorical, pl.Enum)):
         values = values.cast(pl.String)
-    yield Leaf(name, values, rows)
+    yield Leaf(name, values, rows, array)
 
 
 def is_binary(kind: Any) -> bool:

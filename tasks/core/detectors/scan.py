@@ -29,8 +29,9 @@ from tasks.core.detectors.entities import ENTITIES, UNREADABLE
 from tasks.core.detectors.marks import FULL_NAME, GIVEN, text_marks
 from tasks.core.detectors.patterns import ALL
 from tasks.core.detectors.readers import names_of, read
+from tasks.core.detectors.recall import FIRST, Recall
 from tasks.core.detectors.sampling import Groups, draw
-from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, Batch, Source, Unread, format_of
+from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, Batch, Leaf, Source, Unread, format_of
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.manifest import Manifest
 
@@ -68,6 +69,7 @@ class ObjectScan:
     columns: dict[str, ColumnState] = field(default_factory=dict[str, ColumnState])
     unread: list[Unread] = field(default_factory=list[Unread])
     personal_names: dict[str, str] = field(default_factory=dict[str, str])
+    digests: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
 
 @dataclass
@@ -103,6 +105,7 @@ def scan(
     detection: Detection = EVERYTHING,
     thoroughness: Thoroughness = WHOLE,
     in_flight: int = 2,
+    recall: Recall | None = None,
 ) -> ScanReport:
     """Search a whole dataset for personal data and secrets, and count its columns.
 
@@ -113,6 +116,8 @@ def scan(
         detection: What is looked for beyond the vocabulary.
         thoroughness: Whether everything is read, a sample, or names alone.
         in_flight: How many objects are read at the same time; memory is bounded by that many batches.
+        recall: What other scans counted, which is recalled for columns with the very same values and added to. Every
+            object is read and decoded all the same.
 
     Raises:
         PreconditionFailed: An object changed since the manifest was made; read the manifest again.
@@ -121,7 +126,9 @@ def scan(
     started = time.monotonic()
     drawn = draw(store, uri, manifest, thoroughness)
     by_name = thoroughness.mode is Mode.SCHEMA
-    tables, unread = read_tables(store, uri, drawn.entries, detection=detection, in_flight=in_flight, by_name=by_name)
+    tables, unread = read_tables(
+        store, uri, drawn.entries, detection=detection, in_flight=in_flight, by_name=by_name, recall=recall
+    )
     _join_unseen(tables.values(), manifest, {entry.path for entry, _ in drawn.entries})
     findings = [*_shortened(unread), *_name_findings(manifest)]
     profile: list[ColumnProfile] = []
@@ -165,6 +172,7 @@ def read_tables(
     detection: Detection,
     in_flight: int,
     by_name: bool = False,
+    recall: Recall | None = None,
 ) -> tuple[dict[TableKey, Table], list[Finding]]:
     """Read every object once, or those row groups of it. Answers what was counted, by table, and what was unreadable.
 
@@ -173,14 +181,20 @@ def read_tables(
     tables: dict[TableKey, Table] = {}
     unread: list[Finding] = []
     with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="scan") as pool:
-        for seen in pool.map(partial(scan_object, store, uri, detection, by_name), entries):
+        for seen in pool.map(partial(scan_object, store, uri, detection, by_name, recall=recall), entries):
             _merge(tables.setdefault(seen.key, Table(format=seen.key.format)), seen)
             unread += [_unread_finding(seen, each) for each in seen.unread]
     return tables, unread
 
 
 def scan_object(
-    store: Store, uri: DatasetURI, detection: Detection, by_name: bool, part: tuple[Entry, Groups]
+    store: Store,
+    uri: DatasetURI,
+    detection: Detection,
+    by_name: bool,
+    part: tuple[Entry, Groups],
+    *,
+    recall: Recall | None = None,
 ) -> ObjectScan:
     """Read one object of a manifest, or some row groups of it, and count what is in it."""
     entry, groups = part
@@ -190,7 +204,7 @@ def scan_object(
     for batch in names_of(source) if by_name else read(source):
         if isinstance(batch, Unread):
             seen.unread.append(batch)
-        elif not _add(seen, batch, detection):
+        elif not _add(seen, batch, detection, recall):
             seen.unread.append(Unread(f"values in more than {MAX_COLUMNS} columns", count=batch.rows))
             break
     if kind in ("parquet", "csv"):
@@ -198,7 +212,7 @@ def scan_object(
     return seen
 
 
-def _add(seen: ObjectScan, batch: Batch, detection: Detection) -> bool:
+def _add(seen: ObjectScan, batch: Batch, detection: Detection, recall: Recall | None) -> bool:
     """Count a batch. Answers whether the object still has a bearable number of columns."""
     seen.rows += batch.rows
     new = [leaf.name for leaf in batch.leaves if leaf.name not in seen.columns]
@@ -208,12 +222,29 @@ def _add(seen: ObjectScan, batch: Batch, detection: Detection) -> bool:
     seen.columns |= {name: ColumnState(name, detection) for name in new}
     for leaf in batch.leaves:
         try:
-            seen.columns[leaf.name].add(leaf.values, leaf.rows)
+            _count(seen, leaf, recall)
         except _SEARCH_ERRORS as error:
             seen.unread.append(
                 Unread(f"values that cannot be searched ({type(error).__name__})", leaf.name, batch.rows)
             )
     return True
+
+
+def _count(seen: ObjectScan, leaf: Leaf, recall: Recall | None) -> None:
+    """Count a column's part of a batch, or recall what was counted of the same values."""
+    state = seen.columns[leaf.name]
+    if recall is None:
+        state.add(leaf.values, leaf.rows)
+        return
+    digest = recall.digest(seen.digests.get(leaf.name, FIRST), leaf)
+    seen.digests[leaf.name] = b""  # Nothing is recalled or kept any more after a batch that cannot be counted.
+    same = recall.of(leaf.name, state.detection, digest)
+    if same is None:
+        state.add(leaf.values, leaf.rows)
+        recall.keep(state, digest)
+    else:
+        seen.columns[leaf.name] = same
+    seen.digests[leaf.name] = digest
 
 
 def _merge(table: Table, seen: ObjectScan) -> None:

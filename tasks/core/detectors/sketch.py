@@ -47,6 +47,12 @@ class Sketch:
     def __len__(self) -> int:
         return len(self.hashes)
 
+    def copy(self) -> Sketch:
+        """A sketch of the same sample, which goes its own way."""
+        made = Sketch(self.size)
+        made._hashes, made._marks = self.hashes, self.marks  # Neither array is ever changed in place.
+        return made
+
     @property
     def hashes(self) -> Hashes:
         """The hashes of the sample, in order."""

@@ -49,11 +49,13 @@ class Leaf:
         name: With dots into nested values and `[]` for the items of a list.
         values: The leaf values.
         rows: For each value the row of the batch it belongs to; None when it is simply the row.
+        array: The Arrow array that the values were taken from as they are; None when there is none.
     """
 
     name: str
     values: pl.Series
     rows: npt.NDArray[np.int64] | None = None
+    array: Any = None
 
 
 @dataclass(frozen=True)
