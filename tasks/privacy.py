@@ -21,7 +21,7 @@ from tasks.core.learned import entities_of
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.policy import Policy
-from tasks.core.privacy import NO_EXEMPTIONS, Cleared, Exemptions, Refused, Verdict, actions_for, decide
+from tasks.core.privacy import NO_EXEMPTIONS, Cleared, Exemptions, Refused, Verdict, actions_for, decide, may_change
 from tasks.core.quarantine import Sifted, without
 from tasks.core.structure import check_anonymity
 from tasks.core.transform import apply_treatment
@@ -182,7 +182,7 @@ def scan_dataset(uri: DatasetURI, manifest: Manifest, policy: Policy) -> ScanRep
         manifest,
         detection=policy.detection,
         thoroughness=policy.thoroughness,
-        recall=recall_of_move(),
+        recall=recall_of_move() if may_change(policy) else None,
     )
     say(f"{uri}: {report.rows:,} rows, {len(report.findings)} findings; {report.coverage.in_words}")
     show_table(

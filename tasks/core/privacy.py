@@ -281,6 +281,12 @@ class ExpectationOutcome:
         return not self.failed
 
 
+def may_change(policy: Policy) -> bool:
+    """Whether a copy may be made under a policy, treated or anonymised, so that a second scan may follow the first."""
+    actions = {policy.default_action, *(rule.action for rule in policy.rules)}
+    return bool(policy.anonymity or actions.difference(_LEAVE_ALONE) or any(map(may_change, policy.bases)))
+
+
 def actions_for(
     policy: Policy, report: ScanReport, *, destination: DatasetURI, place: Place, exemptions: Exemptions = NO_EXEMPTIONS
 ) -> Treatment | Refused:

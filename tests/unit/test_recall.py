@@ -22,7 +22,7 @@ from tasks.core.findings import ScanReport
 from tasks.core.listing import read_manifest
 from tasks.core.policy import Place
 from tasks.core.policy_loading import load_policy
-from tasks.core.privacy import Treatment, actions_for
+from tasks.core.privacy import Treatment, actions_for, may_change
 from tasks.core.transform import apply_treatment
 from tasks.core.treatments import PseudonymKey
 from tasks.staging import recall_of_move, staged_copies
@@ -175,6 +175,9 @@ def test_treated_columns_are_counted_again_and_only_those() -> None:
             "rules": [{"name": "t", "entities": ["EMAIL_ADDRESS"], "action": "tokenise"}],
         }
     )
+    assert may_change(policy)
+    assert not may_change(replace(policy, rules=()))
+    assert may_change(replace(policy, rules=(), bases=(policy,)))
     store, recall = MemoryStore(), Recall()
     put(store, SOURCE, table())
     manifest = read_manifest(store, SOURCE)
