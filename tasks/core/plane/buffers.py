@@ -54,7 +54,7 @@ class Buffers:
         self._wake()
 
     def follow(self, held_s: float, distance_s: float) -> None:
-        """Let there be as many as distance and throughput ask for, when one has been filled or is given back.
+        """Let there be as many as distance and throughput ask for, when one is given back.
 
         Of those that are out the share `distance_s / held_s` waits for distant stores (Little's law): that is
         throughput times distance, in buffers. Where the network or a store is what is short, buffers are held for

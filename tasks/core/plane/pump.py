@@ -262,8 +262,6 @@ class Pump:
                 )  # fmt: skip
             finally:
                 self._reading.leave()
-            # The first parts tell how far it is long before they are at the destination.
-            self._follow(buffer, since, self._wire.read_distance_s)
             await self._writing.enter()
             try:
                 part = await self._send_part(parted, number, content, passing)
@@ -277,12 +275,10 @@ class Pump:
         if complete:
             await self._loop.apart(lambda: move.finish(parted))
 
-    def _follow(self, buffer: memoryview, since: float, distance_s: float) -> None:
-        if len(buffer) == CHUNK_BYTES:
-            self._buffers.follow(self._loop.now - since, distance_s if distance_s > FAR_S else 0.0)
-
     def _release(self, buffer: memoryview, since: float) -> None:
-        self._follow(buffer, since, self._wire.distance_s)
+        if len(buffer) == CHUNK_BYTES:
+            distance_s = self._wire.distance_s
+            self._buffers.follow(self._loop.now - since, distance_s if distance_s > FAR_S else 0.0)
         self._buffers.release(buffer)
 
     async def _send_part(self, parted: Sending, number: int, content: memoryview, passing: _Passing) -> SentPart:

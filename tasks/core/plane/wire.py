@@ -66,12 +66,7 @@ class Wire:
         Of a write, the kernel's round trip when it connected. The wait for its answer tells nothing: much of a part is
         still in the sockets of this machine or of a proxy then, which looks like distance wherever bandwidth is short.
         """
-        return self.read_distance_s + max(self._writes_s.values(), default=0.0)
-
-    @property
-    def read_distance_s(self) -> float:
-        """The read's share of `distance_s`."""
-        return max(self._reads_s.values(), default=0.0)
+        return sum(max(kind.values(), default=0.0) for kind in (self._reads_s, self._writes_s))
 
     async def exchange(
         self, request: SignedRequest, body: memoryview | None, into: memoryview | None, seen: Seen | None = None
