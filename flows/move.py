@@ -14,7 +14,7 @@ from tasks.core.conversion import Conversion
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import LintasError, PolicyViolation
 from tasks.core.estimates import Estimate
-from tasks.core.fanout import worth_one_read
+from tasks.core.fanout import read_for
 from tasks.core.findings import Finding
 from tasks.core.held import Held
 from tasks.core.plane.limits import Limits
@@ -163,37 +163,47 @@ def move_to_all(
     """Move a dataset to several destinations: each has its own verdict, lease and receipt, and fails alone.
 
     Destinations that the same bytes leave for are fed from one read of the source. What a service copies by itself
-    is not read here at all, and goes one after the other; so does a direct move whose source charges no egress, and
-    everything when a limit is set, which a shared read does not keep.
+    is not read here at all, and goes one after the other; so does everything when a limit is set, which a shared read
+    does not keep.
 
     Returns:
         What became of each destination, in their order.
     """
     started = time.monotonic()
     outcomes: dict[int, Moved | LintasError] = {}
-    shared: dict[tuple[str, str], list[tuple[int, Prepared]]] = {}
-    shares = len(destinations) > 1 and not limit_mb_per_s and installation().limits == Limits()
+    together: dict[tuple[Any, ...], list[tuple[int, Prepared]]] = {}
+    unlimited = not limit_mb_per_s and installation().limits == Limits()
     with staged_copies() as staged:
         for at, destination in enumerate(destinations):
             try:
                 ready = prepare(source, destination, policy, options, conversion)
-                if shares and worth_one_read(ready.plan):
-                    key = (str(ready.plan.source), ready.plan.manifest.digest)
-                    shared.setdefault(key, []).append((at, ready))
-                else:
-                    receipt = copy_cleared(ready.plan, ready.verdict, limit_mb_per_s=limit_mb_per_s)
-                    outcomes[at] = _moved(ready, receipt, policy, conversion, started)
             except LintasError as error:
                 outcomes[at] = error
-        for group in shared.values():
-            received = copy_to_all([(ready.plan, ready.verdict) for _, ready in group])
-            for (at, ready), receipt in zip(group, received, strict=True):
+                continue
+            read = read_for(ready.plan) if unlimited else None
+            key = (at,) if read is None else (str(ready.plan.source), ready.plan.manifest.digest, read)
+            together.setdefault(key, []).append((at, ready))
+        for group in together.values():
+            for (at, ready), receipt in zip(
+                group, _received([ready for _, ready in group], limit_mb_per_s), strict=True
+            ):
                 outcomes[at] = (
                     receipt if isinstance(receipt, LintasError) else _moved(ready, receipt, policy, conversion, started)
                 )
         if any(isinstance(each, LintasError) and not isinstance(each, PolicyViolation) for each in outcomes.values()):
             staged.keep()
     return [outcomes[at] for at in range(len(destinations))]
+
+
+def _received(group: Sequence[Prepared], limit_mb_per_s: float) -> list[Receipt | LintasError]:
+    """Carry what one read is for; one destination has a move of its own, with its shards and processes."""
+    if len(group) > 1:
+        return copy_to_all([(ready.plan, ready.verdict) for ready in group])
+    (ready,) = group
+    try:
+        return [copy_cleared(ready.plan, ready.verdict, limit_mb_per_s=limit_mb_per_s)]
+    except LintasError as error:
+        return [error]
 
 
 def _moved(ready: Prepared, receipt: Receipt, policy: str, conversion: Conversion, started: float) -> Moved:

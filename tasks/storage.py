@@ -26,6 +26,7 @@ from tasks.core.manifest import Manifest
 from tasks.core.names import ObjectRules, require_names
 from tasks.core.plane import CopiedObject
 from tasks.core.plane.limits import Limits
+from tasks.core.plane.parts import UploadsOf
 from tasks.core.plane.routes import plane_for, route_between, why_no_pull
 from tasks.core.planning import (
     GIB,
@@ -46,7 +47,7 @@ from tasks.progress import show_moving
 from tasks.registry import STAGING, installation
 from tasks.shards import shards_run
 from tasks.steps import say, step
-from tasks.uploads import NotedUploads, UploadsOf
+from tasks.uploads import NotedUploads
 
 _HISTORY = timedelta(days=90)
 _TELLING_BYTES = 64 * 1024 * 1024
@@ -206,11 +207,11 @@ def copy_to_all(plans: Sequence[tuple[TransferPlan, Cleared]]) -> list[Receipt |
                     store.create_bucket()
                 lease = held.enter_context(leased(store, plan.destination, this_process(), is_dead=is_dead))
                 arrivals = held.enter_context(Arrivals(here.records.journal, store, count))
-                recipient = recipient_of(plan, verdict, here.verdict_key, store, arrivals.add)
+                recipient = recipient_of(plan, verdict, here.verdict_key, store, arrivals.add, here.records.uploads)
                 under_way[at] = recipient, lease, arrivals
             except LintasError as error:
                 outcomes[at] = error
-        carry_to_all(here.store_of(plans[0][0].source), [recipient for recipient, _, _ in under_way.values()])
+        carry_to_all(here.store_of(plans[0][0].source), [recipient for recipient, _, _ in under_way.values()], say=say)
         for at, (recipient, lease, arrivals) in under_way.items():
             plan, verdict = plans[at]
             try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from sqlite3 import Connection
 from typing import Protocol
@@ -99,26 +98,6 @@ class SqliteUploads:
                 )
                 for key, upload_id, content in uploads
             ]
-
-
-class UploadsOf:
-    """The uploads of some keys alone, so that one shard of a move does not give up those of another.
-
-    Args:
-        uploads: All of them.
-        owns: Whether a key is one of those.
-    """
-
-    def __init__(self, uploads: UploadJournal, owns: Callable[[str], bool]) -> None:
-        self._owns = owns
-        self._uploads = uploads
-        self.begun = uploads.begun
-        self.part_sent = uploads.part_sent
-        self.ended = uploads.ended
-
-    def open(self, cloud: str, bucket: str, prefix: str) -> list[OpenUpload]:
-        """The uploads that were begun and not ended, of these keys."""
-        return [upload for upload in self._uploads.open(cloud, bucket, prefix) if self._owns(upload.key)]
 
 
 class NotedUploads:

@@ -1,83 +1,143 @@
 """Several destinations from one read: every object is read once at the source and written to all who lack it.
 
-The bytes stream through this process: one reader an object, one writer a destination, a few pieces between them, so
-that the slowest destination sets the pace of an object. A destination that fails is left out from then on, and the
-others go on. What must be tried again is read again, for those who lack it alone.
+Where all stores sign for others the direct plane carries (`tasks.core.plane.direct`); else the bytes stream through the
+SDKs: one reader an object, one writer a destination, a few pieces between them. Either way the slowest destination sets
+the pace, and one that fails is left out while the others go on. What a destination must try again by streaming is read
+again, for those who lack it alone.
 """
 
 from __future__ import annotations
 
 import heapq
+import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, islice
 from queue import Full, Queue
 from typing import TYPE_CHECKING
 
 from tasks.core.dataset import ContentHasher
 from tasks.core.errors import LintasError, Retryable
-from tasks.core.plane import Arrived, CopiedObject, Load, copied, described, stored, write_of, wrong_bytes
+from tasks.core.plane import Arrived, CopiedObject, Load, Recipient, copied, described, stored, write_of, wrong_bytes
+from tasks.core.plane.direct import DirectPlane, can_sign
+from tasks.core.plane.parts import UploadsOf
+from tasks.core.plane.routes import closes
+from tasks.core.planning import SHARD_OBJECTS
 from tasks.core.retries import in_parallel, pause_s
 from tasks.core.transfer import under_verdict
 
 if TYPE_CHECKING:
     from tasks.core.attributes import Description
     from tasks.core.planning import TransferPlan
-    from tasks.core.ports import Store
+    from tasks.core.ports import Store, UploadJournal
     from tasks.core.privacy import Cleared, VerdictKey
+
+_log = logging.getLogger(__name__)
 
 _PIECES = 2
 _LOOK_S = 0.2
 
 
-@dataclass(slots=True)
-class Recipient:
-    """A destination of a shared read.
-
-    Args:
-        store: Where it is.
-        loads: What it lacks, in order of paths.
-        arrived: Called after each of its objects, from several threads.
-        failure: Why it was left out, once it was.
-    """
-
-    store: Store
-    loads: Iterable[Load]
-    arrived: Arrived
-    failure: LintasError | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def leave_out(self, error: LintasError) -> None:
-        """Send it nothing more; the first reason counts."""
-        with self._lock:
-            self.failure = self.failure or error
-
-
-def recipient_of(plan: TransferPlan, verdict: Cleared, key: VerdictKey, store: Store, arrived: Arrived) -> Recipient:
+def recipient_of(
+    plan: TransferPlan, verdict: Cleared, key: VerdictKey, store: Store, arrived: Arrived, uploads: UploadJournal
+) -> Recipient:
     """The recipient of a plan's loads under its own verdict.
 
     Raises:
         PolicyViolation: The verdict is not a valid clearance for exactly this plan.
     """
-    return Recipient(store, under_verdict(plan, plan.loads(), verdict, key), arrived)
+    loads = under_verdict(plan, plan.loads(), verdict, key)
+    return Recipient(store, loads, arrived, uploads, plan.destination.key_prefix)
 
 
-def worth_one_read(plan: TransferPlan) -> bool:
-    """Whether a plan's bytes are better read once for all who lack them than once for each.
+def read_for(plan: TransferPlan) -> str | None:
+    """Plans that answer the same are better read once for all of them; None: read nothing for this one.
 
-    One read goes through the SDKs, which is all that there is for a `stream`. Instead of a direct move it takes several
-    times the processor (decision 0145): that is worth the egress that it saves, where egress costs anything or nobody
-    knows. What a service copies by itself is not read here at all.
+    What a service copies by itself is not read here at all. All others share a read, except that where reading costs
+    nothing those that must stream do not keep the rest from the direct plane, which takes far less of the processor.
     """
-    return plan.route == "stream" or (plan.route == "direct" and plan.cost_usd != 0)
+    if plan.route not in ("stream", "direct"):
+        return None
+    return plan.route if plan.cost_usd == 0 else "any"
+
+
+def carry_to_all(source: Store, recipients: Sequence[Recipient], *, say: Callable[[str], None] = _log.warning) -> None:
+    """Read every object once and write it to each recipient that lacks it; see `Recipient.failure` for how it went.
+
+    Args:
+        source: The store that all loads are read from.
+        recipients: The destinations; their loads in order of paths.
+        say: Called with a sentence when a recipient for which the direct plane is closed is streamed to.
+    """
+    if not can_sign(source, *(recipient.store for recipient in recipients)):
+        stream_to_all(source, recipients)
+        return
+    for stretch in _stretches(recipients):
+        DirectPlane().carry_to_all(source, [part.recipient for part in stretch])
+        closed = [part for part in stretch if part.reopened(say)]
+        stream_to_all(source, [part.recipient for part in closed])
+        for part in stretch:
+            if part.recipient.failure is not None:
+                part.whole.leave_out(part.recipient.failure)
+
+
+class _Part:
+    """A stretch of what a recipient lacks, so that memory does not follow the number of objects.
+
+    Args:
+        whole: The recipient.
+        loads: What it lacks of this stretch.
+        after, last: Uploads of paths beyond `after` up to `last` are this stretch's matter; None: there is no such end.
+    """
+
+    def __init__(self, whole: Recipient, loads: Sequence[Load], after: str | None, last: str | None) -> None:
+        self.whole, self._loads = whole, loads
+        self._there: set[str] = set()
+
+        def owns(key: str) -> bool:
+            path = key.removeprefix(whole.key_prefix)
+            return (after is None or path > after) and (last is None or path <= last)
+
+        uploads = None if whole.uploads is None else UploadsOf(whole.uploads, owns)
+        self.recipient = Recipient(whole.store, loads, self._arrived, uploads, whole.key_prefix)
+
+    def _arrived(self, load: Load, item: CopiedObject) -> None:
+        self._there.add(load.key)
+        self.whole.arrived(load, item)
+
+    def reopened(self, say: Callable[[str], None]) -> bool:
+        """Whether its failure closes the direct plane alone: if so it shall have the rest by another way."""
+        failure = self.recipient.failure
+        if failure is None or not closes(failure):
+            return False
+        rest = [load for load in self._loads if load.key not in self._there]
+        say(f"{len(rest)} objects stream through the SDKs to {self.whole.store.cloud} instead: {failure}")
+        self.recipient = Recipient(self.whole.store, rest, self.whole.arrived)
+        return True
+
+
+def _stretches(recipients: Sequence[Recipient]) -> Iterator[list[_Part]]:
+    """What the recipients lack, so many objects at a time; at least once, for what earlier runs may have left."""
+    objects = _by_object(recipients)
+    after, wanted = None, list(islice(objects, SHARD_OBJECTS))
+    while True:
+        following = list(islice(objects, SHARD_OBJECTS))
+        last = wanted[-1][0][1].entry.path if following else None
+        yield [
+            _Part(each, [load for wants in wanted for to, load in wants if to is each], after, last)
+            for each in recipients
+            if each.failure is None
+        ]
+        if not following:
+            return
+        after, wanted = last, following
 
 
 _Want = tuple[Recipient, Load]
 
 
-def carry_to_all(source: Store, recipients: Sequence[Recipient], *, in_flight: int = 4, attempts: int = 4) -> None:
-    """Read every object once and write it to each recipient that lacks it; see `Recipient.failure` for how it went.
+def stream_to_all(source: Store, recipients: Sequence[Recipient], *, in_flight: int = 4, attempts: int = 4) -> None:
+    """The same through the SDKs of all stores.
 
     Args:
         source: The store that all loads are read from.

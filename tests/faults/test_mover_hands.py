@@ -30,19 +30,19 @@ PATIENCE_S = 60.0
 def hand_came_first(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Set when an object has arrived that only a further process can have carried: the first one waits for that."""
     came = threading.Event()
-    arrived = direct._Run.arrived
+    arrived = direct.FarSide.arrived
 
     class Late(Pump):
         def run(self) -> None:
             came.wait(PATIENCE_S)
             super().run()
 
-    def note(run: direct._Run, *what: object) -> None:
+    def note(side: direct.FarSide, *what: object) -> None:
         came.set()
-        arrived(run, *what)  # type: ignore[arg-type]
+        arrived(side, *what)  # type: ignore[arg-type]
 
     monkeypatch.setattr(direct, "Pump", Late)
-    monkeypatch.setattr(direct._Run, "arrived", note)
+    monkeypatch.setattr(direct.FarSide, "arrived", note)
     yield came
     assert came.is_set()
 

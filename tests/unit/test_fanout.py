@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.errors import Denied, IntegrityError, Retryable
-from tasks.core.fanout import Recipient, carry_to_all, worth_one_read
+from tasks.core.fanout import read_for, stream_to_all
 from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
-from tasks.core.plane import CopiedObject, Load, Route
+from tasks.core.plane import CopiedObject, Load, Recipient, Route
 from tasks.core.planning import TransferPrices, plan_transfer
 from tests.memory_store import MemoryStore
 
@@ -48,7 +48,7 @@ class Many:
             )
             for at, store in enumerate(self.far)
         ]
-        carry_to_all(self.near, recipients, in_flight=2)
+        stream_to_all(self.near, recipients, in_flight=2)
         return recipients
 
 
@@ -111,19 +111,22 @@ def test_an_object_that_changed_since_planning_is_never_mixed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("route", "egress_usd_per_gib", "shared"),
+    ("route", "egress_usd_per_gib", "read"),
     [
-        ("stream", 0.0, True),
-        ("direct", 0.09, True),
-        ("direct", None, True),
-        ("direct", 0.0, False),
-        ("server-side", 0.09, False),
-        ("pull", 0.09, False),
+        ("stream", 0.09, "any"),
+        ("direct", 0.09, "any"),
+        ("direct", None, "any"),
+        ("direct", 0.0, "direct"),
+        ("stream", 0.0, "stream"),
+        ("server-side", 0.09, None),
+        ("pull", 0.09, None),
     ],
 )
-def test_one_read_is_taken_where_it_saves_money(route: Route, egress_usd_per_gib: float | None, shared: bool) -> None:
+def test_all_share_a_read_that_costs_money_and_else_those_of_one_way(
+    route: Route, egress_usd_per_gib: float | None, read: str | None
+) -> None:
     manifest = Manifest.of([Entry("a", 1_000_000, "0" * 64, "1")])
     prices = TransferPrices(egress_usd_per_gib=egress_usd_per_gib)
     there = DatasetURI("far", "b", "data")
     plan = plan_transfer(SOURCE, manifest, there, Manifest.of(()), prices=prices, route=route)
-    assert worth_one_read(plan) is shared
+    assert read_for(plan) == read

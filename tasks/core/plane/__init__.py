@@ -7,17 +7,18 @@ on this page.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from tasks.core.attributes import Description
 from tasks.core.dataset import DIGEST_METADATA, Entry
-from tasks.core.errors import IntegrityError, NotFound, PreconditionFailed
+from tasks.core.errors import IntegrityError, LintasError, NotFound, PreconditionFailed
 from tasks.core.ports import Write
 
 if TYPE_CHECKING:
-    from tasks.core.ports import ObjectInfo, Store
+    from tasks.core.ports import ObjectInfo, Store, UploadJournal
 
 Route = Literal["nothing", "stream", "direct", "server-side", "pull", "mixed"]
 """`stream`: through both SDKs. `direct`: signed requests over our own connections. `server-side`: copied inside one
@@ -56,6 +57,35 @@ class CopiedObject:
 
 
 Arrived = Callable[[Load, CopiedObject], None]
+
+
+@dataclass(slots=True)
+class Recipient:
+    """A destination, and what shall be carried to it.
+
+    Args:
+        store: Where it is.
+        loads: What it lacks.
+        arrived: Called after each of its objects, from several threads.
+        uploads: Where its uploads in parts are kept, so that a killed move continues them; None: they are given up
+            when it fails.
+        key_prefix: What the keys of its dataset start with; uploads of other moves below it, which nobody will
+            finish, are given up.
+        failure: Why it was left out, once it was.
+    """
+
+    store: Store
+    loads: Iterable[Load]
+    arrived: Arrived
+    uploads: UploadJournal | None = None
+    key_prefix: str = ""
+    failure: LintasError | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def leave_out(self, error: LintasError) -> None:
+        """Send it nothing more; the first reason counts."""
+        with self._lock:
+            self.failure = self.failure or error
 
 
 class Plane(Protocol):

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Protocol
 
-from tasks.core.plane import Load
 from tasks.core.plane.orders import (
     Asked,
     Back,
@@ -36,7 +35,8 @@ from tasks.core.plane.orders import (
 
 if TYPE_CHECKING:
     from tasks.core.attributes import Description
-    from tasks.core.plane.pump import Errand, Sending
+    from tasks.core.plane import Load
+    from tasks.core.plane.pump import Delivery, Errand
     from tasks.core.ports import Direct, SentPart
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ _PROGRAM = "from tasks.core.plane.hand import main; main()"
 
 
 class Lender(Protocol):
-    """The move that a hand carries for; its methods are safe between threads."""
+    """The move that a hand carries for, with one destination; its methods are safe between threads."""
 
     silence_s: float
 
@@ -70,14 +70,6 @@ class Lender(Protocol):
 
     def described(self, load: Load) -> Description:
         """What the source keeps with an object, by a call that blocks."""
-        ...
-
-    def arrived(self, load: Load, version: str) -> None:
-        """A small object is at the destination."""
-        ...
-
-    def finish(self, parted: Sending) -> None:
-        """All parts of an object are at the destination: make it visible, by calls that block."""
         ...
 
     def fail(self, error: BaseException) -> None:
@@ -165,10 +157,8 @@ class Hand:
             if errand is None:
                 return False
             self._wanted -= 1
-            if isinstance(errand, Load):
-                self._out[errand.key, 0], order = errand, Whole(errand)
-            else:
-                self._out[errand[0].load.key, errand[1]], order = errand, _piece(*errand)
+            self._out[errand.load.key, errand.number] = errand
+            order = _order(errand)
             with self._sending:
                 pickle.dump(order, orders)
         return True
@@ -185,18 +175,15 @@ class Hand:
     def _take(self, report: Report, orders: IO[bytes], aside: ThreadPoolExecutor) -> None:
         if isinstance(report, Carried):
             for key, version in report.objects:
-                load = self._out.pop((key, 0))
-                assert isinstance(load, Load)
-                self._move.arrived(load, version)
+                (one,) = self._out.pop((key, 0)).deliveries
+                one.receiver.arrived(one.load, version)
         elif isinstance(report, PieceCarried):
-            errand = self._out.pop((report.key, report.part.number))
-            assert not isinstance(errand, Load)
-            aside.submit(self._guarded, lambda: self._enter(errand[0], report.part))
+            (one,) = self._out.pop((report.key, report.part.number)).deliveries
+            aside.submit(self._guarded, lambda: self._enter(one, report.part))
         elif isinstance(report, Back):
             self._move.give_back(self._out.pop(report.name))
         elif isinstance(report, Asked):
-            asked = self._out[(report.key, 0)]
-            assert isinstance(asked, Load)
+            asked = self._out[report.key, 0].load
             aside.submit(self._guarded, lambda: self._describe(asked, orders))
         else:
             if not self._ready:
@@ -204,9 +191,10 @@ class Hand:
                 self._move.joined()
             self._wanted += report.errands
 
-    def _enter(self, parted: Sending, part: SentPart) -> None:
-        if parted.arrived(part):
-            self._move.finish(parted)
+    def _enter(self, one: Delivery, part: SentPart) -> None:
+        assert one.parted is not None
+        if one.parted.arrived(part):
+            one.receiver.finish(one.parted)
 
     def _describe(self, load: Load, orders: IO[bytes]) -> None:
         self._send(orders, Described(load.key, self._move.described(load)))
@@ -225,6 +213,8 @@ class Hand:
             orders.flush()
 
 
-def _piece(parted: Sending, number: int) -> Piece:
-    start, length = parted.span(number)
-    return Piece(parted.load, parted.write, parted.upload.result(), number, start, length)
+def _order(errand: Errand) -> Order:
+    ((_, load, parted),) = errand.deliveries
+    if parted is None:
+        return Whole(load)
+    return Piece(load, parted.write, parted.upload.result(), errand.number, *errand.span())

@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from tasks.core.dataset import CHUNK_BYTES
-from tasks.core.errors import Invalid, PreconditionFailed, Retryable
-from tasks.core.plane import Arrived, Load, copied, described, own_write, wrong_bytes
+from tasks.core.errors import Invalid, LintasError
+from tasks.core.plane import Arrived, Load, Recipient, described, wrong_bytes
 from tasks.core.plane.crew import Hand
+from tasks.core.plane.far_side import FarSide
 from tasks.core.plane.limits import NO_LIMITS, Limits
 from tasks.core.plane.loop import SILENCE_TIMEOUT_S
-from tasks.core.plane.parts import Parted, parts_of, resumable
-from tasks.core.plane.pump import Errand, Pump, collecting_rarely
+from tasks.core.plane.pump import Delivery, Errand, Pump, collecting_rarely
 from tasks.core.ports import DirectStore
 from tasks.core.retries import with_retries
 
 if TYPE_CHECKING:
     from tasks.core.attributes import Description
-    from tasks.core.errors import LintasError
-    from tasks.core.plane.pump import Sending
-    from tasks.core.ports import Answer, Direct, OpenUpload, Store, UploadJournal
+    from tasks.core.plane.parts import Parted
+    from tasks.core.ports import Answer, Direct, Store, UploadJournal
 
 BUDGET_BYTES = 48 * 1024 * 1024
 IN_FLIGHT = 64
@@ -44,7 +43,6 @@ _MANY_BYTES = 4 * 1024**3
 """Beginning with a process takes as long as so many objects or bytes do."""
 _BEGINNING = 16
 _LOOK_S = 0.5
-_VERIFIED_BY = "blake3 on the way before it became visible, {cloud}'s own checksum of every request on arrival"
 
 
 class DirectPlane:
@@ -93,49 +91,52 @@ class DirectPlane:
 
     def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
         """See `Plane.carry`. Raises `Invalid` when one of the stores cannot sign."""
-        if not (isinstance(source, DirectStore) and isinstance(destination, DirectStore)):
-            raise Invalid("one of the stores cannot sign for others", "let the move stream")
         if not loads:
             return
-        near, far = source.direct, destination.direct
-        known: dict[str, OpenUpload] = {}
-        uploads = self.uploads
-        if uploads is not None:
-            known = with_retries(
-                lambda: resumable(loads, far, destination, uploads, self.key_prefix), self.attempts, threading.Event()
-            )
-        _Run(self, loads, known, (source, near), (destination, far), arrived).go()
+        recipient = Recipient(destination, loads, arrived, self.uploads, self.key_prefix)
+        self.carry_to_all(source, [recipient])
+        if recipient.failure is not None:
+            raise recipient.failure
+
+    def carry_to_all(self, source: Store, recipients: Sequence[Recipient]) -> None:
+        """Read everything once and write it to each recipient that lacks it; `Recipient.failure` says how it went.
+
+        Whoever fails is sent nothing more. Until then the slowest sets the pace: a buffer is free when all have it.
+
+        Raises:
+            Invalid: One of the stores cannot sign.
+        """
+        if not can_sign(source, *(recipient.store for recipient in recipients)):
+            raise Invalid("one of the stores cannot sign for others", "let the move stream")
+        _Run(self, source, recipients).go()
+
+
+def can_sign(*stores: Store) -> bool:
+    """Whether all of them sign for others."""
+    return all(isinstance(store, DirectStore) for store in stores)
 
 
 class _Run:
-    """One call of `carry`; the `Carriage` that its pumps share."""
+    """One call of `carry_to_all`; the `Carriage` that its pumps share."""
 
-    def __init__(
-        self,
-        plane: DirectPlane,
-        loads: Sequence[Load],
-        known: dict[str, OpenUpload],
-        near: tuple[Store, Direct],
-        far: tuple[Store, Direct],
-        arrived: Arrived,
-    ) -> None:
-        (self.source, self.near), (self.destination, self.far) = near, far
+    def __init__(self, plane: DirectPlane, source: Store, recipients: Sequence[Recipient]) -> None:
+        assert isinstance(source, DirectStore)
+        self.source, self.near = source, source.direct
         self.attempts, self.silence_s = plane.attempts, plane.silence_s
         self.byte_rate, self.request_rate = plane.limits.bytes(), plane.limits.requests()
-        self._plane, self._known, self._report = plane, known, arrived
-        self._verified_by = _VERIFIED_BY.format(cloud=self.destination.cloud)
-        self._largest = max(loads, key=lambda load: load.entry.size_bytes)
-        self._errands = self._plan(loads)
         self._planning = threading.Lock()
         self._stop = threading.Event()
-        self._under_way: set[Parted] = set()
         self._failure: BaseException | None = None
         self._lock = threading.Lock()
         self._beginning = ThreadPoolExecutor(_BEGINNING, thread_name_prefix="begin")
         self._back: deque[Errand] = deque()
-        processes = min(plane.processes_for(loads), plane.in_flight)
+        self._sides = [self._side(recipient) for recipient in recipients]
+        self._errands = self._plan()
+        loads = [load for side in self._sides for load in side.loads]
+        # Further processes know of one destination.
+        processes = min(plane.processes_for(loads), plane.in_flight) if len(self._sides) == 1 else 1
         # Small objects are all interpreter: a second thread of it would only wait for the first.
-        large = self._largest.entry.size_bytes > CHUNK_BYTES
+        large = any(load.entry.size_bytes > CHUNK_BYTES for load in loads)
         pumps = min(_PUMPS, plane.in_flight) if large and processes == 1 else 1
         self._share = plane.budget_bytes // (pumps + processes - 1), plane.in_flight // (pumps + processes - 1)
         self._in_flight = plane.in_flight
@@ -144,11 +145,30 @@ class _Run:
         self._workers: list[Pump | Hand] = [Pump(self, *own) for _ in range(pumps)]
         self._workers += [Hand(self, *self._share) for _ in range(processes - 1)]
 
+    def _side(self, recipient: Recipient) -> FarSide:
+        store = recipient.store
+        assert isinstance(store, DirectStore)
+        return FarSide(
+            recipient, store.direct, self.source, self.described, self._beginning, self.attempts, self._stop,
+            self._nobody_left,
+        )  # fmt: skip
+
+    def _nobody_left(self) -> bool:
+        return all(side.recipient.failure is not None for side in self._sides)
+
+    @property
+    def far(self) -> Direct:
+        """See `Lender.far`."""
+        return self._sides[0].far
+
     def go(self) -> None:
-        """Carry everything, or raise the first failure when all pumps are at rest."""
+        """Carry everything, and note with each recipient how it went, when all pumps are at rest."""
         try:
-            if self._largest.entry.size_bytes > CHUNK_BYTES:
-                with_retries(lambda: self.far.prepare(self._largest.key), self.attempts, self._stop)
+            for side in self._sides:
+                try:
+                    side.open()
+                except LintasError as error:
+                    side.failed(None, error)
         except BaseException as error:  # noqa: BLE001  (raised below, as every failure)
             self.fail(error)
         with collecting_rarely():
@@ -157,9 +177,14 @@ class _Run:
                 # What hands gave back at the very end is carried here.
                 self._workers = [Pump(self, *self._share)] if self._back else []
         self._beginning.shutdown(cancel_futures=True)
-        if self._failure is not None:
-            self._settle(self._failure)
-            raise self._failure
+        failure = self._failure
+        for side in self._sides:
+            if isinstance(failure, LintasError):
+                side.recipient.leave_out(failure)
+            if (reason := side.recipient.failure or failure) is not None:
+                side.settle(reason)
+        if failure is not None and not isinstance(failure, LintasError):
+            raise failure
 
     def _work(self) -> None:
         threads = [threading.Thread(target=self._run, args=(one,), name="pump", daemon=True) for one in self._workers]
@@ -196,71 +221,47 @@ class _Run:
         """See `Lender.give_back`."""
         self._back.append(errand)
 
-    def returned(self, errand: Errand) -> bool:
-        """See `Carriage.returned`: what fails here has failed."""
-        del errand
-        return False
-
-    def refused(self, load: Load, answer: Answer, *, writing: bool) -> LintasError:
-        """See `Carriage.refused`."""
-        signer, key = (self.far, load.key) if writing else (self.near, load.source_key)
-        return signer.refused(key, answer, writing=writing)
+    def refused_reading(self, load: Load, answer: Answer) -> LintasError:
+        """See `Carriage.refused_reading`."""
+        return self.near.refused(load.source_key, answer, writing=False)
 
     def wrong(self, load: Load) -> LintasError:
         """See `Carriage.wrong`."""
         return wrong_bytes(load.entry, self.source)
 
-    def settled(self, load: Load) -> str | None:
-        """See `Carriage.settled`."""
-        return own_write(load, self.destination)
-
     def described(self, load: Load) -> Description:
         """See `Carriage.described`."""
         return with_retries(lambda: described(load, self.source), self.attempts, self._stop)
 
-    def arrived(self, load: Load, version: str) -> None:
-        """See `Carriage.arrived`."""
-        self._report(load, copied(load, version, self._verified_by, "direct"))
-
-    def may_continue(self) -> bool:
-        """See `Carriage.may_continue`."""
-        return self._plane.uploads is not None
-
-    def finish(self, parted: Sending) -> None:
-        """See `Carriage.finish`."""
-        assert isinstance(parted, Parted)
-        load = parted.load
-        if parted.digest() != load.entry.digest:
-            raise wrong_bytes(load.entry, self.source)
-        try:
-            version = parted.finish()
-        except (PreconditionFailed, Retryable):
-            # The SDK tries again by itself: it may have met the object that its first try made.
-            settled = own_write(load, self.destination)
-            if settled is None:
-                raise
-            parted.end()
-            version = settled
-        with self._lock:
-            self._under_way.discard(parted)
-        self.arrived(load, version)
-
-    def _plan(self, loads: Sequence[Load]) -> Iterator[Errand]:
+    def _plan(self) -> Iterator[Errand]:
+        objects: defaultdict[tuple[str, str, str], list[tuple[FarSide, Load]]] = defaultdict(list)
+        for side in self._sides:
+            for load in side.loads:
+                objects[load.source_key, load.entry.version, load.entry.digest].append((side, load))
         # Large objects first: at the end there is work for everybody.
-        for load in sorted(loads, key=lambda load: -load.entry.size_bytes):
-            if load.entry.size_bytes <= CHUNK_BYTES:
-                yield load
+        for wanted in sorted(objects.values(), key=lambda wanted: -wanted[0][1].entry.size_bytes):
+            if wanted[0][1].entry.size_bytes > CHUNK_BYTES:
+                yield from self._in_parts(wanted)
+            elif there := tuple(Delivery(side, load) for side, load in wanted if side.recipient.failure is None):
+                yield Errand(there)
+
+    def _in_parts(self, wanted: Sequence[tuple[FarSide, Load]]) -> Iterator[Errand]:
+        missing: defaultdict[int, list[tuple[FarSide, Parted]]] = defaultdict(list)
+        for side, load in wanted:
+            if side.recipient.failure is not None:
                 continue
-            if parts_of(load.entry.size_bytes) > self.far.most_parts:
-                raise Invalid(
-                    f"'{load.entry.path}' has too many parts for {self.destination.cloud}", "let the move stream"
-                )
-            known, uploads = self._known.get(load.key), self._plane.uploads
-            parted = Parted(load, self.described, self.far, uploads, self.destination, known, self._beginning)
-            with self._lock:
-                self._under_way.add(parted)
+            try:
+                parted = side.parted(load)
+            except LintasError as error:
+                side.failed(None, error)
+                continue
             for number in parted.missing():
-                yield parted, number
+                missing[number].append((side, parted))
+        for number, lacking in sorted(missing.items()):
+            if there := tuple(
+                Delivery(side, parted.load, parted) for side, parted in lacking if side.recipient.failure is None
+            ):
+                yield Errand(there, number)
 
     def _run(self, worker: Pump | Hand) -> None:
         try:
@@ -278,10 +279,3 @@ class _Run:
             self._stop.set()
             for worker in self._workers:
                 worker.stop(error)
-
-    def _settle(self, failure: BaseException) -> None:
-        """Uploads that a later run can continue stay, all others are given up."""
-        if self._plane.uploads is not None and isinstance(failure, Retryable):
-            return
-        for parted in self._under_way:
-            parted.give_up(failure)

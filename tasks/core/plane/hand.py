@@ -37,7 +37,7 @@ from tasks.core.plane.orders import (
     Wanted,
     Whole,
 )
-from tasks.core.plane.pump import BUSY, Errand, Pump, collecting_rarely
+from tasks.core.plane.pump import BUSY, Delivery, Errand, Pump, collecting_rarely
 from tasks.core.ports import Answer, SentPart, Signing
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class _SentPiece:
 
 
 class _Move:
-    """What is carried here; implements `tasks.core.plane.pump.Carriage`, where the methods are described."""
+    """What is carried here, and where to: `Carriage` and `Receiver` of `tasks.core.plane.pump`, which says more."""
 
     attempts = ATTEMPTS
     byte_rate = NO_LIMITS.bytes()
@@ -123,10 +123,10 @@ class _Move:
             self._signatures = order
         elif isinstance(order, Whole):
             self._reserve = _RESERVE
-            self._received(order.load)
+            self._received(Errand((Delivery(self, order.load),)))
         elif isinstance(order, Piece):
             self._reserve = _RESERVE_OF_PARTS
-            self._received((_SentPiece(order, self), order.number))
+            self._received(Errand((Delivery(self, order.load, _SentPiece(order, self)),), order.number))
         elif isinstance(order, End):
             self._ended = True
         if self._waiting is not None:
@@ -167,11 +167,11 @@ class _Move:
         self.report(piece)
         self._done()
 
-    def returned(self, errand: Errand) -> bool:
-        whole = isinstance(errand, Load)
-        self.report(Back((errand.key, 0) if whole else (errand[0].load.key, errand[1])))
+    def failed(self, errand: Errand, error: LintasError) -> None:
+        """Given back: whoever has it then meets the same and judges."""
+        del error
+        self.report(Back((errand.load.key, errand.number)))
         self._done()
-        return True
 
     def _done(self) -> None:
         self._under_way -= 1
@@ -179,11 +179,13 @@ class _Move:
             carried, self._carried = tuple(self._carried), []
             self.report(Carried(carried))
 
-    def refused(self, load: Load, answer: Answer, *, writing: bool) -> LintasError:
-        del load, writing
+    def refused_reading(self, load: Load, answer: Answer) -> LintasError:
+        del load
         if answer.status in BUSY:
             return Retryable("a store asks for fewer requests")
         return Terminal("a store refused a request")
+
+    refused_writing = refused_reading
 
     def wrong(self, load: Load) -> LintasError:
         del load

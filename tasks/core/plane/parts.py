@@ -58,6 +58,26 @@ class Beginning:
         self._uploads.ended(*self._place, key, upload_id)
 
 
+class UploadsOf:
+    """The uploads of some keys alone, so that one shard of a move does not give up those of another.
+
+    Args:
+        uploads: All of them.
+        owns: Whether a key is one of those.
+    """
+
+    def __init__(self, uploads: UploadJournal, owns: Callable[[str], bool]) -> None:
+        self._owns = owns
+        self._uploads = uploads
+        self.begun = uploads.begun
+        self.part_sent = uploads.part_sent
+        self.ended = uploads.ended
+
+    def open(self, cloud: str, bucket: str, prefix: str) -> list[OpenUpload]:
+        """The uploads that were begun and not ended, of these keys."""
+        return [upload for upload in self._uploads.open(cloud, bucket, prefix) if self._owns(upload.key)]
+
+
 class Parted:
     """One object that travels in parts of a chunk each, independent of each other.
 

@@ -1,15 +1,18 @@
 """One thread that carries objects: it reads parts into its buffers, looks at the bytes while they pass, and sends them.
 
-Reads and writes are apart: as many of each may be in flight as the pace allows, joined by the buffers alone.
+Reads and writes are apart: as many of each may be in flight as the pace allows, joined by the buffers alone. What is
+read goes to all destinations that lack it, usually one, from the same buffer.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from blake3 import blake3
 
@@ -26,7 +29,7 @@ from tasks.core.retries import pause_s
 
 if TYPE_CHECKING:
     from tasks.core.attributes import Description
-    from tasks.core.ports import Proof, Signing, Write
+    from tasks.core.ports import Signing, Write
 
 FAR_S = 0.02
 """Stores that begin to answer later than this, both together, get more memory: more must be under way."""
@@ -67,8 +70,65 @@ class Sending(Protocol):
     def arrived(self, part: SentPart) -> bool: ...
 
 
-Part = tuple[Sending, int]
-Errand = Load | Part
+class Receiver(Protocol):
+    """A destination, as a pump sees it."""
+
+    @property
+    def far(self) -> Signing: ...
+
+    def refused_writing(self, load: Load, answer: Answer) -> LintasError:
+        """The error that an unsuccessful answer to a write means."""
+        ...
+
+    def settled(self, load: Load) -> str | None:
+        """The version of what is at the destination if it is this load already, by a call that blocks."""
+        ...
+
+    def arrived(self, load: Load, version: str) -> None:
+        """A small object is at the destination."""
+        ...
+
+    def may_continue(self) -> bool:
+        """Whether parts that have arrived are kept for a later run, by a call that blocks."""
+        ...
+
+    def finish(self, parted: Sending) -> None:
+        """All parts of an object are at the destination: make it visible, by calls that block."""
+        ...
+
+    def failed(self, errand: Errand, error: LintasError) -> None:
+        """It will not have this from here. Raises the error when that ends the pump: nobody is left to carry for."""
+        ...
+
+
+class Delivery(NamedTuple):
+    """What one destination shall have of an errand: an object, or a part of an object that travels in parts."""
+
+    receiver: Receiver
+    load: Load
+    parted: Sending | None = None
+
+
+class Errand(NamedTuple):
+    """Bytes that are read once, and what they are for all who lack them.
+
+    Args:
+        deliveries: One for each of them; the objects are the same, their keys and conditions may differ.
+        number: Which part, from 1; 0 for a whole object.
+    """
+
+    deliveries: tuple[Delivery, ...]
+    number: int = 0
+
+    @property
+    def load(self) -> Load:
+        """The object, as the first of them shall have it."""
+        return self.deliveries[0].load
+
+    def span(self) -> tuple[int, int]:
+        """First byte and length in bytes of what is read."""
+        parted = self.deliveries[0].parted
+        return (0, self.load.entry.size_bytes) if parted is None else parted.span(self.number)
 
 
 class Carriage(Protocol):
@@ -81,64 +141,62 @@ class Carriage(Protocol):
 
     @property
     def near(self) -> Signing: ...
-    @property
-    def far(self) -> Signing: ...
 
     async def next(self) -> Errand | None:
         """What to carry next; None when everything is under way."""
         ...
 
-    def refused(self, load: Load, answer: Answer, *, writing: bool) -> LintasError:
-        """The error that an unsuccessful answer of the source, or to a write of the destination, means."""
+    def refused_reading(self, load: Load, answer: Answer) -> LintasError:
+        """The error that an unsuccessful answer of the source means."""
         ...
 
     def wrong(self, load: Load) -> LintasError:
         """What was read is not what was planned."""
         ...
 
-    def settled(self, load: Load) -> str | None:
-        """The version of what is at the destination if it is this load already, by a call that blocks."""
-        ...
-
-    def returned(self, errand: Errand) -> bool:
-        """An errand failed: whether somebody else takes it over, so that it is no failure of this pump."""
-        ...
-
     def described(self, load: Load) -> Description:
         """What the source keeps with an object, by a call that blocks."""
         ...
 
-    def arrived(self, load: Load, version: str) -> None:
-        """A small object is at the destination."""
-        ...
-
-    def finish(self, parted: Sending) -> None:
-        """All parts of an object are at the destination: make it visible, by calls that block."""
-        ...
-
-    def may_continue(self) -> bool:
-        """Whether parts that have arrived are kept for a later run, by a call that blocks."""
-        ...
-
 
 class _Passing:
-    """Digest, checksum and pace of the bytes of one body, computed while they are in the core's own cache."""
+    """Digest, checksums and pace of the bytes of one body, computed while they are in the core's own cache."""
 
-    __slots__ = ("_rate", "_start", "digest", "proof")
+    __slots__ = ("_rate", "_receivers", "digest", "proofs")
 
-    def __init__(self, start: Callable[[], Proof], rate: Rate) -> None:
-        self._start, self._rate = start, rate
+    def __init__(self, receivers: Sequence[Receiver], rate: Rate) -> None:
+        self._receivers, self._rate = receivers, rate
         self.restart()
 
     def restart(self) -> None:
         """Forget what has passed."""
         self.digest = blake3()
-        self.proof = self._start()
+        self.proofs = [receiver.far.proof() for receiver in self._receivers]
 
     def __call__(self, piece: memoryview) -> float:
         self.digest.update(piece)
-        self.proof.update(piece)
+        for proof in self.proofs:
+            proof.update(piece)
         return self._rate.take(len(piece))
+
+
+@dataclass(slots=True)
+class _Filled:
+    """A buffer with what was read, which goes back when all have it.
+
+    Args:
+        buffer: The buffer.
+        content: The part of it that was read into.
+        passing: What was computed on the way.
+        since: When the buffer was leased.
+        left: How many deliveries still need it.
+    """
+
+    buffer: memoryview
+    content: memoryview
+    passing: _Passing
+    since: float
+    left: int
 
 
 class Pump:
@@ -191,7 +249,7 @@ class Pump:
             errand = await self._move.next()
             if errand is None:
                 return
-            size_bytes = errand.entry.size_bytes if isinstance(errand, Load) else errand[0].span(errand[1])[1]
+            _, size_bytes = errand.span()
             self._loop.spawn(self._carry(errand, await self._buffers.lease(size_bytes)))
 
     async def _keep_pace(self) -> None:
@@ -204,110 +262,125 @@ class Pump:
             self._writing.wake()
 
     async def _carry(self, errand: Errand, buffer: memoryview) -> None:
+        deliveries = errand.deliveries
+        passing = _Passing([one.receiver for one in deliveries], self._move.byte_rate)
+        filled = _Filled(buffer, buffer[: errand.span()[1]], passing, self._loop.now, len(deliveries))
         try:
-            if isinstance(errand, Load):
-                await self._carry_whole(errand, buffer)
-            else:
-                await self._carry_part(*errand, buffer)
-        except LintasError:
-            if not self._move.returned(errand):
-                raise
+            kept = await (self._read_part(errand, filled) if errand.number else self._read_whole(errand.load, filled))
+        except LintasError as error:
+            self._release(filled)
+            for one in deliveries:
+                one.receiver.failed(errand, error)
+            return
+        for at in range(1, len(deliveries)):
+            self._loop.spawn(self._deliver(errand, at, filled, kept))
+        await self._deliver(errand, 0, filled, kept)
 
-    async def _carry_whole(self, load: Load, buffer: memoryview) -> None:
-        move, entry = self._move, load.entry
-        content = buffer[: entry.size_bytes]
-        passing = _Passing(move.far.proof, move.byte_rate)
-        since = self._loop.now
+    async def _read_whole(self, load: Load, filled: _Filled) -> Description:
+        near, entry = self._move.near, load.entry
         try:
-            try:
-                answer = await self._read(
-                    lambda: move.near.get(load.source_key, version=entry.version, start=0, length=None),
-                    content, load, passing,
-                )  # fmt: skip
-            finally:
-                self._reading.leave()
-            if passing.digest.hexdigest() != entry.digest:
-                raise move.wrong(load)
-            kept = move.near.described(load.source_key, answer)
-            if kept is None:
-                kept = await self._loop.apart(lambda: move.described(load))
-            write, proof = write_of(load, kept), passing.proof.text()
+            answer = await self._read(
+                lambda: near.get(load.source_key, version=entry.version, start=0, length=None), load, filled
+            )
+        finally:
+            self._reading.leave()
+        if filled.passing.digest.hexdigest() != entry.digest:
+            raise self._move.wrong(load)
+        kept = near.described(load.source_key, answer)
+        return await self._loop.apart(lambda: self._move.described(load)) if kept is None else kept
+
+    async def _read_part(self, errand: Errand, filled: _Filled) -> None:
+        near, load = self._move.near, errand.load
+        start, length = errand.span()
+        try:
+            await self._read(
+                lambda: near.get(load.source_key, version=load.entry.version, start=start, length=length), load, filled
+            )
+        finally:
+            self._reading.leave()
+
+    async def _deliver(self, errand: Errand, at: int, filled: _Filled, kept: Description | None) -> None:
+        one, proof = errand.deliveries[at], filled.passing.proofs[at].text()
+        try:
+            if one.parted is None:
+                assert kept is not None
+                await self._deliver_whole(one.receiver, write_of(one.load, kept), one.load, filled, proof)
+            else:
+                await self._deliver_part(one.receiver, one.parted, errand.number, filled, proof)
+        except LintasError as error:
+            one.receiver.failed(errand, error)
+
+    async def _deliver_whole(self, receiver: Receiver, write: Write, load: Load, filled: _Filled, proof: str) -> None:
+        far = receiver.far
+        try:
             await self._writing.enter()
             try:
-                request, answer = await self._write(lambda: move.far.put(write, proof), content, load)
-                version = move.far.written(write, request, answer)
+                request, answer = await self._write(lambda: far.put(write, proof), receiver, load, filled)
+                version = far.written(write, request, answer)
             except PreconditionFailed:
-                settled = await self._loop.apart(lambda: move.settled(load))
+                settled = await self._loop.apart(lambda: receiver.settled(load))
                 if settled is None:
                     raise
                 version = settled
             finally:
                 self._writing.leave()
         finally:
-            self._release(buffer, since)
-        self._pace.moved(entry.size_bytes, 1)
-        move.arrived(load, version)
+            self._delivered(filled)
+        self._pace.moved(load.entry.size_bytes, 1)
+        receiver.arrived(load, version)
 
-    async def _carry_part(self, parted: Sending, number: int, buffer: memoryview) -> None:
-        move, load = self._move, parted.load
-        start, length = parted.span(number)
-        content = buffer[:length]
-        passing = _Passing(move.far.proof, move.byte_rate)
-        since = self._loop.now
+    async def _deliver_part(
+        self, receiver: Receiver, parted: Sending, number: int, filled: _Filled, proof: str
+    ) -> None:
+        far, length = receiver.far, len(filled.content)
         try:
-            try:
-                await self._read(
-                    lambda: move.near.get(load.source_key, version=load.entry.version, start=start, length=length),
-                    content, load, passing,
-                )  # fmt: skip
-            finally:
-                self._reading.leave()
             await self._writing.enter()
             try:
-                part = await self._send_part(parted, number, content, passing)
+                upload_id = await self._loop.outcome(parted.upload)
+                request, answer = await self._write(
+                    lambda: far.part(parted.write, upload_id, number, proof), receiver, parted.load, filled
+                )
             finally:
                 self._writing.leave()
         finally:
-            self._release(buffer, since)
+            self._delivered(filled)
+        tag = far.part_tag(request, answer)
+        part = SentPart(number, length, tag, proof, filled.passing.digest.hexdigest())
         self._pace.moved(length, 0)
-        kept = move.may_continue()
+        kept = receiver.may_continue()
         complete = await self._loop.apart(lambda: parted.arrived(part)) if kept else parted.arrived(part)
         if complete:
-            await self._loop.apart(lambda: move.finish(parted))
+            await self._loop.apart(lambda: receiver.finish(parted))
 
-    def _release(self, buffer: memoryview, since: float) -> None:
-        if len(buffer) == CHUNK_BYTES:
+    def _delivered(self, filled: _Filled) -> None:
+        filled.left -= 1
+        if not filled.left:
+            self._release(filled)
+
+    def _release(self, filled: _Filled) -> None:
+        if len(filled.buffer) == CHUNK_BYTES:
             distance_s = self._wire.distance_s
-            self._buffers.follow(self._loop.now - since, distance_s if distance_s > FAR_S else 0.0)
-        self._buffers.release(buffer)
+            self._buffers.follow(self._loop.now - filled.since, distance_s if distance_s > FAR_S else 0.0)
+        self._buffers.release(filled.buffer)
 
-    async def _send_part(self, parted: Sending, number: int, content: memoryview, passing: _Passing) -> SentPart:
-        far, proof = self._move.far, passing.proof.text()
-        upload_id = await self._loop.outcome(parted.upload)
-        request, answer = await self._write(
-            lambda: far.part(parted.write, upload_id, number, proof), content, parted.load
-        )
-        return SentPart(number, len(content), far.part_tag(request, answer), proof, passing.digest.hexdigest())
-
-    async def _read(
-        self, sign: Callable[[], SignedRequest], content: memoryview, load: Load, passing: _Passing
-    ) -> Answer:
-        _, answer = await self._exchange(sign, None, content, load, passing)
-        if answer.size_bytes != len(content):
+    async def _read(self, sign: Callable[[], SignedRequest], load: Load, filled: _Filled) -> Answer:
+        refused = partial(self._move.refused_reading, load)
+        _, answer = await self._exchange(sign, None, filled.content, refused, filled.passing)
+        if answer.size_bytes != len(filled.content):
             raise self._move.wrong(load)
         return answer
 
     async def _write(
-        self, sign: Callable[[], SignedRequest], content: memoryview, load: Load
+        self, sign: Callable[[], SignedRequest], receiver: Receiver, load: Load, filled: _Filled
     ) -> tuple[SignedRequest, Answer]:
-        return await self._exchange(sign, content, None, load, None)
+        return await self._exchange(sign, filled.content, None, partial(receiver.refused_writing, load), None)
 
     async def _exchange(
         self,
         sign: Callable[[], SignedRequest],
         body: memoryview | None,
         into: memoryview | None,
-        load: Load,
+        refused: Callable[[Answer], LintasError],
         passing: _Passing | None,
     ) -> tuple[SignedRequest, Answer]:
         """Sign and send until it succeeds; raises what the last refusal means."""
@@ -323,7 +396,7 @@ class Pump:
                     return request, answer
                 if answer.status in BUSY:
                     self._pace.throttled()
-                raise self._move.refused(load, answer, writing=body is not None)
+                raise refused(answer)
             except Retryable as error:
                 if attempt == self._move.attempts:
                     raise
