@@ -63,7 +63,7 @@ def run(work: dict[str, Any]) -> dict[str, float]:
 
 def main() -> None:
     """Measure every way for every task."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
