@@ -6,11 +6,10 @@ from dataclasses import replace
 
 from tasks.artifacts import show_table
 from tasks.core.coarsening import coarsen
-from tasks.core.detectors.scan import scan
 from tasks.core.policy import Policy
 from tasks.privacy import Outgoing
 from tasks.registry import installation
-from tasks.staging import recall_of_move, stage
+from tasks.staging import scan_copy, stage
 from tasks.steps import say, step
 
 
@@ -34,12 +33,5 @@ def coarsen_outgoing(outgoing: Outgoing, policy: Policy) -> Outgoing:
         say(f"{each.path}: {levels or 'as it is'}; {each.suppressed:,} of {each.rows:,} rows left out")
     facts = tuple(each.as_dict() for each in done)
     show_table("anonymity", facts, f"How coarse {outgoing.uri} becomes, and what is left out, so that its limits hold")
-    report = scan(
-        store,
-        staged,
-        made,
-        detection=policy.detection,
-        thoroughness=policy.thoroughness,
-        recall=recall_of_move(),
-    )
+    report = scan_copy(store, staged, made, policy)
     return replace(outgoing, uri=staged, manifest=made, report=report, coarsened=facts)

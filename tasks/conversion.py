@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tasks.core.conversion import Conversion, convert
-from tasks.core.detectors.scan import scan
 from tasks.core.policy import Policy
 from tasks.privacy import Outgoing
 from tasks.registry import installation
-from tasks.staging import recall_of_move, stage
+from tasks.staging import scan_copy, stage
 from tasks.steps import say, step
 
 
@@ -30,12 +29,5 @@ def convert_outgoing(outgoing: Outgoing, conversion: Conversion, policy: Policy)
     say(
         f"{outgoing.uri}: {outgoing.manifest.size_bytes:,} bytes became {made.size_bytes:,} bytes of {conversion.label}"
     )
-    report = scan(
-        store,
-        staged,
-        made,
-        detection=policy.detection,
-        thoroughness=policy.thoroughness,
-        recall=recall_of_move(),
-    )
+    report = scan_copy(store, staged, made, policy)
     return replace(outgoing, uri=staged, manifest=made, report=report)

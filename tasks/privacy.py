@@ -27,7 +27,7 @@ from tasks.core.structure import check_anonymity
 from tasks.core.transform import apply_treatment
 from tasks.expectations import check_expectations
 from tasks.registry import STAGING, installation
-from tasks.staging import recall_of_move, stage, use
+from tasks.staging import recall_of_move, scan_copy, stage, use
 from tasks.steps import say, step
 
 
@@ -233,14 +233,7 @@ def treat(uri: DatasetURI, source_digest: str, sifted: Sifted, policy: Policy, d
         ],
         f"What is done to {uri} before it may go to {destination}",
     )
-    again = scan(
-        store,
-        staged,
-        made,
-        detection=policy.detection,
-        thoroughness=policy.thoroughness,
-        recall=recall_of_move(),
-    )
+    again = scan_copy(store, staged, made, policy)
     return Outgoing(staged, made, source_digest, again, exemptions=replace(exemptions, pseudonyms=lookalikes))
 
 

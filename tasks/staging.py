@@ -20,11 +20,15 @@ from typing import IO, TYPE_CHECKING
 
 from tasks.core.dataset import DatasetURI
 from tasks.core.detectors.recall import Recall
+from tasks.core.detectors.scan import scan
 from tasks.core.errors import PolicyViolation
 from tasks.registry import STAGING, installation
 from tasks.steps import say
 
 if TYPE_CHECKING:
+    from tasks.core.findings import ScanReport
+    from tasks.core.manifest import Manifest
+    from tasks.core.policy import Policy
     from tasks.core.ports import Store
 
 _FORGOTTEN_S = 24 * 3600.0
@@ -72,6 +76,18 @@ def recall_of_move() -> Recall | None:
     """What the scans of this move counted, for those of its copies; None outside of a move: all is counted then."""
     staged = _staged.get()
     return staged.recall if staged is not None else None
+
+
+def scan_copy(store: Store, copy: DatasetURI, manifest: Manifest, policy: Policy) -> ScanReport:
+    """Search a copy that may leave as the source was searched; what the move counted of the same values is recalled."""
+    return scan(
+        store,
+        copy,
+        manifest,
+        detection=policy.detection,
+        thoroughness=policy.thoroughness,
+        recall=recall_of_move(),
+    )
 
 
 def stage(bucket: str, prefix: str) -> tuple[DatasetURI, Store]:
