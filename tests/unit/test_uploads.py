@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from tasks.core.dataset import DatasetURI
-from tasks.core.ports import SentPart
+from tasks.core.dataset import PULLS_PREFIX, DatasetURI
+from tasks.core.plane.parts import resumable
+from tasks.core.ports import Direct, SentPart
 from tasks.records import Records
 from tasks.uploads import NotedUploads
 from tests.memory_store import MemoryStore
@@ -33,6 +35,18 @@ def test_an_upload_is_known_with_its_parts_until_it_has_ended(path: Path) -> Non
         assert (upload.key, upload.upload_id, upload.content, upload.parts) == ("lake/a", "u1", "content", (ONE, TWO))
         records.uploads.ended(*PLACE, "u1")
         assert records.uploads.open("aws", "raw", "") == []
+
+
+def test_the_folder_of_a_pulling_job_is_no_upload_that_another_plane_gives_up(path: Path) -> None:
+    class Signer:
+        """Any request to the store would fail here."""
+
+    store, root = MemoryStore("aws", "lake"), f"{PULLS_PREFIX}0123/"
+    with Records(path) as records:
+        records.uploads.begun("aws", "lake", "flights/a.csv", root, "")
+
+        assert resumable((), cast("Direct", Signer()), store, records.uploads, "flights/") == {}
+        assert [upload.upload_id for upload in records.uploads.open("aws", "lake", "flights/")] == [root]
 
 
 def test_a_prefix_is_compared_letter_by_letter(path: Path) -> None:

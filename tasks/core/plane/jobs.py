@@ -18,12 +18,13 @@ from tasks.core.attributes import Description
 from tasks.core.dataset import PULLS_PREFIX
 from tasks.core.errors import Invalid, LintasError, NotFound, PreconditionFailed, Stockout, Terminal
 from tasks.core.plane import Arrived, Load, copied, described_at, own_write, write_of
+from tasks.core.plane.parts import is_folder
 from tasks.core.plane.server_side import other_content, proof, proven
 from tasks.core.ports import PullingStore, ServerSideStore
 from tasks.core.retries import in_parallel, with_retries
 
 if TYPE_CHECKING:
-    from tasks.core.ports import ObjectInfo, OpenUpload, PullJobs, Store, UploadJournal
+    from tasks.core.ports import ObjectInfo, PullJobs, Store, UploadJournal
 
 _FIRST_LOOK_S = 0.2
 _LONGEST_LOOK_S = 15.0
@@ -122,7 +123,7 @@ class JobPlane:
             return
         place = destination.cloud, destination.bucket
         for left in self._uploads.open(*place, self._key_prefix):
-            if _is_folder(left):
+            if is_folder(left):
                 with_retries(lambda root=left.upload_id: jobs.end_left(root), self._attempts, threading.Event())
                 self._clear(destination, left.upload_id)
                 self._uploads.ended(*place, left.key, left.upload_id)
@@ -141,25 +142,6 @@ class JobPlane:
                 time.sleep(min(pause_s, max(0.0, deadline - time.monotonic())))
                 pause_s = min(_LONGEST_LOOK_S, 2 * pause_s)
         return ended
-
-
-class WithoutFolders:
-    """A journal of uploads as it looks to planes that make uploads: without the folders of jobs, which are none."""
-
-    def __init__(self, uploads: UploadJournal) -> None:
-        self._uploads = uploads
-        self.begun = uploads.begun
-        self.part_sent = uploads.part_sent
-        self.ended = uploads.ended
-
-    def open(self, cloud: str, bucket: str, prefix: str) -> list[OpenUpload]:
-        """The uploads that were begun and not ended, of keys that start with `prefix`."""
-        return [upload for upload in self._uploads.open(cloud, bucket, prefix) if not _is_folder(upload)]
-
-
-def _is_folder(upload: OpenUpload) -> bool:
-    """Whether an entry of the journal is a job's: its id is the folder, under the key of the first object."""
-    return upload.upload_id.startswith(PULLS_PREFIX)
 
 
 def jobs_of(destination: Store) -> PullJobs | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from tasks.core.dataset import CHUNK_BYTES
+from tasks.core.dataset import CHUNK_BYTES, PULLS_PREFIX
 from tasks.core.errors import LintasError
 from tasks.core.plane import Load, write_of
 from tasks.core.ports import SentPart, Write
@@ -206,6 +206,11 @@ def _place_of(key: str) -> Write:
     return Write(key, 0, {}, None, False)
 
 
+def is_folder(upload: OpenUpload) -> bool:
+    """Whether an entry of the journal is no upload but a pulling job's folder, under the key of its first object."""
+    return upload.upload_id.startswith(PULLS_PREFIX)
+
+
 def resumable(
     loads: Iterable[Load], far: Direct, store: Store, uploads: UploadJournal, prefix: str
 ) -> dict[str, OpenUpload]:
@@ -220,7 +225,7 @@ def resumable(
     """
     wanted = {load.key: load for load in loads}
     found: dict[str, OpenUpload] = {}
-    opened = uploads.open(store.cloud, store.bucket, prefix)
+    opened = [upload for upload in uploads.open(store.cloud, store.bucket, prefix) if not is_folder(upload)]
     for key in {upload.key for upload in opened if not upload.upload_id}:
         far.sweep(key, {upload.upload_id for upload in opened if upload.key == key})
         uploads.ended(store.cloud, store.bucket, key, "")

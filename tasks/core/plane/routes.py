@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tasks.core.errors import Denied, Invalid, LintasError, Terminal
 from tasks.core.plane import Arrived, CopiedObject, Load, Plane, Route
 from tasks.core.plane.direct import DirectPlane
-from tasks.core.plane.jobs import JobPlane, WithoutFolders, jobs_closed, jobs_of
+from tasks.core.plane.jobs import JobPlane, jobs_closed, jobs_of
 from tasks.core.plane.limits import NO_LIMITS, Limits
 from tasks.core.plane.server_side import ServerSidePlane, way_between
 from tasks.core.plane.stream import StreamPlane
@@ -59,7 +59,6 @@ def plane_for(
         limits: What may pass through this machine; what a service copies by itself does not.
         say: Called with a sentence when the move goes on by another route.
     """
-    everything, uploads = uploads, None if uploads is None else WithoutFolders(uploads)
     stream = StreamPlane(uploads=uploads, key_prefix=key_prefix, limits=limits)
     if route == "stream":
         return stream
@@ -70,7 +69,7 @@ def plane_for(
     first = (
         ServerSidePlane(uploads=uploads, key_prefix=key_prefix)
         if route == "server-side"
-        else PullPlane(everything, key_prefix)
+        else PullPlane(uploads, key_prefix)
     )
     return FallingBack(first, direct, say, "pass through this machine")
 

@@ -55,11 +55,10 @@ class ServerSidePlane:
 
     def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
         """See `Plane.carry`. Raises `Invalid` when the destination brings nothing from there by itself."""
-        way = way_between(source, destination)
-        if way is None or not isinstance(destination, ServerSideStore):
+        way, noted = way_between(source, destination), noting(destination, self._uploads)
+        if way is None or not isinstance(noted, ServerSideStore):
             raise Invalid(f"{destination.cloud} brings nothing from {source.cloud} by itself", "let the move stream")
-        noted, stop = noting(destination, self._uploads), threading.Event()
-        bring = noted.server_side if isinstance(noted, ServerSideStore) else destination.server_side
+        bring, stop = noted.server_side, threading.Event()
 
         def one(load: Load) -> None:
             def attempt() -> None:
