@@ -9,6 +9,12 @@ The stub verifies nothing, so that both send their checksums in vain; ours also 
 What rclone copies in parts between stores without a common hash it has not verified. With `--verified` it is asked
 afterwards to read both sides and compare (`rclone check --download`), and that counts too: the way its users get what
 a move of Lintas has done already.
+
+The stores run on the same cores as the engines, so that no engine can be quicker than they are. Their own processor
+time is told for each engine's runs, and `at most` is the ratio to rclone that an engine would reach which took no
+processor time at all, sent the requests of Lintas, and left the stores all cores without a pause: rclone's time over
+the stores' processor time a core. No engine reaches an aim beyond it on this machine. Waits (`--rtt-ms`) would lower it
+further, and it means nothing where other work runs beside.
 """
 
 from __future__ import annotations
@@ -28,12 +34,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory import peak_bytes
+from benchmarks.memory import children, peak_bytes
 from benchmarks.mover.stubs import Content, Program, compiled, stub
+from benchmarks.processor import cpu_s
 from tasks.core.cloud import CloudConfig
 from tests.servers import rclone_environment
 
 ROOT = Path(__file__).parents[2]
+CORES = len(os.sched_getaffinity(0))
 BUILD = ROOT / "build"
 MIB = 1024 * 1024
 PAIRS = [("s3", "azure"), ("s3", "gcs"), ("gcs", "s3"), ("azure", "s3"), ("s3", "s3")]
@@ -166,7 +174,8 @@ def compared(
     """Interleaved rounds between two stores; medians of each engine and their ratio.
 
     Args:
-        near, far: The stores; the objects lie in the bucket `src` of the first, below `o/`.
+        near, far: The stores, which are all that this process has started so far; the objects lie in the bucket `src`
+            of the first, below `o/`.
         task: What lies there.
         rounds: How often each engine runs.
         budget_bytes: The direct plane's memory for what is under way.
@@ -175,12 +184,21 @@ def compared(
         read_back: The bucket of `far` that rclone reads afterwards, and compares with the source; None for none.
     """
     total_bytes = task.content.count * task.content.size_bytes
+    stores = children(os.getpid())
     runs: dict[str, list[dict[str, float]]] = {}
+
+    def run(engine: str, once: Callable[[str], dict[str, float]]) -> None:
+        to = bucket()
+        before_s = cpu_s(stores)
+        result = once(to)
+        runs.setdefault(engine, []).append(result | {"stores_cpu_s": cpu_s(stores) - before_s})
+
     for _ in range(rounds):
-        runs.setdefault("ours", []).append(run_ours(near, far, bucket(), task, budget_bytes, program))
+        run("ours", lambda to: run_ours(near, far, to, task, budget_bytes, program))
         for number, tuning in enumerate(task.tunings):
-            runs.setdefault(f"rclone-{number}", []).append(
-                run_rclone(near, far, bucket(), task, tuning, program, read_back)
+            run(
+                f"rclone-{number}",
+                lambda to, tuning=tuning: run_rclone(near, far, to, task, tuning, program, read_back),
             )
     figures: dict[str, dict[str, float]] = {}
     for engine, results in runs.items():
@@ -188,14 +206,18 @@ def compared(
             raise SystemExit(f"{engine} did not carry everything from {near.name} to {far.name}: {results[-1]}")
         elapsed_s = statistics.median(r["elapsed_s"] for r in results)
         figures[engine] = {
+            "elapsed_s": elapsed_s,
             "mb_per_s": total_bytes / 1e6 / elapsed_s,
             "objects_per_s": task.content.count / elapsed_s,
             "cpu_s_per_gib": statistics.median(r["cpu_s"] for r in results) / (total_bytes / 1024**3),
+            "stores_cpu_s_per_gib": statistics.median(r["stores_cpu_s"] for r in results) / (total_bytes / 1024**3),
             "peak_mb": max(r["peak_bytes"] for r in results) / 1e6,
         }
     best = max((name for name in figures if name != "ours"), key=lambda name: figures[name]["objects_per_s"])
+    stores_s = figures["ours"]["stores_cpu_s_per_gib"] * (total_bytes / 1024**3) / CORES
     return {
         "task": task.name, "rounds": rounds,
+        "at_most": figures[best]["elapsed_s"] / stores_s if stores_s else None,
         "ratio": figures["ours"]["objects_per_s"] / figures[best]["objects_per_s"],
         "ours": figures["ours"], "rclone": figures[best], "rclone_tuning": " ".join(task.tunings[int(best[-1])]),
         "load_average": os.getloadavg()[0],
@@ -218,9 +240,11 @@ def measure(
     return {"pair": f"{pair[0]} -> {pair[1]}", "over": program.scheme, "rtt_ms": delay_ms, **result}
 
 
-HEADER = """\
-| pair | over | RTT ms | task | Lintas | rclone | ratio | CPU-s a GiB, both | peak MB, both | load |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"""
+_COLUMNS = (
+    *("pair", "over", "RTT ms", "task", "Lintas", "rclone", "ratio", "at most", "CPU-s a GiB, both"),
+    *("stores' CPU-s a GiB, both", "peak MB, both", "load"),
+)
+HEADER = f"| {' | '.join(_COLUMNS)} |\n|{' --- |' * len(_COLUMNS)}"
 
 
 def row(result: dict[str, Any]) -> str:
@@ -235,7 +259,9 @@ def row(result: dict[str, Any]) -> str:
         f"{ours[figure]:,.0f} {unit}",
         f"{rclone[figure]:,.0f} {unit}",
         f"{result['ratio']:.2f}",
+        "-" if result["at_most"] is None else f"{result['at_most']:.2f}",
         f"{ours['cpu_s_per_gib']:.2f} / {rclone['cpu_s_per_gib']:.2f}",
+        f"{ours['stores_cpu_s_per_gib']:.2f} / {rclone['stores_cpu_s_per_gib']:.2f}",
         f"{ours['peak_mb']:.0f} / {rclone['peak_mb']:.0f}",
         f"{result['load_average']:.1f}",
     ]
