@@ -24,16 +24,27 @@ def peak_bytes(pid: int | str = "self") -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def children(pid: int) -> list[int]:
-    """The processes that this one has started and that still run."""
+def children(pid: int, strangers: set[int] | None = None) -> list[int]:
+    """The processes that this one has started and that still run.
+
+    Args:
+        pid: This one.
+        strangers: Processes that are not looked at, since they are known to be none of them. Those that are found to
+            be none are added: whoever looks often would otherwise spend most of the time on reading about them again.
+    """
     found: list[int] = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    strangers = set() if strangers is None else strangers
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) in strangers:
+            continue
         try:
-            parent = stat.read_text().rpartition(")")[2].split()[1]
+            parent = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1]
         except OSError:
             continue
         if int(parent) == pid:
-            found.append(int(stat.parent.name))
+            found.append(int(name))
+        else:
+            strangers.add(int(name))
     return found
 
 
@@ -60,5 +71,6 @@ class Peak:
         self.bytes = peak_bytes() + self._others
 
     def _look(self) -> None:
+        strangers: set[int] = set()
         while not self._done.wait(_LOOK_S):
-            self._others = max(self._others, sum(peak_bytes(pid) for pid in children(os.getpid())))
+            self._others = max(self._others, sum(peak_bytes(pid) for pid in children(os.getpid(), strangers)))

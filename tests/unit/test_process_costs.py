@@ -1,4 +1,4 @@
-"""Processor time of other processes, as the benchmarks tell it."""
+"""Processor time and memory of other processes, as the benchmarks tell it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from benchmarks.memory import children
 from benchmarks.processor import cpu_s
 
 _BUSY = """
@@ -39,3 +40,14 @@ def test_a_process_that_is_gone_is_told() -> None:
 
     with pytest.raises(FileNotFoundError):
         cpu_s([process.pid])
+
+
+def test_processes_that_were_once_found_to_be_no_children_are_not_looked_at_again() -> None:
+    strangers: set[int] = set()
+    assert os.getppid() not in children(os.getpid(), strangers)
+    assert os.getppid() in strangers
+
+    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
+        assert process.pid in children(os.getpid(), strangers)
+        assert process.pid in children(os.getpid(), strangers)
+        assert process.pid not in children(os.getpid(), {process.pid})
