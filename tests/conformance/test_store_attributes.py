@@ -61,8 +61,12 @@ def succeeded(request: SignedRequest, body: memoryview | None = None, into: memo
     loop, answers = Loop(), list[Answer]()
     wire = Wire(loop)
 
+    async def room() -> memoryview:
+        assert into is not None
+        return into
+
     async def exchange() -> None:
-        answers.append(await wire.exchange(request, body, into))
+        answers.append(await wire.exchange(request, body, None if into is None else room))
 
     loop.spawn(exchange())
     try:

@@ -24,16 +24,16 @@ from hypothesis import strategies as st
 from benchmarks.mover.stubs import certificate
 from tasks.core.dataset import CHUNK_BYTES, Entry
 from tasks.core.errors import Denied, IntegrityError, Invalid, LintasError, PreconditionFailed, Retryable, Terminal
-from tasks.core.plane import Load, copied
+from tasks.core.plane import Load, Recipient, copied
 from tasks.core.plane.buffers import PIECE_BYTES, Buffers
-from tasks.core.plane.direct import PROCESSES, DirectPlane
+from tasks.core.plane.direct import PROCESSES, DirectPlane, _Run
 from tasks.core.plane.limits import Limits, Rate
 from tasks.core.plane.loop import Loop
 from tasks.core.plane.pace import Gate, Pace
 from tasks.core.plane.routes import FallingBack, plane_for, route_between
 from tasks.core.plane.stream import StreamPlane
-from tasks.core.plane.wire import Wire, _context
-from tasks.core.ports import SignedRequest
+from tasks.core.plane.wire import Room, Wire, _context
+from tasks.core.ports import SignedRequest, Write
 from tasks.providers._dialects.sigv4 import LentKeys, Signer
 from tests.memory_store import MemoryStore
 
@@ -125,7 +125,7 @@ def test_buffers_beyond_what_is_needed_are_given_back_to_the_system() -> None:
     async def work() -> None:
         first = await buffers.lease(CHUNK_BYTES)
         buffers.follow(0.1, 0.1)
-        out = [first] + [await buffers.lease(CHUNK_BYTES) for _ in range(4)]
+        out = [first] + [await buffers.lease(CHUNK_BYTES) for _ in range(2)]
         maps = [ref(buffer.obj) for buffer in out]
         for _ in range(200):
             buffers.follow(100.0, 0.1)
@@ -137,7 +137,30 @@ def test_buffers_beyond_what_is_needed_are_given_back_to_the_system() -> None:
     looped(work(), loop=loop)
 
 
+def test_reads_go_ahead_of_their_buffers_by_as_many_as_arrive_over_the_distance() -> None:
+    loop = Loop()
+    buffers = Buffers(loop, 4 * CHUNK_BYTES, 12 * CHUNK_BYTES)
+
+    async def work() -> None:
+        out = [await buffers.lease(CHUNK_BYTES) for _ in range(4)]
+        assert buffers.ahead == 4
+        buffers.follow(0.1, 0.05)
+        assert buffers.ahead == 4 + 2
+        buffers.release(out[0])
+
+    looped(work(), loop=loop)
+
+
 # The wire
+
+
+def into(buffer: memoryview) -> Room:
+    """For what is read there is this buffer."""
+
+    async def room() -> memoryview:
+        return buffer
+
+    return room
 
 
 class Clock:
@@ -229,13 +252,40 @@ def test_distance_is_the_shortest_wait_of_a_read_that_succeeded_and_the_way_of_a
 
     async def work() -> None:
         for method, body in [("GET", None), ("GET", None), ("GET", None), ("PUT", memoryview(b"x")), ("GET", None)]:
-            await wire.exchange(SignedRequest(method, origin, "/", {}), body, memoryview(bytearray(1)))
+            await wire.exchange(SignedRequest(method, origin, "/", {}), body, into(memoryview(bytearray(1))))
             seen.append(wire.distance_s)
         wire.close()
 
     looped(work(), loop=loop)
 
     assert seen == [0.5, 0.5, 0.0625, 0.09375, 0.09375]
+
+
+def test_no_buffer_is_asked_for_before_a_successful_answer_has_begun(answering: Serve) -> None:
+    statuses = iter(["404 Missing", "200 OK"])
+    story: list[str] = []
+
+    def answer(method: str) -> str:
+        story.append(status := next(statuses))
+        return status
+
+    origin = answering(answer, content=b"abc")
+    loop = Loop()
+    wire = Wire(loop)
+
+    async def room() -> memoryview:
+        story.append("buffer")
+        return memoryview(bytearray(3))
+
+    async def work() -> None:
+        for status in (404, 200):
+            got = await wire.exchange(SignedRequest("GET", origin, "/", {}), None, room)
+            assert (got.status, got.size_bytes) == (status, 3)
+        wire.close()
+
+    looped(work(), loop=loop)
+
+    assert story == ["404 Missing", "200 OK", "buffer"]
 
 
 @pytest.fixture
@@ -252,20 +302,20 @@ def fetched(origin: str, size_bytes: int) -> tuple[memoryview, list[int]]:
     """What a read over the wire puts into a buffer of this size, and the sizes of the pieces that were looked at."""
     loop = Loop()
     wire = Wire(loop)
-    into, pieces = memoryview(bytearray(size_bytes)), list[int]()
+    buffer, pieces = memoryview(bytearray(size_bytes)), list[int]()
 
     def look(piece: memoryview) -> float:
         pieces.append(len(piece))
         return 0.0
 
     async def work() -> None:
-        await wire.exchange(SignedRequest("GET", origin, "/", {}), None, into, look)
+        await wire.exchange(SignedRequest("GET", origin, "/", {}), None, into(buffer), look)
 
     try:
         looped(work(), loop=loop)
     finally:
         wire.close()
-    return into, pieces
+    return buffer, pieces
 
 
 def test_what_comes_in_many_records_arrives_whole_and_is_looked_at_in_pieces(answering: Serve, tls: Path) -> None:
@@ -370,9 +420,9 @@ def test_what_is_left_to_others_stays_with_them_however_much_more_would_bring() 
     assert max(run(pace, lambda limit: 1e8 * limit, ticks=20)) == 24
 
 
-def test_a_gate_lets_in_as_many_as_the_pace_allows() -> None:
+def test_a_gate_lets_in_as_many_as_its_limit_allows() -> None:
     loop = Loop()
-    gate = Gate(loop, Pace(3))
+    gate = Gate(loop, lambda: 3)
     inside: list[int] = []
     most: list[int] = []
 
@@ -404,6 +454,39 @@ def test_no_more_passes_than_the_rate_allows(pieces: list[int], per_s: float) ->
 
 def test_no_limit_lets_everything_pass_at_once() -> None:
     assert Limits().bytes().take(10**12) == 0.0
+
+
+# What comes next
+
+
+class Signs(MemoryStore):
+    """A store whose uploads in parts begin, which is all that it can do for others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: list[str] = []
+        self.direct = SimpleNamespace(begin=self._begin, most_parts=10_000)
+
+    def _begin(self, write: Write) -> str:
+        self.begun.append(write.key)
+        return f"upload {write.key}"
+
+
+@pytest.mark.parametrize(("parts", "begun"), [(1, 0), (2, 8), (15, 2), (16, 1), (40, 1)])
+def test_uploads_of_sixteen_parts_have_begun_when_the_first_is_asked_for(parts: int, begun: int) -> None:
+    source, far = Signs(), Signs()
+    entries = [Entry(f"{at:02}", parts * CHUNK_BYTES, "d" * 64, "") for at in range(20)]
+    loads = [Load(entry, entry.path, entry.path, None) for entry in entries]
+    for load in loads:
+        source.put(load.source_key, [b"x"], size_bytes=1)
+    run = _Run(DirectPlane(), source, [Recipient(far, loads, lambda load, item: None)])
+
+    errand = run.take()
+    run._beginning.shutdown()
+
+    assert errand is not None
+    assert (errand.load.key, errand.number) == ("00", 1 if begun else 0)
+    assert sorted(far.begun) == [f"{at:02}" for at in range(begun)]
 
 
 # Processes

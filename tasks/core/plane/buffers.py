@@ -10,8 +10,8 @@ from tasks.core.plane.loop import Loop, Task, parked
 
 PIECE_BYTES = 256 * 1024
 _PIECES = CHUNK_BYTES // PIECE_BYTES
-_FOR_EACH_THAT_WAITS = 4
-"""Buffers for each that waits for a distant store; two would fill the way there once it is at its full speed."""
+_FOR_EACH_THAT_WAITS = 2
+"""Buffers for each that waits for a distant store; one would fill the way there once it is at its full speed."""
 _FORGET = 1 / 16
 
 
@@ -37,6 +37,15 @@ class Buffers:
         self._home: dict[int, memoryview] = {}
         self._waiting: deque[Task] = deque()
 
+    @property
+    def ahead(self) -> int:
+        """How many reads may wait for their first byte without a buffer, so that one is there when a buffer is free.
+
+        What arrives for them stays in the kernel meanwhile: as many as there are buffers near by, and what distance
+        and throughput ask for; see `follow`.
+        """
+        return self._near + int(self._distant)
+
     async def lease(self, size_bytes: int) -> memoryview:
         """A buffer of at least this size (at most a chunk), after waiting for one."""
         while True:
@@ -61,7 +70,7 @@ class Buffers:
         longer, the share falls, and there are no more of them than before.
 
         Args:
-            held_s: How long it was held.
+            held_s: How long it was held: from the first byte that was read to the end of the last write.
             distance_s: For how much of that no byte of it could have moved, however many were under way.
         """
         distant = (self._made - len(self._whole)) * min(1.0, distance_s / held_s) if held_s > 0 else 0.0

@@ -42,7 +42,12 @@ _MANY_OBJECTS = 2000
 _MANY_BYTES = 4 * 1024**3
 """Beginning with a process takes as long as so many objects or bytes do."""
 _BEGINNING = 16
+_PARTS_AHEAD = 16
+"""Uploads begin so many parts before they are needed: describing the object and beginning are two waits for stores."""
+
 _LOOK_S = 0.5
+
+_Want = tuple[FarSide, Load]
 
 
 class DirectPlane:
@@ -234,18 +239,34 @@ class _Run:
         return with_retries(lambda: described(load, self.source), self.attempts, self._stop)
 
     def _plan(self) -> Iterator[Errand]:
-        objects: defaultdict[tuple[str, str, str], list[tuple[FarSide, Load]]] = defaultdict(list)
+        objects: defaultdict[tuple[str, str, str], list[_Want]] = defaultdict(list)
         for side in self._sides:
             for load in side.loads:
                 objects[load.source_key, load.entry.version, load.entry.digest].append((side, load))
         # Large objects first: at the end there is work for everybody.
-        for wanted in sorted(objects.values(), key=lambda wanted: -wanted[0][1].entry.size_bytes):
-            if wanted[0][1].entry.size_bytes > CHUNK_BYTES:
-                yield from self._in_parts(wanted)
-            elif there := tuple(Delivery(side, load) for side, load in wanted if side.recipient.failure is None):
+        ordered = sorted(objects.values(), key=lambda wanted: -wanted[0][1].entry.size_bytes)
+        large = sum(wanted[0][1].entry.size_bytes > CHUNK_BYTES for wanted in ordered)
+        yield from self._parts(iter(ordered[:large]))
+        for wanted in ordered[large:]:
+            if there := tuple(Delivery(side, load) for side, load in wanted if side.recipient.failure is None):
                 yield Errand(there)
 
-    def _in_parts(self, wanted: Sequence[tuple[FarSide, Load]]) -> Iterator[Errand]:
+    def _parts(self, objects: Iterator[list[_Want]]) -> Iterator[Errand]:
+        """The parts of the objects, of which those that come next have begun before they are asked for."""
+        begun: deque[tuple[int, list[tuple[FarSide, Parted]]]] = deque()
+        while True:
+            while len(begun) < _PARTS_AHEAD and (wanted := next(objects, None)) is not None:
+                begun += self._begun(wanted)
+            if not begun:
+                return
+            number, lacking = begun.popleft()
+            if there := tuple(
+                Delivery(side, parted.load, parted) for side, parted in lacking if side.recipient.failure is None
+            ):
+                yield Errand(there, number)
+
+    def _begun(self, wanted: Sequence[_Want]) -> list[tuple[int, list[tuple[FarSide, Parted]]]]:
+        """Begin the uploads of an object; the numbers of its parts, each with the uploads that lack it."""
         missing: defaultdict[int, list[tuple[FarSide, Parted]]] = defaultdict(list)
         for side, load in wanted:
             if side.recipient.failure is not None:
@@ -257,11 +278,7 @@ class _Run:
                 continue
             for number in parted.missing():
                 missing[number].append((side, parted))
-        for number, lacking in sorted(missing.items()):
-            if there := tuple(
-                Delivery(side, parted.load, parted) for side, parted in lacking if side.recipient.failure is None
-            ):
-                yield Errand(there, number)
+        return sorted(missing.items(), key=lambda item: item[0])
 
     def _run(self, worker: Pump | Hand) -> None:
         try:

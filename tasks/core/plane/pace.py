@@ -7,6 +7,7 @@ object store never says how much it would bear.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from tasks.core.plane.loop import Loop, Task, parked
 
@@ -81,21 +82,21 @@ class Pace:
 
 
 class Gate:
-    """Lets as many tasks through at a time as the pace allows.
+    """Lets as many tasks through at a time as the limit allows.
 
     Args:
         loop: What the others wait in.
-        pace: The limit.
+        limit: Tells how many may be inside now.
     """
 
-    def __init__(self, loop: Loop, pace: Pace) -> None:
-        self._loop, self._pace = loop, pace
+    def __init__(self, loop: Loop, limit: Callable[[], int]) -> None:
+        self._loop, self._limit = loop, limit
         self._inside = 0
         self._waiting: deque[Task] = deque()
 
     async def enter(self) -> None:
         """Wait for room."""
-        while self._inside >= self._pace.limit:
+        while self._inside >= self._limit():
             await parked(self._waiting.append)
         self._inside += 1
 
@@ -106,5 +107,5 @@ class Gate:
 
     def wake(self) -> None:
         """Let those in who have room now; to be called when the limit has grown."""
-        for _ in range(min(len(self._waiting), self._pace.limit - self._inside)):
+        for _ in range(min(len(self._waiting), self._limit() - self._inside)):
             self._loop.resume(self._waiting.popleft())

@@ -1,7 +1,8 @@
 """One thread that carries objects: it reads parts into its buffers, looks at the bytes while they pass, and sends them.
 
-Reads and writes are apart: as many of each may be in flight as the pace allows, joined by the buffers alone. What is
-read goes to all destinations that lack it, usually one, from the same buffer.
+Reads and writes are apart: as many of each may be in flight as the pace allows, joined by the buffers alone. A read has
+its buffer from the first byte on, and is asked for before there is one. What is read goes to all destinations that lack
+it, usually one, from the same buffer.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from blake3 import blake3
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import LintasError, PreconditionFailed, Retryable
 from tasks.core.plane import Load, write_of
-from tasks.core.plane.buffers import Buffers
+from tasks.core.plane.buffers import PIECE_BYTES, Buffers
 from tasks.core.plane.limits import Rate
 from tasks.core.plane.loop import Loop
 from tasks.core.plane.pace import TICK_S, Gate, Pace
-from tasks.core.plane.wire import Wire
+from tasks.core.plane.wire import Room, Wire
 from tasks.core.ports import Answer, SentPart, SignedRequest
 from tasks.core.retries import pause_s
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 FAR_S = 0.02
 """Stores that begin to answer later than this, both together, get more memory: more must be under way."""
-FAR_TIMES = 6
+FAR_TIMES = 3
 """How much more at most."""
 
 BUSY = (429, 503)
@@ -182,21 +183,27 @@ class _Passing:
 
 @dataclass(slots=True)
 class _Filled:
-    """A buffer with what was read, which goes back when all have it.
+    """What is read, and its buffer, which goes back when all have it.
 
     Args:
-        buffer: The buffer.
-        content: The part of it that was read into.
-        passing: What was computed on the way.
-        since: When the buffer was leased.
+        size_bytes: How much is read.
+        passing: What is computed on the way.
         left: How many deliveries still need it.
+        buffer: The buffer; None before the answer has begun to arrive.
+        since: When the buffer was leased.
     """
 
-    buffer: memoryview
-    content: memoryview
+    size_bytes: int
     passing: _Passing
-    since: float
     left: int
+    buffer: memoryview | None = None
+    since: float = 0.0
+
+    @property
+    def content(self) -> memoryview:
+        """The part of the buffer that is read into."""
+        assert self.buffer is not None
+        return self.buffer[: self.size_bytes]
 
 
 class Pump:
@@ -214,7 +221,8 @@ class Pump:
         self._wire = Wire(self._loop)
         self._buffers = Buffers(self._loop, budget_bytes, FAR_TIMES * budget_bytes)
         self._pace = Pace(in_flight)
-        self._reading, self._writing = Gate(self._loop, self._pace), Gate(self._loop, self._pace)
+        self._reading, self._writing = (Gate(self._loop, lambda: self._pace.limit) for _ in range(2))
+        self._ahead = Gate(self._loop, lambda: self._buffers.ahead)
 
     @property
     def loop(self) -> Loop:
@@ -249,8 +257,20 @@ class Pump:
             errand = await self._move.next()
             if errand is None:
                 return
-            _, size_bytes = errand.span()
-            self._loop.spawn(self._carry(errand, await self._buffers.lease(size_bytes)))
+            await self._ahead.enter()
+            passing = _Passing([one.receiver for one in errand.deliveries], self._move.byte_rate)
+            filled = _Filled(errand.span()[1], passing, len(errand.deliveries))
+            if filled.size_bytes <= PIECE_BYTES:
+                await self._room(filled)
+            self._loop.spawn(self._carry(errand, filled))
+
+    async def _room(self, filled: _Filled) -> memoryview:
+        """Where what is read goes: leased when the first of it is there, so that no buffer waits for a far source."""
+        if filled.buffer is None:
+            filled.buffer = await self._buffers.lease(filled.size_bytes)
+            filled.since = self._loop.now
+            self._ahead.leave()
+        return filled.content
 
     async def _keep_pace(self) -> None:
         before = self._loop.now
@@ -261,10 +281,8 @@ class Pump:
             self._reading.wake()
             self._writing.wake()
 
-    async def _carry(self, errand: Errand, buffer: memoryview) -> None:
+    async def _carry(self, errand: Errand, filled: _Filled) -> None:
         deliveries = errand.deliveries
-        passing = _Passing([one.receiver for one in deliveries], self._move.byte_rate)
-        filled = _Filled(buffer, buffer[: errand.span()[1]], passing, self._loop.now, len(deliveries))
         try:
             kept = await (self._read_part(errand, filled) if errand.number else self._read_whole(errand.load, filled))
         except LintasError as error:
@@ -332,7 +350,7 @@ class Pump:
     async def _deliver_part(
         self, receiver: Receiver, parted: Sending, number: int, filled: _Filled, proof: str
     ) -> None:
-        far, length = receiver.far, len(filled.content)
+        far, length = receiver.far, filled.size_bytes
         try:
             await self._writing.enter()
             try:
@@ -358,6 +376,9 @@ class Pump:
             self._release(filled)
 
     def _release(self, filled: _Filled) -> None:
+        if filled.buffer is None:
+            self._ahead.leave()
+            return
         if len(filled.buffer) == CHUNK_BYTES:
             distance_s = self._wire.distance_s
             self._buffers.follow(self._loop.now - filled.since, distance_s if distance_s > FAR_S else 0.0)
@@ -365,8 +386,8 @@ class Pump:
 
     async def _read(self, sign: Callable[[], SignedRequest], load: Load, filled: _Filled) -> Answer:
         refused = partial(self._move.refused_reading, load)
-        _, answer = await self._exchange(sign, None, filled.content, refused, filled.passing)
-        if answer.size_bytes != len(filled.content):
+        _, answer = await self._exchange(sign, None, lambda: self._room(filled), refused, filled.passing)
+        if answer.size_bytes != filled.size_bytes:
             raise self._move.wrong(load)
         return answer
 
@@ -379,7 +400,7 @@ class Pump:
         self,
         sign: Callable[[], SignedRequest],
         body: memoryview | None,
-        into: memoryview | None,
+        into: Room | None,
         refused: Callable[[Answer], LintasError],
         passing: _Passing | None,
     ) -> tuple[SignedRequest, Answer]:

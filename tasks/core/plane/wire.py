@@ -15,7 +15,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from tasks.core.errors import Retryable, Terminal
@@ -23,6 +23,9 @@ from tasks.core.plane.loop import Loop, parked
 from tasks.core.ports import Answer, SignedRequest
 
 CONNECT_TIMEOUT_S = 20
+
+Room = Callable[[], Awaitable[memoryview]]
+"""Called when a successful answer has begun to arrive; where its content goes. Until then it waits in the kernel."""
 
 Seen = Callable[[memoryview], float]
 """Called with each run of bytes as it has been received; returns for how many seconds not to receive more."""
@@ -69,7 +72,7 @@ class Wire:
         return sum(max(kind.values(), default=0.0) for kind in (self._reads_s, self._writes_s))
 
     async def exchange(
-        self, request: SignedRequest, body: memoryview | None, into: memoryview | None, seen: Seen | None = None
+        self, request: SignedRequest, body: memoryview | None, into: Room | None, seen: Seen | None = None
     ) -> Answer:
         """Send a request and take its answer.
 
@@ -116,7 +119,7 @@ class Wire:
         connection: Connection,
         request: SignedRequest,
         body: memoryview | None,
-        into: memoryview | None,
+        into: Room | None,
         seen: Seen | None,
     ) -> Answer:
         try:
@@ -175,7 +178,7 @@ class Connection:
         self._end = loop.watch(self._socket.fileno())
 
     async def exchange(
-        self, request: SignedRequest, body: memoryview | None, into: memoryview | None, seen: Seen | None
+        self, request: SignedRequest, body: memoryview | None, into: Room | None, seen: Seen | None
     ) -> Answer:
         """See `Wire.exchange`. Raises `OSError` when the connection is of no use any more."""
         self.silent = True
@@ -259,7 +262,7 @@ class Connection:
             at += received
         return at
 
-    async def _receive(self, into: memoryview | None, seen: Seen | None) -> Answer:
+    async def _receive(self, into: Room | None, seen: Seen | None) -> Answer:
         self._got = 0
         status, headers = await self._read_head()
         while status < 200:
@@ -271,8 +274,8 @@ class Connection:
             return Answer(status, headers, b"", 0)
         if "content-length" in headers and "transfer-encoding" not in headers:
             size_bytes = _length(headers["content-length"])
-            if wanted is not None and size_bytes <= len(wanted):
-                await self._fill(wanted[:size_bytes], seen)
+            if wanted is not None and size_bytes <= len(room := await wanted()):
+                await self._fill(room[:size_bytes], seen)
                 return Answer(status, headers, b"", size_bytes)
             content = await self._exactly(size_bytes)
         elif "chunked" in headers.get("transfer-encoding", "").lower():
@@ -281,11 +284,12 @@ class Connection:
             content = await self._rest()
         if wanted is None:
             return Answer(status, headers, content, len(content))
-        if len(content) > len(wanted):
+        room = await wanted()
+        if len(content) > len(room):
             raise Torn("an answer is longer than what was asked for")
-        wanted[: len(content)] = content
+        room[: len(content)] = content
         if seen is not None:
-            seen(wanted[: len(content)])
+            seen(room[: len(content)])
         return Answer(status, headers, b"", len(content))
 
     async def _read_head(self) -> tuple[int, dict[str, str]]:
