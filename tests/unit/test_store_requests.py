@@ -5,13 +5,16 @@ The SDKs make the requests; they are caught before they leave, so that no socket
 
 from __future__ import annotations
 
+import base64
 import io
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from awscrt import checksums
 from botocore.awsrequest import AWSResponse
 from requests.adapters import BaseAdapter
 
@@ -219,6 +222,31 @@ def test_google_encrypts_every_new_object_with_the_customers_key() -> None:
     assert uploaded["kmsKeyName"] == [CLOUD_KMS]
     assert rewritten["destinationKmsKeyName"] == [CLOUD_KMS]
     assert direct_headers(store, write())["x-goog-encryption-kms-key-name"] == CLOUD_KMS
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "bytes_of_proof"),
+    [((201, ""), (400, "Crc64Mismatch"), 8), ((201, ""), (201, ""), 16), ((400, "Other"), (400, "Other"), 16)],
+)
+def test_azure_is_asked_at_once_whether_it_takes_a_right_checksum_and_refuses_a_wrong_one(
+    monkeypatch: pytest.MonkeyPatch, right: tuple[int, str], wrong: tuple[int, str], bytes_of_proof: int
+) -> None:
+    store, both = open_store("azure", BucketConfig()), threading.Barrier(2, timeout=30)
+    assert isinstance(store, DirectStore)
+    right_proof = base64.b64encode(checksums.crc64nvme(b"?").to_bytes(8, "little")).decode()
+
+    def put(url: str, body: bytes, *, headers: Mapping[str, str], timeout: tuple[float, float]) -> requests.Response:
+        assert body == b"?"
+        both.wait()
+        answer = requests.Response()
+        answer.status_code, code = right if headers["x-ms-content-crc64"] == right_proof else wrong
+        answer.headers["x-ms-error-code"] = code
+        return answer
+
+    monkeypatch.setattr(requests, "put", put)
+    store.direct.prepare("in/a")
+
+    assert len(base64.b64decode(store.direct.proof().text())) == bytes_of_proof
 
 
 def test_azure_encrypts_every_blob_and_block_in_the_customers_scope() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, urlsplit
 
@@ -139,8 +140,8 @@ class AzureDirect(AzureSigning):
         body = b"?"
         right, wrong = (crc64_text(checksums.crc64nvme(text)) for text in (body, b"!"))
         upload_id = uuid.uuid4().hex
-        outcomes: list[tuple[int, str]] = []
-        for proof in (wrong, right):
+
+        def outcome(proof: str) -> tuple[int, str]:
             request = self._block(key, upload_id, 0, CRC64, proof)
             try:
                 answer = requests.put(
@@ -148,5 +149,9 @@ class AzureDirect(AzureSigning):
                 )
             except requests.RequestException as error:
                 raise self._place.unreachable() from error
-            outcomes.append((answer.status_code, answer.headers.get("x-ms-error-code", "")))
+            return answer.status_code, answer.headers.get("x-ms-error-code", "")
+
+        # At once: nothing of the move is under way before both are answered.
+        with ThreadPoolExecutor(2, thread_name_prefix="probe") as asking:
+            outcomes = list(asking.map(outcome, (wrong, right)))
         return outcomes == [(400, _WRONG_CRC64), (201, "")]
