@@ -22,7 +22,12 @@ def _folder(nodeid: str) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: place for place, name in enumerate(_SLOWEST_FIRST)}
-    items.sort(key=lambda item: order.get(_folder(item.nodeid), len(order)))
+    end_of_the_twin = len(_WHOLE_TWIN) - 0.5
+
+    def place(item: pytest.Item) -> float:
+        return end_of_the_twin if item.get_closest_marker("last") else order.get(_folder(item.nodeid), len(order))
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ import pytest
 
 from deployments.demo import deploy
 from deployments.local.ports import free_ports
-from deployments.local.stack import Stack, running_stack
-from deployments.local.twin import Wanted
+from deployments.local.processes import Process
+from deployments.local.stack import status
 from tasks.registry import Installation
 from tasks.settings import load_settings
 
@@ -21,9 +22,12 @@ from tasks.settings import load_settings
 class WholeStack:
     """The running twin, its installation, and the API of its Prefect server."""
 
-    stack: Stack
     installation: Installation
     state: Path
+
+    @property
+    def config(self) -> Path:
+        return self.state / "lintas.yaml"
 
     @property
     def prefect_api_url(self) -> str:
@@ -40,14 +44,23 @@ class WholeStack:
     @property
     def environment(self) -> dict[str, str]:
         """What a `lintas` command needs to reach this twin."""
-        return {**os.environ, "LINTAS_CONFIG": str(self.stack.twin.config)}
+        return {**os.environ, "LINTAS_CONFIG": str(self.config)}
 
 
 @pytest.fixture(scope="session")
 def whole_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeStack]:
-    state = tmp_path_factory.mktemp("twin")
-    prefect, mlflow = free_ports(2)
-    with running_stack(state, Wanted(ports={"prefect": prefect, "mlflow": mlflow})) as stack:
-        installation = Installation(load_settings(stack.twin.config))
+    """The twin under a supervisor, as `lintas up` leaves it, but gone with these tests."""
+    state = tmp_path_factory.mktemp("twin").resolve()
+    ports = dict(zip(("prefect", "mlflow"), free_ports(2), strict=True))
+    command = [sys.executable, "-m", "deployments.local.stack", "--state", str(state)]
+    command += [f"--port={name}={port}" for name, port in ports.items()]
+    supervisor = Process(
+        "twin", command, lambda: status(state).state == "ready", state / "logs" / "supervisor.log", start_timeout_s=420
+    )
+    try:
+        supervisor.start().wait_ready()
+        installation = Installation(load_settings(state / "lintas.yaml"))
         deploy(installation.settings.services.prefect_api_url)
-        yield WholeStack(stack, installation, state)
+        yield WholeStack(installation, state)
+    finally:
+        supervisor.stop(timeout_s=30)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ import pytest
 import yaml
 from playwright.sync_api import Page, sync_playwright
 
+from tests import command
 from tests.whole_stack import WholeStack
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -79,8 +78,9 @@ def ended_as(stack: WholeStack, deployment: str) -> str:
 
 
 def lintas(stack: WholeStack, *arguments: str) -> dict[str, Any]:
-    command = [str(Path(sys.executable).parent / "lintas"), *arguments, "--json"]
-    return json.loads(subprocess.run(command, env=stack.environment, check=True, capture_output=True).stdout)
+    done = command.lintas(*arguments, "--json", env=stack.environment)
+    done.check_returncode()
+    return json.loads(done.stdout)
 
 
 def test_a_person_releases_what_is_held_with_a_typed_reason(

@@ -33,6 +33,7 @@ from tasks.core.plane.jobs import JobPlane, jobs_of
 from tasks.core.plane.routes import plane_for, route_between, why_no_pull
 from tasks.core.ports import Store
 from tasks.records import Records
+from tests.command import lintas
 from tests.conformance.stores import MIB, keys, open_store, put, random_bytes, read
 from tests.faults.mover_process import facts_of
 from tests.servers import ObjectClouds, rclone_environment
@@ -534,10 +535,8 @@ def test_a_move_tells_its_route_in_the_plan_and_why_it_is_not_a_pull(
         rules = [{"name": "unread", "entities": ["UNREADABLE"], "action": "allow"}]
         policy = {"version": 1, "name": "open", "residency": {"allowed": ["EU"]}, "rules": rules}
         (tmp_path / "open.yaml").write_text(yaml.safe_dump(policy))
-        command = [console_script("lintas"), "move", f"aws://{near.bucket}/data", f"google://{to}/data"]
-        done = subprocess.run(
-            [*command, "--policy", "open", "--json"], env=environment, capture_output=True, text=True, check=False
-        )
+        way = (f"aws://{near.bucket}/data", f"google://{to}/data")
+        done = lintas("move", *way, "--policy", "open", "--json", env=environment)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout), done.stderr
 

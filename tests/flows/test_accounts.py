@@ -22,7 +22,7 @@ def conformance(stack: WholeStack, *arguments: str) -> str:
     """The suite in a process of its own, from a copy of nothing but the configuration."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *arguments],
-        env={**os.environ, **stack.environment, "LINTAS_ACCOUNTS": str(stack.stack.twin.config)},
+        env={**os.environ, **stack.environment, "LINTAS_ACCOUNTS": str(stack.config)},
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -13,25 +13,19 @@ import yaml
 
 from deployments.local.object_stores import console_script
 from deployments.local.ports import free_ports
+from tests import command
 from tests.flows.conftest import Landed
 from tests.servers import rclone_environment
 from tests.whole_stack import WholeStack
 
 
 def lintas(stack: WholeStack, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [console_script("lintas"), *arguments],
-        env=stack.environment | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    return command.lintas(*arguments, env=stack.environment | environment, timeout_s=120)
 
 
 def changed_config(stack: WholeStack, tmp_path: Path, change: dict[str, Any]) -> str:
     """The twin's configuration with one cloud changed."""
-    config = yaml.safe_load(stack.stack.twin.config.read_text())
+    config = yaml.safe_load(stack.config.read_text())
     for cloud, keys in change.items():
         for key, value in keys.items():
             config["clouds"][cloud][key] = config["clouds"][cloud].get(key, {}) | value
@@ -130,24 +124,18 @@ def test_a_destination_outside_the_residency_is_refused(landed: Landed, tmp_path
 
 def test_a_killed_move_goes_on_where_it_was(landed: Landed) -> None:
     """Killed at growing delays until a run gets through; the far side is whole, and nothing is sent twice."""
-    stack = landed.stack
-    move = [console_script("lintas"), "move", "aws://raw/flights", "azure://lake/killed", "--json"]
-    delay_s, kills = 3.0, 0
+    stack, delay_s, kills = landed.stack, 1.0, 0
+    move = ("move", "aws://raw/flights", "azure://lake/killed", "--json")
     while True:
-        process = subprocess.Popen(
-            move, env=stack.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
         try:
-            out, err = process.communicate(timeout=delay_s)
+            done = command.lintas(*move, env=stack.environment, timeout_s=delay_s)
             break
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills, delay_s = kills + 1, delay_s * 1.5
-    assert process.returncode == 0, err
+            kills, delay_s = kills + 1, delay_s * 1.6
+    assert done.returncode == 0, done.stderr
     assert kills >= 1
-    moved = json.loads(out)
-    again = json.loads(lintas(stack, "move", "aws://raw/flights", "azure://lake/killed", "--json").stdout)
+    moved = json.loads(done.stdout)
+    again = json.loads(lintas(stack, *move).stdout)
     verified = json.loads(lintas(stack, "manifest", "azure://lake/killed", "--verify", "--json").stdout)
     assert moved["digest"] == again["digest"] == verified["digest"]
     assert again["objects_sent"] == 0
@@ -172,8 +160,11 @@ def test_a_changed_object_moves_alone(landed: Landed, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("verb", ["status", "offers", "releases", "doctor"])
 def test_verbs_print_one_json_object_and_nothing_else(landed: Landed, verb: str) -> None:
+    """The installed program itself, not a fork with its modules in memory."""
     arguments = (verb, "--json", *(("--state", str(landed.stack.state)) if verb == "status" else ()))
-    done = lintas(landed.stack, *arguments)
+    done = subprocess.run(
+        command.cold(*arguments), env=landed.stack.environment, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert isinstance(json.loads(done.stdout), dict)
 

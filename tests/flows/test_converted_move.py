@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from deployments.local.object_stores import console_script
+from tests import command
 
 
 def lintas(directory: Path, *arguments: str) -> dict[str, Any]:
@@ -28,14 +27,8 @@ def lintas(directory: Path, *arguments: str) -> dict[str, Any]:
     (directory / "policy.yaml").write_text("version: 1\nname: p\nresidency: {allowed: [ID]}\n")
     config = {"clouds": clouds, "gate": gate, "state_dir": str(directory / "state"), "policies_dir": str(directory)}
     (directory / "lintas.yaml").write_text(yaml.safe_dump(config))
-    done = subprocess.run(
-        [console_script("lintas"), *arguments, "--policy", "policy", "--json"],
-        env={**os.environ, "LINTAS_CONFIG": str(directory / "lintas.yaml")},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
+    environment = {**os.environ, "LINTAS_CONFIG": str(directory / "lintas.yaml")}
+    done = command.lintas(*arguments, "--policy", "policy", "--json", env=environment, timeout_s=180)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -15,6 +15,7 @@ from blake3 import blake3
 from deployments.demo import verify_both_sides
 from deployments.local.object_stores import console_script
 from tasks.core.errors import IntegrityError
+from tests.command import cold, lintas
 from tests.flows.conftest import Landed
 from tests.servers import rclone_environment
 
@@ -167,11 +168,7 @@ def test_every_endpoint_answers_as_the_registered_model_does(landed: Landed, tmp
 
 def test_the_audit_log_tells_the_story_and_is_sound(landed: Landed) -> None:
     shown = subprocess.run(
-        [console_script("lintas"), "audit", "--json"],
-        env=landed.stack.environment,
-        capture_output=True,
-        text=True,
-        check=True,
+        cold("audit", "--json"), env=landed.stack.environment, capture_output=True, text=True, check=True
     )
     kinds = [record["kind"] for record in json.loads(shown.stdout)["records"]]
     assert kinds[:2] == ["verdict", "receipt"]
@@ -188,9 +185,7 @@ def test_an_altered_audit_record_is_found(landed: Landed, tmp_path: Path) -> Non
             forged.execute(f"DROP TRIGGER {trigger}")
         forged.execute("UPDATE audit SET subject = 'elsewhere' WHERE sequence = 2")
     environment = landed.stack.environment | {"LINTAS_STATE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [console_script("lintas"), "audit", "--json"], env=environment, capture_output=True, text=True, check=False
-    )
+    done = lintas("audit", "--json", env=environment)
     assert (done.returncode, "audit record 2" in done.stderr) == (4, True), done.stderr
 
 
@@ -211,13 +206,8 @@ def test_schedules_create_runs(landed: Landed) -> None:
 
 
 def test_a_second_landing_of_the_same_moves_nothing(landed: Landed) -> None:
-    done = subprocess.run(
-        [console_script("lintas"), "move", "aws://raw/flights", "google://lake/flights", "--json"],
-        env=landed.stack.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    move = cold("move", "aws://raw/flights", "google://lake/flights", "--json")
+    done = subprocess.run(move, env=landed.stack.environment, capture_output=True, text=True, check=True)
     moved = json.loads(done.stdout)
     assert (moved["objects_sent"], moved["route"], moved["digest"]) == (
         0,

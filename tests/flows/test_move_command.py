@@ -1,16 +1,15 @@
-"""`lintas move` with all its choices, between directories: no server, real processes, read back as files."""
+"""`lintas move` with all its choices, between directories: no server, processes of their own, read back as files."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from deployments.local.object_stores import console_script
+from tests.command import lintas
 
 POLICY = {"version": 1, "name": "open", "residency": {"allowed": ["EU"]}} | {
     "rules": [{"name": "unread", "entities": ["UNREADABLE"], "action": "allow"}]
@@ -52,8 +51,7 @@ class Site:
         environment = os.environ | {
             "LINTAS_CONFIG": str(self.root / "lintas.yaml"), "SIGNING": "s" * 32, "PSEUDONYM": "p" * 32
         }  # fmt: skip
-        command = [console_script("lintas"), *arguments, "--json"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        done = lintas(*arguments, "--json", env=environment)
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
 

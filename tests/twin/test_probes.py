@@ -20,6 +20,7 @@ from deployments.local.object_stores import console_script
 from tasks.core.cloud import CloudConfig, Probe, Unseen
 from tasks.core.errors import Denied, LintasError, NotFound, Stockout
 from tasks.registry import providers
+from tests.command import lintas
 from tests.compute_clouds import TRAINING_CLOUDS, WORK_BUCKET, ComputeCloud, ComputeClouds
 from tests.servers import ObjectClouds, Vault, rclone_environment
 
@@ -133,14 +134,8 @@ def doctor(config: CloudConfig, folder: Path) -> tuple[int, dict[str, dict[str, 
     path = folder / "lintas.yaml"
     keys = {"signing_key": "env:UNUSED", "pseudonym_key": "env:UNUSED"}
     path.write_text(yaml.safe_dump({"clouds": {config.name: described}, "gate": keys, "state_dir": str(folder)}))
-    done = subprocess.run(
-        [console_script("lintas"), "doctor", "--cloud", config.name, "--json"],
-        env={**os.environ, **secrets, "LINTAS_CONFIG": str(path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    environment = {**os.environ, **secrets, "LINTAS_CONFIG": str(path)}
+    done = lintas("doctor", "--cloud", config.name, "--json", env=environment, timeout_s=120)
     written = done.stdout + done.stderr
     assert not [name for name, secret in secrets.items() if secret in written]
     return done.returncode, {each["what"]: each for each in json.loads(done.stdout)["checks"]}, written

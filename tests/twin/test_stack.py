@@ -17,7 +17,7 @@ from azure.storage.blob import BlobServiceClient
 from google.cloud import storage
 from google.oauth2.credentials import Credentials
 
-from deployments.local.proc import descendants, is_same_process, start_ticks
+from deployments.local.proc import start_ticks
 from deployments.local.processes import Process, log_says, port_ready
 from deployments.local.stack import Stack, StackStatus, down, running_stack, status, up
 from deployments.local.twin import Wanted, prepare
@@ -102,18 +102,6 @@ def test_a_service_that_died_is_told(state: Path) -> None:
     kill(up(state, ONE).services[0].pid)
     assert eventually(lambda: not status(state).services[0].alive)
     assert not status(state).services[0].ready
-
-
-@pytest.mark.slow
-def test_nothing_of_the_whole_twin_outlives_its_supervisor(state: Path) -> None:
-    told = up(state)
-    assert {service.name for service in told.services if not service.ready} == set()
-    assert told.supervisor_pid is not None
-    family = {pid: start_ticks(pid) for pid in descendants(told.supervisor_pid)}
-    assert len(family) > len(told.services)
-    kill(told.supervisor_pid)
-    # The worker asks its flow runs to end before it ends itself.
-    assert eventually(lambda: not any(is_same_process(pid, ticks) for pid, ticks in family.items()), within_s=30)
 
 
 def test_a_process_id_that_was_given_to_somebody_else_is_left_alone(state: Path) -> None:
