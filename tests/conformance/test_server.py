@@ -310,7 +310,7 @@ def test_an_update_under_load_loses_no_request_and_mixes_no_answers(site):
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for version in ("2", "1") * 4:
+    for version in ("2", "1") * 2:
         site.serve(version)
         assert site.predict() == pytest.approx(site.answers[version])
     stop.set()
@@ -364,26 +364,26 @@ def test_an_endpoint_that_does_not_exist_is_not_found(site):
         site.server.predict("nothing", request_of(ROWS))
 
 
-@pytest.mark.parametrize(
-    ("payload", "reason"),
-    [
-        (request_of([[0.1]], ("delay",)), r"Model is missing inputs \['distance'\]"),
-        (request_of([[CANARY, 0.2]]), "Failed to convert column delay to type 'float64'"),
-        (json.dumps({"rows": [CANARY]}).encode(), "exactly one of dataframe_split"),
-        (f"{{ {CANARY}".encode(), "the body is not JSON"),
-        (json.dumps([CANARY]).encode(), "exactly one of dataframe_split"),
-        (json.dumps({"dataframe_split": {"data": CANARY}}).encode(), "does not fit the model's signature"),
-    ],
-)
-def test_a_request_that_does_not_fit_is_refused_in_one_line_without_its_values(site, payload, reason):
-    site.serve("1")
-    with pytest.raises(Invalid, match=reason) as caught:
-        site.server.predict(NAME, payload)
-    assert CANARY not in str(caught.value)
-    assert "\n" not in str(caught.value)
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        site.ask(site.server.describe(NAME).url, payload)
-    assert CANARY not in refused.value.read().decode()
+UNFIT = [
+    (request_of([[0.1]], ("delay",)), r"Model is missing inputs \['distance'\]"),
+    (request_of([[CANARY, 0.2]]), "Failed to convert column delay to type 'float64'"),
+    (json.dumps({"rows": [CANARY]}).encode(), "exactly one of dataframe_split"),
+    (f"{{ {CANARY}".encode(), "the body is not JSON"),
+    (json.dumps([CANARY]).encode(), "exactly one of dataframe_split"),
+    (json.dumps({"dataframe_split": {"data": CANARY}}).encode(), "does not fit the model's signature"),
+]
+
+
+def test_a_request_that_does_not_fit_is_refused_in_one_line_without_its_values(site):
+    url = site.serve("1").url
+    for payload, reason in UNFIT:
+        with pytest.raises(Invalid, match=reason) as caught:
+            site.server.predict(NAME, payload)
+        assert CANARY not in str(caught.value)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            site.ask(url, payload)
+        assert CANARY not in refused.value.read().decode()
 
 
 def test_files_that_are_not_what_the_spec_says_are_refused(site):

@@ -41,6 +41,8 @@ _LOG_LIMIT_BYTES = 5 * 1024 * 1024
 _REASON_LIMIT_BYTES = 400
 _BACKLOG = 256
 _IMPORTED = (
+    # First: for each function that it trusts it looks into every module that is loaded already.
+    "skops.io",
     "mlflow.pyfunc.scoring_server",
     "mlflow.sklearn",
     "pandas",
@@ -49,10 +51,12 @@ _IMPORTED = (
     "sklearn.linear_model",
     "sklearn.pipeline",
     "sklearn.preprocessing",
-    "skops.io",
     "uvicorn",
     "uvicorn.protocols.http.auto",
 )
+_NOT_IMPORTED = ("polars", "dask", "pytest")
+"""What the above import when it is installed, and need not: polars starts threads when it is imported, and threads do
+not survive a fork; the other two, of which skops.io makes scikit-learn look at every part, take seconds."""
 
 
 def main() -> None:
@@ -67,9 +71,8 @@ def main() -> None:
 
 def import_everything() -> None:
     """Import what models need, so that a fork finds it in memory."""
-    # polars starts threads when it is imported, and threads do not survive a fork. A model that needs it imports it
-    # in its own process.
-    hidden = {name: sys.modules.get(name) for name in ("polars",)}
+    # A model that needs one of these imports it in its own process.
+    hidden = {name: sys.modules.get(name) for name in _NOT_IMPORTED}
     sys.modules.update(dict.fromkeys(hidden))  # pyright: ignore[reportArgumentType, reportCallIssue]
     try:
         for name in _IMPORTED:
