@@ -1,11 +1,13 @@
 """How the suite is shared between processes (`pytest -n 2`): tests that need the same servers stay together.
 
-A file's tests run in one process, and all that need the whole twin count as one file, so that it starts once. What
-takes longest begins first.
+A file's tests run in one process. All that need the whole twin count as one file, so that it starts once; so do all
+that need clouds that compute, whose doubles, and the models that they serve, take long to start. What takes longest
+begins first, and the twin, which is never idle, ends with the last test that needs it.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,11 @@ _SLOWEST_FIRST = (*_WHOLE_TWIN, "twin", "conformance", "faults", "properties", "
 def _folder(nodeid: str) -> str:
     parts = Path(nodeid.split("::", 1)[0]).parts
     return parts[1] if len(parts) > 2 else ""
+
+
+@cache
+def _computes(file: Path) -> bool:
+    return "compute_clouds" in file.read_text()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,10 +42,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class TogetherByServers(LoadScopeScheduling):
-        """Hands out files, and the whole twin's folders as one."""
+        """Hands out files; those of the whole twin, and those of the clouds that compute, as one each."""
 
         def _split_scope(self, nodeid: str) -> str:
-            folder = _folder(nodeid)
-            return "the whole twin" if folder in _WHOLE_TWIN else nodeid.split("::", 1)[0]
+            file = nodeid.split("::", 1)[0]
+            if _folder(nodeid) in _WHOLE_TWIN:
+                return "the whole twin"
+            return "clouds that compute" if _computes(config.rootpath / file) else file
 
     return TogetherByServers(config, log)
