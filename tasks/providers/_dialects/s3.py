@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-import boto3
-import botocore.session
 from botocore.config import Config
 from botocore.handlers import add_expect_header
 from botocore.utils import parse_timestamp
@@ -31,6 +29,7 @@ from tasks.core.dataset import CHUNK_BYTES, rechunk
 from tasks.core.errors import Invalid, NotFound
 from tasks.core.ports import Level, ObjectInfo, Origin
 from tasks.providers._dialects import answers
+from tasks.providers._dialects.boto import core_session, session_of
 from tasks.providers._dialects.heads import insist_on_whole_heads
 from tasks.providers._dialects.objects import (
     READ_BYTES,
@@ -125,7 +124,6 @@ def _client(config: CloudConfig, dialect: S3Dialect) -> tuple[S3Client, Credenti
         raise Invalid(
             f"clouds.{config.name}.options.addressing is '{addressing}'", "set it to 'virtual' or 'path', or remove it"
         )
-    secrets = {name: secret.reveal() for name, secret in config.credentials.items()}
     connect_s, read_s = timeouts_s(config)
     settings = Config(
         signature_version="s3v4",
@@ -138,15 +136,9 @@ def _client(config: CloudConfig, dialect: S3Dialect) -> tuple[S3Client, Credenti
         request_checksum_calculation="when_required",
         response_checksum_validation="when_supported",
     )
-    core = botocore.session.get_session()
+    core = core_session()
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_moment)
-    session = boto3.Session(
-        botocore_session=core,
-        aws_access_key_id=secrets.get("access_key_id"),
-        aws_secret_access_key=secrets.get("secret_access_key"),
-        aws_session_token=secrets.get("session_token"),
-        region_name=config.region or None,
-    )
+    session = session_of(config, core)
     endpoint = config.endpoint_or_public("objects") or dialect.endpoint
     client = session.client("s3", endpoint_url=endpoint, config=settings)
     # The SDK waits for the answer 100 in a way of its own that never ends when the connection is cut in it.

@@ -21,13 +21,13 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, Retryable
 from tasks.core.ports import Origin, origin_of
+from tasks.providers._dialects.boto import session_of
 from tasks.providers._dialects.objects import Place, address_of
 from tasks.providers._dialects.patience import seconds_of, timeouts_s
 from tasks.providers._dialects.pulls import closed_anyway
@@ -120,17 +120,11 @@ class _Task:
         self._config, self._store, self._root = config, store, root
         self._listed = f"{root.rstrip('/')}.csv"
         self._tags = [{"Key": _TAG, "Value": root.strip("/").rpartition("/")[2]}]
-        secrets = {name: secret.reveal() for name, secret in config.credentials.items()}
         connect_s, read_s = timeouts_s(config)
         # What creates here knows no request ids: tried again it would make a second one.
         once = Config(connect_timeout=connect_s, read_timeout=read_s, retries={"total_max_attempts": 1})
-        session = boto3.Session(
-            secrets.get("access_key_id"),
-            secrets.get("secret_access_key"),
-            secrets.get("session_token"),
-            region_name=config.region or None,
-        )
-        self._client: Any = session.client("datasync", endpoint_url=config.endpoint_or_public("transfers"), config=once)
+        endpoint = config.endpoint_or_public("transfers")
+        self._client: Any = session_of(config).client("datasync", endpoint_url=endpoint, config=once)
         self._place = Place(config.name, "DataSync", address_of(self._client.meta.endpoint_url), "service", "transfers")
         self._locations: list[str] = []
         self._task = self._execution = ""

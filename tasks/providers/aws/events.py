@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
-import boto3
 from botocore.config import Config
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid
 from tasks.core.events import object_created
 from tasks.core.ports import CloudEvent, EventSource
+from tasks.providers._dialects.boto import session_of
 from tasks.providers._dialects.objects import Place, address_of
 from tasks.providers._dialects.queues import AT_ONCE, Message, QueueSource
 from tasks.providers.aws.errors import translated
@@ -46,14 +46,7 @@ def open_events(config: CloudConfig, memory: Path) -> EventSource:
     """
     del memory
     queue = config.option("queue")
-    secrets = {name: secret.reveal() for name, secret in config.credentials.items()}
-    session = boto3.Session(
-        aws_access_key_id=secrets.get("access_key_id"),
-        aws_secret_access_key=secrets.get("secret_access_key"),
-        aws_session_token=secrets.get("session_token"),
-        region_name=config.region or None,
-    )
-    client = session.client(
+    client = session_of(config).client(
         "sqs",
         endpoint_url=config.endpoint_or_public("events"),
         config=Config(

@@ -6,7 +6,6 @@ everything in `ValidationException`, so that its sentence decides what was meant
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -15,15 +14,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import boto3
 import botocore.exceptions as boto
-import botocore.session
 from botocore.config import Config
-from botocore.loaders import Loader, create_loader
 from botocore.parsers import ResponseParserError
 
 from tasks.core.cloud import CloudConfig
 from tasks.core.errors import Invalid, LintasError, NotFound, Retryable, Stockout
+from tasks.providers._dialects.boto import core_session, session_of
 from tasks.providers._dialects.objects import Place, address_of
 from tasks.providers._dialects.patience import request_timeout_s
 from tasks.providers._dialects.s3_errors import S3_CODES, Sentence, translate
@@ -90,29 +87,15 @@ def open_clients(config: CloudConfig, role: str) -> Clients:
     """
     if not config.region:
         raise Invalid(f"clouds.{config.name}.region is missing", "set it in lintas.yaml")
-    secrets = {name: secret.reveal() for name, secret in config.credentials.items()}
-    shared = botocore.session.get_session()
-    shared.register_component("data_loader", _service_models())
+    core = core_session()
     for service in ("sagemaker", "cloudwatch-logs"):
-        shared.register(f"before-parse.{service}.*", _require_json)
-    session = boto3.Session(
-        botocore_session=shared,
-        aws_access_key_id=secrets.get("access_key_id"),
-        aws_secret_access_key=secrets.get("secret_access_key"),
-        aws_session_token=secrets.get("session_token"),
-        region_name=config.region,
-    )
+        core.register(f"before-parse.{service}.*", _require_json)
+    session = session_of(config, core)
     endpoint = config.endpoint_or_public(role)
     timeout_s = request_timeout_s(config)
     control = session.client("sagemaker", endpoint_url=endpoint, config=_settings(timeout_s))
     place = Place(config.name, "SageMaker", address_of(control.meta.endpoint_url), "service", role)
     return Clients(place, control, session, endpoint, timeout_s)
-
-
-@functools.cache
-def _service_models() -> Loader:
-    """SageMaker's service model takes a quarter of a second to read: once a process, not once a client."""
-    return create_loader()
 
 
 def _require_json(operation_model: Any, response_dict: Mapping[str, Any], **_: object) -> None:
