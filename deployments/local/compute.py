@@ -21,12 +21,14 @@ from pathlib import Path
 
 import httpx
 
+from deployments.local.faults import Fault
 from deployments.local.proc import descendants
 from tasks.core.evaluation import model_digest
 from tasks.providers.onprem.scoring.fork_server import ForkServer, ScoringProcess
 from tasks.providers.onprem.scoring.process import Definition
 
 _PR_SET_PDEATHSIG = 1
+_LOOK_S = 0.05
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _INHERITED = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "TMPDIR")
 # The jobs of the twin report to nobody outside of this machine.
@@ -54,9 +56,10 @@ def in_place(text: str, mounts: Mapping[str, Path]) -> str:
 class RunningJob:
     """One command of a job. Made by `JobRunner.start`."""
 
-    def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, log: Path, lines_before: int = 0) -> None:
         self._process = process
         self._log = log
+        self._lines_before = lines_before
 
     @property
     def pid(self) -> int:
@@ -82,6 +85,12 @@ class RunningJob:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return await self.wait()
+
+    async def due(self, fault: Fault) -> None:
+        """Wait until it is time for a fault that shall befall this job in the middle."""
+        while fault.after_line and fault.after_line not in self.lines()[self._lines_before :]:
+            await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(fault.delay_s)
 
     def lines(self) -> list[str]:
         """What it has written: whole lines, and the last one without an end once it has ended."""
@@ -138,6 +147,7 @@ class JobRunner:
             if os.getppid() != parent:
                 os._exit(1)
 
+        lines_before = len(log_lines(log, ended=True))
         with log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 *(in_place(argument, places) for argument in arguments),
@@ -149,7 +159,7 @@ class JobRunner:
                 start_new_session=True,
                 preexec_fn=die_with_double,
             )
-        job = RunningJob(process, log)
+        job = RunningJob(process, log, lines_before)
         self._running.add(job)
         ending = asyncio.create_task(job.wait())
         ending.add_done_callback(lambda _: self._running.discard(job))

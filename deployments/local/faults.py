@@ -62,6 +62,8 @@ class Fault:
         probability: How likely, from 0 to 1.
         times: How often; None for always.
         delay_s: Seconds, for the kinds that take some.
+        after_line: A line of the job's log from which `preempt` and `crash` count their seconds; empty: from its
+            beginning.
         status: HTTP status of an `error`.
         met: How often it came about.
     """
@@ -72,6 +74,7 @@ class Fault:
     probability: float = 1.0
     times: int | None = None
     delay_s: float = 0.0
+    after_line: str = ""
     status: int = 500
     met: int = 0
 

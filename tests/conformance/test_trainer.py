@@ -341,8 +341,8 @@ def test_a_job_continues_from_its_checkpoint_in_the_next_attempt(site: Site) -> 
 def losing_machine(site: Site) -> Iterator[Callable[[str], None]]:
     """Sees to it that a job loses its machine in mid-training; to be called once the job is submitted.
 
-    The doubles take every machine away half a second after the job began. A site of one's own has no such knob: there
-    the command is killed when it has done three steps.
+    The doubles take away every machine on which a third step was done. A site of one's own has no such knob: there the
+    command is killed.
     """
 
     def kill(job_id: str) -> None:
@@ -355,7 +355,7 @@ def losing_machine(site: Site) -> Iterator[Callable[[str], None]]:
     if site.cloud.provider == "onprem":
         yield kill
         return
-    put_faults(site.cloud.endpoint("training"), [{"kind": "preempt", "delay_s": 0.5}])
+    put_faults(site.cloud.endpoint("training"), [{"kind": "preempt", "after_line": "did 2"}])
     yield lambda job_id: None
     put_faults(site.cloud.endpoint("training"), [])
 
@@ -371,7 +371,7 @@ def test_a_job_that_loses_its_machine_in_mid_training_goes_on_from_its_checkpoin
 
     job = replace(site.job(STEPS, run_id="run-lost"), spot=True)
     status, words = follow(job), "SIGKILL" if site.cloud.provider == "onprem" else "preempted"
-    # On a busy machine half a second may be over before the third step: then it is a later attempt that waits there.
+    # On a busy machine the notice may be too short for the checkpoint: then the next attempt begins at none again.
     while status.state is not RunState.SUCCEEDED and job.attempt < 6:
         assert status.state in (RunState.FAILED, RunState.STOPPED), status
         assert words in status.detail

@@ -266,7 +266,7 @@ class Jobs:
             ends["timeout"] = asyncio.create_task(asyncio.sleep(timeout_s))
         for kind, why in (("preempt", "preempted"), ("crash", "crashed")):
             if fault := self._faults.take(kind, operation="run", target=job.name):
-                ends[why] = asyncio.create_task(asyncio.sleep(fault.delay_s))
+                ends[why] = asyncio.create_task(process.due(fault))
         try:
             await asyncio.wait(ends.values(), return_when=asyncio.FIRST_COMPLETED)
         finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.local.compute import JobRunner, ModelRunner, RunningJob, log_lines
-from deployments.local.faults import FaultTable
+from deployments.local.faults import Fault, FaultTable
 from deployments.local.kubernetes_api.nodes import choose_node
 from deployments.local.kubernetes_api.objects import Json, Key, Objects, now
 from tasks.providers.onprem.scoring.fork_server import ScoringProcess
@@ -249,7 +249,7 @@ class Kubelet:
         for kind in ("preempt", "crash"):
             fault = self._faults.take(kind, target=owner)
             if fault is not None:
-                running.timers.append(asyncio.create_task(self._befall(kind, fault.delay_s, key, pod, running)))
+                running.timers.append(asyncio.create_task(self._befall(fault, key, pod, running)))
         model_uri = _model_of(container)
         if model_uri is None:
             code = self._run_container(key, pod, container, running, restarts, "containerStatuses")
@@ -305,9 +305,14 @@ class Kubelet:
         # Kubernetes waits twenty times as long.
         await asyncio.sleep(min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (restarts - 1)))
 
-    async def _befall(self, kind: str, delay_s: float, key: Key, pod: Json, running: RunningPod) -> None:
-        await asyncio.sleep(delay_s)
-        if kind == "crash":
+    async def _befall(self, fault: Fault, key: Key, pod: Json, running: RunningPod) -> None:
+        if fault.after_line:
+            while running.job is None:
+                await asyncio.sleep(_LOOK_S)
+            await running.job.due(fault)
+        else:
+            await asyncio.sleep(fault.delay_s)
+        if fault.kind == "crash":
             if running.job is not None:
                 await running.job.kill()
             return

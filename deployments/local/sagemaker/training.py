@@ -12,7 +12,7 @@ import json
 import shutil
 import tarfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -254,8 +254,22 @@ class _Life:
         return why, code
 
     async def _watch(self, running: RunningJob, began: float, limit_s: float) -> tuple[str, int]:
-        preempt = self._fault("preempt") if self._job.get("EnableManagedSpotTraining") else None
-        crash = self._fault("crash")
+        spot = bool(self._job.get("EnableManagedSpotTraining"))
+        befalls = {
+            kind: asyncio.create_task(running.due(fault))
+            for kind in ("preempt", "crash")
+            if (spot or kind != "preempt") and (fault := self._fault(kind)) is not None
+        }
+        try:
+            return await self._watch_until(running, began, limit_s, befalls)
+        finally:
+            for befall in befalls.values():
+                befall.cancel()
+
+    async def _watch_until(
+        self, running: RunningJob, began: float, limit_s: float, befalls: Mapping[str, asyncio.Task[None]]
+    ) -> tuple[str, int]:
+        """Watch the container until it ends or a fault of `befalls` does, each a task that is done when it is due."""
         ended = asyncio.create_task(running.wait())
         while not ended.done():
             await asyncio.wait({ended}, timeout=_LOOK_S)
@@ -267,9 +281,10 @@ class _Life:
                 return "stopped", await running.stop(_GRACE_S)
             if lasted_s > limit_s:
                 return "too long", await running.stop(_GRACE_S)
-            if preempt and lasted_s > preempt.delay_s:
+            due = {kind for kind, befall in befalls.items() if befall.done()}
+            if "preempt" in due:
                 return "preempted", await running.stop(_GRACE_S)
-            if crash and lasted_s > crash.delay_s:
+            if "crash" in due:
                 return "", await running.kill()
         return "", ended.result()
 

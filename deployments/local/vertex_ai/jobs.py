@@ -207,9 +207,9 @@ class Jobs:
         if timeout is not None:
             waits[asyncio.create_task(asyncio.sleep(float(timeout[:-1])))] = "timed out"
         if preempt is not None:
-            waits[asyncio.create_task(asyncio.sleep(preempt.delay_s))] = "preempted"
+            waits[asyncio.create_task(running.due(preempt))] = "preempted"
         if crash is not None:
-            waits[asyncio.create_task(asyncio.sleep(crash.delay_s))] = "crash"
+            waits[asyncio.create_task(running.due(crash))] = "crash"
         try:
             done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
