@@ -27,6 +27,8 @@ PAIRS = [
     ("google", "azure"),
     ("azure", "google"),
 ]
+SEEDS = [seed if seed in (0, 2, 3, 5) else pytest.param(seed, marks=pytest.mark.campaign) for seed in range(len(PAIRS))]
+"""A seed for each pair. What runs by default has each cloud at the far end."""
 SIZES_BYTES = (0, 100, 70_000, 5 * MIB, 9 * MIB, 17 * MIB)
 
 
@@ -40,9 +42,9 @@ def plane_over(records: Records) -> DirectPlane:
     return DirectPlane(uploads=records.uploads, key_prefix="out/")
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_a_storm_of_refusals_slows_a_move_and_does_not_change_it(trial: MakeTrial, records: Records, seed: int) -> None:
-    near, far = PAIRS[seed % len(PAIRS)]
+    near, far = PAIRS[seed]
     move = trial(near, far, SIZES_BYTES)
     share = random.Random(seed).uniform(0.1, 0.5)
     with (
@@ -61,9 +63,9 @@ def test_a_storm_of_refusals_slows_a_move_and_does_not_change_it(trial: MakeTria
     assert records.uploads.open(far, move.bucket, "") == []
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_connections_that_are_cut_anywhere_cost_time_only(trial: MakeTrial, records: Records, seed: int) -> None:
-    near, far = PAIRS[seed % len(PAIRS)]
+    near, far = PAIRS[seed]
     move = trial(near, far, SIZES_BYTES)
     draw = random.Random(seed)
     with (
@@ -83,9 +85,9 @@ def test_connections_that_are_cut_anywhere_cost_time_only(trial: MakeTrial, reco
 
 
 @pytest.mark.parametrize("side", ["sent", "received"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", SEEDS)
 def test_no_wrong_byte_is_ever_accepted(trial: MakeTrial, records: Records, seed: int, side: str) -> None:
-    near, far = PAIRS[seed % len(PAIRS)]
+    near, far = PAIRS[seed]
     draw = random.Random(seed)
     size_bytes = draw.choice([5_000, 17 * MIB])
     move = trial(near, far, (300, size_bytes))
