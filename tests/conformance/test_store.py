@@ -138,7 +138,7 @@ def test_metadata_that_not_every_cloud_can_carry_is_refused_everywhere(
 
 
 def test_more_objects_than_a_page_holds_are_all_listed_once(store: Store, prefix: str) -> None:
-    names = [f"{prefix}{number:05}" for number in range(1_100)]
+    names = [f"{prefix}{number:05}" for number in range(1_010)]
     with ThreadPoolExecutor(8) as pool:
         written = dict(zip(names, pool.map(lambda key: put(store, key, key.encode()), names), strict=True))
 
@@ -173,7 +173,7 @@ def test_what_lies_directly_below_a_prefix_is_told_apart_from_the_rest(store: St
 
 
 def test_memory_stays_bounded_while_a_large_object_passes(store: Store, prefix: str) -> None:
-    piece, count = random_bytes(4_000_000), 50
+    piece, count = random_bytes(4_000_000), 30
     digest, size_bytes = content_digest(piece for _ in range(count))
     put(store, f"{prefix}warm", piece)
     read(store, f"{prefix}warm")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -97,9 +98,12 @@ def test_wrong_credentials_are_denied_and_never_shown(config: CloudConfig, store
 def test_a_stopped_server_is_unreachable_and_named(config: CloudConfig) -> None:
     (port,) = free_ports(1)
     stopped = open_store(pointed_at(config, port), "raw")
-    for call in (lambda: list(stopped.list("")), lambda: put(stopped, "x", b"x"), lambda: read(stopped, "x")):
-        with pytest.raises(Retryable, match=rf"{config.name} \(127\.0\.0\.1:{port}\) is unreachable"):
-            call()
+    calls = (lambda: list(stopped.list("")), lambda: put(stopped, "x", b"x"), lambda: read(stopped, "x"))
+    # All at once: each is tried again for seconds.
+    with ThreadPoolExecutor(len(calls)) as pool:
+        for called in [pool.submit(call) for call in calls]:
+            with pytest.raises(Retryable, match=rf"{config.name} \(127\.0\.0\.1:{port}\) is unreachable"):
+                called.result()
 
 
 # What happens on the way
