@@ -208,7 +208,7 @@ def found_in(parts: dict[str, list[tuple[str | None, str | None]]]) -> set[Findi
     return {replace(finding, path="") for finding in scan(store, URI, manifest).findings}
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=tables, draw=st.data())
 def test_neither_order_nor_splitting_changes_what_is_found(
     rows: list[tuple[str | None, str | None]], draw: st.DataObject
