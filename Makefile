@@ -45,7 +45,7 @@ setup-dev: setup $(VENV)/.dev ## What the tests need
 demo: setup ## The main job, whole, on this machine
 	$(BIN)/lintas demo
 
-test: setup-dev ## All tests, in two processes (WORKERS=0: in one)
+test: setup-dev ## All tests but the campaigns, in two processes (WORKERS=0: in one)
 	$(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 
 lint: setup-dev ## Style, types and import rules
@@ -73,7 +73,7 @@ clouds: setup-dev ## Training and serving on each of the four clouds, and on all
 	$(BIN)/python -m pytest tests/flows/test_four_clouds.py -m campaign
 	@cat build/clouds.json
 
-faults: setup-dev ## Kills, cuts, storms and wrong bytes, seeded: the whole campaign
+faults: setup-dev ## Kills, cuts, storms and wrong bytes, seeded, between all clouds: the whole campaign
 	LINTAS_FAULTS_TABLE=docs/faults.md $(BIN)/python -m pytest tests/faults -m "campaign or not campaign" \
 		--ignore tests/faults/test_mover_trials.py
 

@@ -118,7 +118,7 @@ def counted_in_python(
 
 
 @needs_kernel
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(cells)
 def test_the_kernel_and_python_find_the_same(texts: list[str]) -> None:
     assert_same(texts)
