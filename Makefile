@@ -1,6 +1,7 @@
 # Every target does its own set-up; a second run starts warm.
 PYTHON ?= python3
-WORKERS ?= 2
+# One more than CI has cores: some of the tests always wait for a server.
+WORKERS ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 AZURE_ML := .venv-azure-ml
@@ -45,7 +46,7 @@ setup-dev: setup $(VENV)/.dev ## What the tests need
 demo: setup ## The main job, whole, on this machine
 	$(BIN)/lintas demo
 
-test: setup-dev ## All tests but the campaigns, in two processes (WORKERS=0: in one)
+test: setup-dev ## All tests but the campaigns, in three processes (WORKERS=0: in one)
 	$(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 
 lint: setup-dev ## Style, types and import rules

@@ -1,4 +1,4 @@
-"""How the suite is shared between processes (`pytest -n 2`): tests that need the same servers stay together.
+"""How the suite is shared between processes (`pytest -n 3`): tests that need the same servers stay together.
 
 A file's tests run in one process. All that need the whole twin count as one file, so that it starts once; so do all
 that need clouds that compute, whose doubles, and the models that they serve, take long to start. What takes longest

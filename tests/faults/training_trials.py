@@ -34,6 +34,7 @@ _GOES_ON = """
         draft = step.with_suffix(".draft")
         draft.write_text("7")
         draft.rename(step)
+        print("wrote")
         time.sleep(60)
     """
 
@@ -140,7 +141,7 @@ def slow_start(training: Training) -> Iterator[str]:
 
 def preempt(training: Training) -> Iterator[str]:
     """Services that have a machine again go on by themselves; elsewhere the next attempt does."""
-    training.meet("preempt", times=1, delay_s=1.5)
+    training.meet("preempt", times=1, after_line="wrote")
     job = replace(training.job(_GOES_ON), spot=True)
     status = training.follow(job)
     if status.state is not RunState.SUCCEEDED:

@@ -345,13 +345,14 @@ def test_an_image_that_cannot_be_pulled_is_the_user_s_error(cloud: ComputeCloud,
 def test_a_preempted_job_is_stopped_with_notice_and_the_next_attempt_goes_on(
     trainer: CoreWeaveTrainer, tmp_path: Path, faults: Callable[..., None]
 ) -> None:
-    faults({"kind": "preempt", "times": 1, "delay_s": 1.5})
+    faults({"kind": "preempt", "times": 1, "after_line": "wrote"})
     script = (
         "import os, pathlib, time\n"
         "state = pathlib.Path(os.environ['LINTAS_CHECKPOINT_DIR']) / 'step'\n"
         "print('from', state.read_text() if state.exists() else 0)\n"
         "if not state.exists():\n"
         "    state.write_text('7')\n"
+        "    print('wrote')\n"
         "    time.sleep(60)\n"
     )
     job = spec_of(tmp_path / "code", script, spot=True, sku="cd-gp-i96-icelake")

@@ -211,7 +211,7 @@ else:
     time.sleep(60)
 """
     spec = job(script, spot=True)
-    faults(cloud, {"kind": "preempt", "times": 1, "delay_s": 1.0})
+    faults(cloud, {"kind": "preempt", "times": 1, "after_line": "wrote"})
     status = run_job(trainer, spec, poll_s=0.05)
     assert (status.state, status.detail[:9]) == (RunState.FAILED, "preempted")
     told = rest(cloud, "GET", f"customJobs/{status.job_id}")[1]
