@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, NoReturn
 
 ROOT = Path(__file__).parents[1]
 _PR_SET_PDEATHSIG = 1
@@ -59,7 +59,16 @@ def lintas(
         cwd: Where it runs; None: here.
         timeout_s: Seconds after which it is killed and `TimeoutExpired` raised.
     """
-    return _server().call(arguments, env, str(cwd or Path.cwd()), timeout_s)
+    try:
+        code, said = _server().call(arguments, env, str(cwd or Path.cwd()), timeout_s)
+    except BaseException:
+        # Nobody knows what it would answer to the next call.
+        _server().close()
+        _server.cache_clear()
+        raise
+    if code is None:
+        raise subprocess.TimeoutExpired(["lintas", *arguments], timeout_s, *said)
+    return subprocess.CompletedProcess(["lintas", *arguments], code, *said)
 
 
 def cold(*arguments: str) -> list[str]:
@@ -77,7 +86,6 @@ class _Server:
         with theirs:
             command = [sys.executable, "-m", "tests.command", str(theirs.fileno())]
             self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[theirs.fileno()])
-        self._answers = self._socket.makefile()
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -87,29 +95,25 @@ class _Server:
 
     def call(
         self, arguments: tuple[str, ...], env: Mapping[str, str], cwd: str, timeout_s: float
-    ) -> subprocess.CompletedProcess[str]:
+    ) -> tuple[int | None, tuple[str, str]]:
+        """The exit code, or None when it was killed because it took too long; and what it wrote to both streams."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             order = json.dumps({"arguments": arguments, "env": dict(env), "cwd": cwd}).encode()
             streams = array.array("i", [out.fileno(), err.fileno()])
             header = len(order).to_bytes(4, "big")
             self._socket.sendmsg([header], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
             self._socket.sendall(order)
-            pid = self._answer()["pid"]
-            # Nothing but the answer comes, so the buffer above the socket is empty.
+            pid = _number(self._socket)
             in_time = bool(select.select([self._socket], [], [], timeout_s)[0])
             if not in_time:
                 os.kill(pid, signal.SIGKILL)
-            code = self._answer()["code"]
-            if not in_time:
-                raise subprocess.TimeoutExpired(["lintas", *arguments], timeout_s)
-            said = []
-            for stream in (out, err):
-                stream.seek(0)
-                said.append(stream.read().decode())
-        return subprocess.CompletedProcess(["lintas", *arguments], code, *said)
+            code = _number(self._socket)
+            return code if in_time else None, (_text(out), _text(err))
 
-    def _answer(self) -> dict[str, Any]:
-        return json.loads(self._answers.readline())
+
+def _text(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read().decode()
 
 
 @cache
@@ -136,8 +140,8 @@ def _serve(orders: socket.socket) -> None:
             _be_lintas(server, streams, **order)
         for stream in streams:
             os.close(stream)
-        _tell(orders, pid=pid)
-        _tell(orders, code=os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        _tell(orders, pid)
+        _tell(orders, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 def _be_lintas(server: int, streams: array.array[int], arguments: list[str], env: dict[str, str], cwd: str) -> NoReturn:
@@ -162,13 +166,17 @@ def _exactly(stream: socket.socket, count: int) -> bytes:
     while len(received) < count:
         piece = stream.recv(count - len(received))
         if not piece:
-            raise EOFError("the tests are gone in the middle of a call")
+            raise EOFError("the other end is gone in the middle of a call; its words stand above")
         received += piece
     return bytes(received)
 
 
-def _tell(stream: socket.socket, **facts: int) -> None:
-    stream.sendall(json.dumps(facts).encode() + b"\n")
+def _tell(stream: socket.socket, number: int) -> None:
+    stream.sendall(number.to_bytes(4, "big", signed=True))
+
+
+def _number(stream: socket.socket) -> int:
+    return int.from_bytes(_exactly(stream, 4), "big", signed=True)
 
 
 if __name__ == "__main__":
