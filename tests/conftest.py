@@ -2,8 +2,14 @@
 
 import os
 
+from hypothesis import settings
+
 # A process for Data Docs after every verdict would take seconds each: the tests of Data Docs ask for them.
 os.environ.setdefault("LINTAS_GATE__DATA_DOCS", "false")
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 pytest_plugins = [
     "tests.accounts",
