@@ -7,7 +7,7 @@
 
 enum { DIGIT = 1, LETTER = 2, HEX = 4, WORD = 8, LOCAL = 16, LABEL = 32, BETWEEN = 64, WIDE = 128 };
 enum { SHAPED, BARE, CODED, CONTEXT };
-enum { LEAST_CRYPTO = 26, SHORTEST = 4 /* a::b */, PHRASE_DIGITS = 6 /* behind the first */, SUMMED = 255 };
+enum { LEAST_CRYPTO = 26, SHORTEST = 4 /* a::b */, PHRASE_DIGITS = 6 /* behind the first */, SUMMED = 255, MOST_DIGITS = 40 };
 
 static u8 class_of[256];
 
@@ -461,6 +461,7 @@ typedef struct {
     int16_t *hit_keys;
     u8 *hit_valid;
     i64 candidates, bytes, hits;
+    struct Known *known; /* the forms that cells had so far */
 } Found;
 
 static inline void hit(Found *f, int entity, int evidence, int valid) {
@@ -564,81 +565,112 @@ static inline Counts counted(Cell c) {
     return k;
 }
 
-/* The first 40 digits, as numbers. */
-static void digits_of(Cell t, u8 *digits) {
+/* The first digits, as numbers. */
+static int digits_of(Cell t, u8 *digits) {
     int found = 0;
-    for (i64 p = 0; p < t.n && found < 40; p++)
+    for (i64 p = 0; p < t.n && found < MOST_DIGITS; p++)
         if (class_of[t.s[p]] & DIGIT) digits[found++] = t.s[p] - '0';
+    return found;
 }
 
-/* The twin of `patterns.VERSION`. */
-static int like_version(Cell t) {
+/* The twin of `patterns.VERSION`, of a text that begins with a zero or does not. */
+static int like_version(Cell t, int zero) {
     int after = run(t, 2, DIGIT, 3);
-    if (is(t, 0, DIGIT) && at(t, 1, '.') && (t.s[0] == '0' || (after >= 1 && after <= 2 && t.n > 2 + after))) return 1;
+    if (is(t, 0, DIGIT) && at(t, 1, '.') && (zero || (after >= 1 && after <= 2 && t.n > 2 + after))) return 1;
     for (i64 p = 1; p + 2 < t.n; p++)
         if (t.s[p] == '.' && is(t, p - 1, DIGIT) && is(t, p + 1, DIGIT) && t.s[p + 2] == '.') return 1;
     return 0;
 }
 
-/* Answers 0 when the cell must be handed back. */
-static int numbers(Found *f, Cell t, Counts k) {
-    u8 d[40];
-    i64 separators = k.dots + k.dashes + k.spaces, plus = t.s[0] == '+';
-    i64 other = t.n - k.digits - separators - k.parens - plus;
-    int settled = 0;
-    if (other > 0 || separators == 2 || separators == 5) {
-        int date = 0, is_mac = 0;
-        i64 day;
-        if (run(t, 0, DIGIT, 4) == 4 && one_of(t, 4, "-/.")) {
-            int century = (t.s[0] == '1' && (t.s[1] == '8' || t.s[1] == '9')) || (t.s[0] == '2' && t.s[1] == '0');
-            int month = run(t, 5, DIGIT, 2);
-            day = 5 + month;
-            if (century && month && one_of(t, day, "-/."))
-                for (int size = run(t, day + 1, DIGIT, 2); size > 0; size--)
-                    date |= day + 1 + size == t.n || one_of(t, day + 1 + size, "T ");
-        }
-        date |= year_last(t, 0) == t.n;
-        if (k.colons == 5 || k.dashes == 5) is_mac = mac(t, 0) == t.n && (k.colons == 5 || k.dashes == 5);
-        int v6 = !is_mac && !date && k.colons >= 2 && k.digits + k.colons == t.n;
-        if (date) hit(f, DATE_OF_BIRTH, BARE, 1);
-        if (is_mac) hit(f, MAC_ADDRESS, SHAPED, 1);
-        if (v6) hit(f, IP_ADDRESS, SHAPED, 1);
-        settled = date || is_mac || v6;
+/* What a text without letters shows whatever its digits are: where they stand, and what stands between them. */
+typedef struct {
+    u8 width, plain, settled, dated, rare, dotted, plus, grouped, bracketed, more; /* see `form_of` */
+    u8 version[2]; /* whether it is like a version's number, when it begins with another byte than a zero and with one */
+    u8 fitting, forms[MOST_FORMS]; /* which FORMS it has */
+    u8 places[MOST_DIGITS];
+} Form;
+
+/* Whether it begins as dates are written; its digits may say otherwise. */
+static int may_be_date(Cell t) {
+    int first = run(t, 0, DIGIT, 5), second = first ? run(t, first + 1, DIGIT, 3) : 0;
+    i64 third = first + 1 + second;
+    return second >= 1 && second <= 2 && first != 3 && first <= 4 && one_of(t, first, "-/.") && one_of(t, third, "-/.");
+}
+
+static Form form_of(Cell t, Counts k) {
+    Form form = {.plus = t.s[0] == '+'};
+    i64 separators = k.dots + k.dashes + k.spaces, between = t.n - k.digits;
+    i64 other = between - separators - k.parens - form.plus;
+    for (i64 p = 0; p < t.n && form.width < MOST_DIGITS && p < 256; p++)
+        if (class_of[t.s[p]] & DIGIT) form.places[form.width++] = (u8)p;
+    form.plain = !between, form.dated = (u8)may_be_date(t);
+    form.rare = other > 0 || ((separators == 2 || separators == 5) && (k.dashes == 5 || form.dated));
+    form.dotted = k.dots == 3 && separators == 3 && !other && k.digits <= 12;
+    form.settled = k.dots == 1 && separators == 1 && !other;
+    form.grouped = separators > 0, form.bracketed = k.parens == 2;
+    form.more = k.digits > 9 && may_hold_more(t.s, t.n);
+    for (int zero = 0; zero < 2; zero++) form.version[zero] = !form.plus && k.dots && like_version(t, zero);
+    int none = form.plus || form.width >= WIDEST_FORM;
+    for (int each = none ? 0 : FORMS_FROM[form.width]; each < (none ? 0 : FORMS_FROM[form.width + 1]); each++) {
+        int fits = FORMS[each].places == between;
+        for (int place = 0; fits && place < FORMS[each].places; place++)
+            fits = one_of(t, FORMS[each].at[place], FORMS[each].allowed);
+        if (fits) form.forms[form.fitting++] = (u8)each;
     }
-    if (!settled && k.dots == 3 && separators == 3 && !other && k.digits <= 12) {
+    return form;
+}
+
+/* What only digits of their own make a date or an address of a network: answers whether it is one. */
+static int rare_number(Found *f, Cell t, Counts k) {
+    int date = 0, is_mac = 0;
+    if (run(t, 0, DIGIT, 4) == 4 && one_of(t, 4, "-/.")) {
+        int century = (t.s[0] == '1' && (t.s[1] == '8' || t.s[1] == '9')) || (t.s[0] == '2' && t.s[1] == '0');
+        int month = run(t, 5, DIGIT, 2);
+        i64 day = 5 + month;
+        if (century && month && one_of(t, day, "-/."))
+            for (int size = run(t, day + 1, DIGIT, 2); size > 0; size--)
+                date |= day + 1 + size == t.n || one_of(t, day + 1 + size, "T ");
+    }
+    date |= year_last(t, 0) == t.n;
+    if (k.colons == 5 || k.dashes == 5) is_mac = mac(t, 0) == t.n;
+    int v6 = !is_mac && !date && k.colons >= 2 && k.digits + k.colons == t.n;
+    if (date) hit(f, DATE_OF_BIRTH, BARE, 1);
+    if (is_mac) hit(f, MAC_ADDRESS, SHAPED, 1);
+    if (v6) hit(f, IP_ADDRESS, SHAPED, 1);
+    return date || is_mac || v6;
+}
+
+/* What the digits of a form may be. Answers 0 when the cell must be handed back. */
+static int numbers(Found *f, Cell t, const Form *form) {
+    u8 d[MOST_DIGITS];
+    int w = form->width, taken = 0, phone = 0;
+    if (form->dotted) {
         int valid = ipv4_check(t.s, t.n);
         hit(f, IP_ADDRESS, SHAPED, valid);
-        settled = valid;
+        if (valid) return 1;
     }
-    if (!settled && k.dots == 1 && separators == 1 && !other) settled = 1;
-    if (settled) return 1;
-    digits_of(t, d);
-    if (t.n == k.digits) {
-        digit_strings(f, d, k.digits > 40 ? 40 : (int)k.digits, BARE);
+    if (form->settled) return 1;
+    if (form->plain) {
+        for (int k = 0; k < w; k++) d[k] = t.s[k] - '0';
+        digit_strings(f, d, w, BARE);
         return 1;
     }
-    int w = k.digits > 40 ? 40 : (int)k.digits, taken = 0, phone = 0;
-    i64 between = t.n - k.digits;
-    int none = plus || w >= WIDEST_FORM;
-    for (int form = none ? 0 : FORMS_FROM[w]; form < (none ? 0 : FORMS_FROM[w + 1]); form++) {
-        if (FORMS[form].places != between) continue;
-        int fitting = 1;
-        for (int place = 0; place < FORMS[form].places; place++) fitting &= one_of(t, FORMS[form].at[place], FORMS[form].allowed);
-        if (!fitting) continue;
-        int valid = FORMS[form].check(d, w);
-        hit(f, FORMS[form].entity, SHAPED, valid);
-        taken |= valid, phone |= valid && FORMS[form].entity == PHONE_NUMBER;
+    for (int k = 0; k < w; k++) d[k] = t.s[form->places[k]] - '0';
+    for (int k = 0; k < form->fitting; k++) {
+        int each = form->forms[k], valid = FORMS[each].check(d, w);
+        hit(f, FORMS[each].entity, SHAPED, valid);
+        taken |= valid, phone |= valid && FORMS[each].entity == PHONE_NUMBER;
     }
-    if (!taken && !plus && w >= 13 && w <= 19 && card_network(d, w)) hit(f, CREDIT_CARD, BARE, check_luhn(d, w));
-    if (!phone && w >= 8 && w <= 16 && (plus || !k.dots || !like_version(t))) {
-        int grouped = k.spaces + k.dashes + k.dots > 0, bracketed = k.parens == 2, valid = -1;
-        if (plus) valid = check_international_phone(d, w);
-        else if (!taken && bracketed) valid = check_in_brackets(d, w);
-        else if (!taken && grouped && t.s[0] == '0') valid = check_after_zero(d, w);
+    if (!taken && !form->plus && w >= 13 && w <= 19 && card_network(d, w)) hit(f, CREDIT_CARD, BARE, check_luhn(d, w));
+    if (!phone && w >= 8 && w <= 16 && !form->version[t.s[0] == '0']) {
+        int valid = -1;
+        if (form->plus) valid = check_international_phone(d, w);
+        else if (!taken && form->bracketed) valid = check_in_brackets(d, w);
+        else if (!taken && form->grouped && t.s[0] == '0') valid = check_after_zero(d, w);
         if (valid >= 0) hit(f, PHONE_NUMBER, SHAPED, valid), taken |= valid;
-        else if (grouped && w <= WIDEST_PHONE && (!taken || w == 10)) hit(f, PHONE_NUMBER, BARE, check_dialled(d, w));
+        else if (form->grouped && w <= WIDEST_PHONE && (!taken || w == 10)) hit(f, PHONE_NUMBER, BARE, check_dialled(d, w));
     }
-    return taken || k.digits <= 9 || !may_hold_more(t.s, t.n);
+    return taken || !form->more;
 }
 
 static int codes(Found *f, Cell t, Counts k) {
@@ -665,9 +697,8 @@ static int codes(Found *f, Cell t, Counts k) {
         if (fitting) hit(f, IBAN_CODE, SHAPED, valid = iban_check(code, w));
     }
     if (!valid && k.digits >= 9 && k.digits <= 19 && k.letters <= 12 && t.s[0] > '9') {
-        u8 d[40];
-        digits_of(t, d);
-        digit_strings(f, d, k.digits, CODED);
+        u8 d[MOST_DIGITS];
+        digit_strings(f, d, digits_of(t, d), CODED);
     }
     return 1;
 }
@@ -678,7 +709,10 @@ static int classify(Found *f, Cell t, Counts k) {
         hit(f, EMAIL_ADDRESS, SHAPED, 1);
         return 1;
     }
-    if (!k.letters) return numbers(f, t, k);
+    if (!k.letters) {
+        Form form = form_of(t, k);
+        return (form.rare && rare_number(f, t, k)) || numbers(f, t, &form);
+    }
     for (i64 p = 0; t.s[0] <= '9' && p < t.n; p++)
         if (t.s[p] == 'x') return 0; /* an extension, perhaps */
     return codes(f, t, k);
@@ -701,12 +735,80 @@ static void add(Found *f, Cell text, i64 row) {
     f->bytes += text.n;
 }
 
+/* Eight bytes, the first the lowest. */
+static inline uint64_t word_at(const u8 *text) {
+    uint64_t word = 0;
+    memcpy(&word, text, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return word;
+}
+
+/* Most cells of a column that hold numbers have one of a few forms, and the form decides what the search comes to: all
+ * but the checks. So it is worked out once. */
+enum { LEAST_KNOWN = 8, MOST_KNOWN = 24, KNOWN = 1024 };
+
+typedef struct {
+    uint64_t text[3]; /* with zeros for digits; the last eight bytes are the last word, which may overlap */
+    i64 n;
+    int whole; /* whether such a cell is one candidate whose form alone says what it may be */
+    Form form;
+} KnownForm;
+
+struct Known {
+    KnownForm forms[KNOWN];
+};
+
+static void forget(struct Known *known) {
+    for (int k = 0; k < KNOWN; k++) known->forms[k].n = 0;
+}
+
+/* Eight bytes with zeros for digits; 0 where one is a letter or beyond ASCII. */
+static inline uint64_t without_digits(uint64_t word) {
+    const uint64_t each = ~(uint64_t)0 / 255;
+    if (word & each * 0xC0) return 0;
+    uint64_t others = (word ^ each * '0') + each * (128 - 10);
+    return word & ~((~others >> 7 & each) * 15);
+}
+
+/* What is known of cells like this one, or where it is to be kept; NULL of cells that are not looked at so. */
+static KnownForm *known_form(struct Known *known, Cell c, uint64_t *text) {
+    if (c.n < LEAST_KNOWN || c.n > MOST_KNOWN) return 0;
+    text[0] = without_digits(word_at(c.s));
+    text[1] = without_digits(word_at(c.n > 16 ? c.s + 8 : c.s + c.n - 8));
+    text[2] = without_digits(word_at(c.s + c.n - 8));
+    if (!text[0] || !text[1] || !text[2]) return 0;
+    uint64_t mixed = ((text[0] * 0xFF51AFD7ED558CCDu ^ text[1]) * 0xFF51AFD7ED558CCDu ^ text[2]) + (uint64_t)c.n;
+    return &known->forms[mixed * 0xC4CEB9FE1A85EC53u >> 54];
+}
+
+static int search_unknown(Found *f, Cell c, Counts all, i64 row);
 static int search_piece(Found *f, Cell c, Counts all, i64 row);
 
-/* Answers 0 when the cell must be handed back. IBANs are taken out first, and what is left between them is searched. */
+/* Answers 0 when the cell must be handed back. */
 static int search(Found *f, Cell c, i64 row) {
     if (c.n > LONGEST_CELL) return 0;
-    Counts all = counted(c);
+    uint64_t text[3];
+    KnownForm *known = known_form(f->known, c, text);
+    if (!known) return search_unknown(f, c, counted(c), row);
+    if (known->n != c.n || memcmp(known->text, text, sizeof text)) {
+        i64 candidates = f->candidates;
+        Counts all = counted(c);
+        if (!search_unknown(f, c, all, row)) return 0;
+        memcpy(known->text, text, sizeof text), known->n = c.n, known->form = form_of(c, all);
+        known->whole = f->candidates == candidates + 1 && f->ends[candidates] - f->starts[candidates] == c.n &&
+                       !known->form.rare && !known->form.dated && all.dashes < 4;
+        return 1;
+    }
+    if (!known->whole) return search_unknown(f, c, counted(c), row);
+    int done = numbers(f, c, &known->form);
+    add(f, c, row);
+    return done;
+}
+
+/* IBANs are taken out first, and what is left between them is searched. */
+static int search_unknown(Found *f, Cell c, Counts all, i64 row) {
     if (all.anchored && hinted(c)) return 0;
     if (all.letters < 2 || all.letters + all.digits < LEAST_IBAN || all.digits < IBAN_DIGITS || all.seen & WIDE)
         return search_piece(f, c, all, row);
@@ -731,10 +833,9 @@ static int search_piece(Found *f, Cell c, Counts all, i64 row) {
     int signs = all.at_signs, digits = all.digits, colons = all.colons, dashes = all.dashes;
     if (!signs && !colons && dashes < 4 && digits < LEAST_DIGITS && !(digits && c.n >= LEAST_CRYPTO)) return 1;
     if (all.seen & WIDE) return 0;
-    if (digits == c.n && digits > PHRASE_DIGITS && digits <= 40) { /* what the steps below come to, at once */
-        u8 d[40];
-        digits_of(c, d);
-        digit_strings(f, d, digits, BARE);
+    if (digits == c.n && digits > PHRASE_DIGITS && digits <= MOST_DIGITS) { /* what the steps below come to, at once */
+        u8 d[MOST_DIGITS];
+        digit_strings(f, d, digits_of(c, d), BARE);
         add(f, c, row);
         return 1;
     }
@@ -801,7 +902,9 @@ static int has_room(const Found *f, i64 size, i64 room, i64 text_room) {
  * has the numbers of candidates, hits, bytes of candidates, and cells handed back. */
 i64 lintas_search(const i64 *offsets, const u8 *data, i64 first, i64 cells, i64 *rows, i64 *starts, i64 *ends, u8 *text,
                   i64 *hit_candidates, int16_t *hit_keys, u8 *hit_valid, i64 *back, i64 room, i64 text_room, i64 *counts) {
-    Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0};
+    struct Known known;
+    forget(&known);
+    Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &known};
     i64 returned = 0, cell = first;
     for (; cell < cells; cell++) {
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
@@ -837,16 +940,6 @@ typedef struct {
     i64 sampled;
     i64 last[KEYS], last_whole[KEYS];
 } Tally;
-
-/* Eight bytes, the first the lowest. */
-static inline uint64_t word_at(const u8 *text) {
-    uint64_t word = 0;
-    memcpy(&word, text, 8);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    word = __builtin_bswap64(word);
-#endif
-    return word;
-}
 
 /* The twin of `candidates.hashed`. */
 static uint64_t hash_of(const u8 *text, i64 size) {
@@ -955,10 +1048,12 @@ i64 lintas_tally(const i64 *offsets, const u8 *data, i64 first, i64 cells, const
                  int16_t *sample_keys, uint64_t *sample_hashes, u8 *sample_valid, i64 *counts) {
     Tally t = {tallied, whole, bounds, sample_keys, sample_hashes, sample_valid, 0, {0}, {0}};
     i64 returned = 0, cell = first;
+    struct Known known;
+    forget(&known);
     for (int key = 0; key < KEYS; key++) t.last[key] = t.last_whole[key] = -1;
     for (; cell < cells; cell++) {
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
-        Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0};
+        Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &known};
         i64 most = most_candidates(c.n);
         if (most > room || t.sampled + MOST_HITS * most > MOST_HITS * room) break;
         if (!search(&f, c, cell)) back[returned++] = cell;

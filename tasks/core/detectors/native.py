@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -165,7 +166,8 @@ def _forms(known: set[str]) -> str:
     return (
         f"static const struct {{ int entity, width, places, at[{most}]; const char *allowed; "
         "int (*check)(const u8 *, int); } FORMS[] = {\n" + "\n".join(rows) + "\n};\n"
-        f"enum {{ WIDEST_FORM = {widest} }};\nstatic const int FORMS_FROM[] = {_list(first)};\n"
+        f"enum {{ WIDEST_FORM = {widest}, MOST_FORMS = {max(Counter(form[1] for form in forms).values())} }};\n"
+        f"static const int FORMS_FROM[] = {_list(first)};\n"
     )
 
 
