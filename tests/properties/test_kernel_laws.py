@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.privacy import table
-from tasks.core.detectors import native, phones, search
+from tasks.core.detectors import native, patterns, phones, search
 from tasks.core.detectors.candidates import Hits, Ints, buffers
 from tasks.core.detectors.classify import classified
 from tasks.core.detectors.detection import EVERYTHING, PHONE_REGIONS, Detection
@@ -124,12 +124,39 @@ def test_the_kernel_and_python_find_the_same(texts: list[str]) -> None:
     assert_same(texts)
 
 
+def with_other_digits(text: str, seed: int) -> str:
+    draw = random.Random(seed)
+    return "".join(draw.choice("0011223456789") if byte in "0123456789" else byte for byte in text)
+
+
+def alike(texts: list[str], seed: int) -> list[str]:
+    """Cells of the same forms, which the kernel searches by what it knows of the first of each."""
+    return [with_other_digits(text, seed + at) for at in range(6) for text in texts]
+
+
+@needs_kernel
+@settings(max_examples=200, deadline=None)
+@given(cells, st.integers(0, 10**9))
+def test_they_find_the_same_in_cells_that_differ_in_their_digits_alone(texts: list[str], seed: int) -> None:
+    assert_same(alike([text for text in texts if len(text) < 100], seed))
+
+
+@pytest.mark.parametrize("pattern", patterns.HINTED)
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_every_secret_and_web_address_has_a_hint_and_a_mark(pattern: str, data: st.DataObject) -> None:
+    text = data.draw(st.from_regex(pattern.replace("(?-u:", "(?:"), fullmatch=True, alphabet=st.characters(codec="ascii")))
+    assert any(hint in text for hint in patterns.HINTS)
+    assert any(mark in text for mark in patterns.HINT_MARKS)
+
+
 @needs_kernel
 def test_they_find_the_same_in_the_benchmark_s_table_and_in_parts_of_it() -> None:
     draw = random.Random(3)
     made = [make(draw) for make in MAKERS for _ in range(60)]
     cut = [text[draw.randrange(len(text)) :] + draw.choice(["", " ", "7"]) + draw.choice(made) for text in made]
     assert_same([*made, *cut, *EXAMPLES])
+    assert_same(alike([*EXAMPLES[:-1], *made[::20], *cut[::20]], 5))
 
 
 @needs_kernel

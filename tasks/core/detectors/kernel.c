@@ -13,23 +13,31 @@ static u8 class_of[256];
 
 /* What a byte counts as, eight counts of eight bits: so many bytes are summed up by one addition each. */
 static uint64_t counts_of[256];
-/* Whether two bytes, one after the other, are the rarest two of a hint. */
+/* Of two bytes, one after the other, the number (from one on) of the first hint whose rarest two they are, or zero. */
 static u8 anchors[256][256];
 
 static void set(const char *bytes, int flag) {
     for (; *bytes; bytes++) class_of[(u8)*bytes] |= flag;
 }
 
+/* Which RARE codes begin with so many letters, and if with none, with so many digits: a bit each. */
+enum { MOST_LETTERS = 8, MOST_RARE_DIGITS = 16 };
+static uint32_t rare_with[MOST_LETTERS + 1][MOST_RARE_DIGITS + 1];
+
+/* Hints by their anchors: each the next one that has the same. */
+static u8 next_hint[HINT_COUNT + 1];
+
 void lintas_start(void) {
     choose_mix();
+    for (int k = 0; k < RARE_FORMS; k++) rare_with[RARE[k].letters][RARE[k].digits] |= (uint32_t)1 << k;
     for (int b = 0; b < 256; b++) {
         int digit = b >= '0' && b <= '9', letter = (b >= 'a' && b <= 'z') || (b >= 'A' && b <= 'Z');
         class_of[b] = digit * (DIGIT | HEX | WORD | LOCAL | LABEL) + letter * (LETTER | WORD | LOCAL | LABEL);
         if (b >= 128) class_of[b] = WIDE;
     }
     for (int k = 0; k < HINT_COUNT; k++) {
-        const u8 *anchor = (const u8 *)HINTS[k].text + HINTS[k].anchor;
-        anchors[anchor[0]][anchor[1]] = 1;
+        u8 *first = &anchors[(u8)HINTS[k].text[HINTS[k].anchor]][(u8)HINTS[k].text[HINTS[k].anchor + 1]];
+        next_hint[k + 1] = *first, *first = (u8)(k + 1);
     }
     for (int b = 0; b < 256; b++) {
         int counted[] = {(class_of[b] & LETTER) != 0, (class_of[b] & DIGIT) != 0, b == '.', b == ':', b == '-',
@@ -46,11 +54,12 @@ typedef struct {
 
 static inline int is(Cell c, i64 at, int flag) { return at >= 0 && at < c.n && class_of[c.s[at]] & flag; }
 static inline int at(Cell c, i64 p, u8 byte) { return p < c.n && c.s[p] == byte; }
-static inline int one_of(Cell c, i64 p, const char *bytes) {
+/* Where the bytes are written out, a few comparisons. */
+static inline __attribute__((always_inline)) int one_of(Cell c, i64 p, const char *bytes) {
     if (p >= c.n) return 0;
-    for (u8 byte = c.s[p]; *bytes; bytes++)
-        if ((u8)*bytes == byte) return 1;
-    return 0;
+    int found = 0;
+    for (size_t k = 0; k < strlen(bytes); k++) found |= c.s[p] == (u8)bytes[k];
+    return found;
 }
 static inline int edge(Cell c, i64 p) { return !is(c, p - 1, WORD) != !is(c, p, WORD); }
 static inline int run(Cell c, i64 p, int flag, int most) {
@@ -282,9 +291,9 @@ static int fits(Cell c, i64 p, const char *form) {
 }
 
 static int rare_code(Cell c, i64 p) {
-    int letters = run(c, p, LETTER, 8), digits = letters ? 0 : run(c, p, DIGIT, 16);
-    for (int k = 0; k < RARE_FORMS; k++)
-        if (RARE[k].letters == letters && RARE[k].digits == digits && fits(c, p, RARE[k].form)) return 1;
+    int letters = run(c, p, LETTER, MOST_LETTERS), digits = letters ? 0 : run(c, p, DIGIT, MOST_RARE_DIGITS);
+    for (unsigned left = rare_with[letters][digits]; left; left &= left - 1)
+        if (fits(c, p, RARE[__builtin_ctz(left)].form)) return 1;
     if (c.n - p >= LEAST_CRYPTO && (c.s[p] == '1' || c.s[p] == '3' || c.s[p] == '0' || c.s[p] == 'b') &&
         run(c, p, DIGIT | LETTER, 64) >= LEAST_CRYPTO)
         return 1;
@@ -479,8 +488,8 @@ static void digit_strings(Found *f, const u8 *d, int w, int evidence) {
 static int iban_check(const u8 *code, int w) {
     i64 rest = 0;
     if (w > 34 || IBAN_WIDTHS[(code[0] - 'A') * 26 + code[1] - 'A'] != w) return 0;
-    for (int k = 0; k < w; k++) {
-        u8 byte = code[(k + 4) % w];
+    for (int k = 4; k < w + 4; k++) {
+        u8 byte = code[k < w ? k : k - w];
         rest = byte <= '9' ? rest * 10 + byte - '0' : rest * 100 + byte - 'A' + 10;
         if (rest >> 52) rest %= 97;
     }
@@ -548,7 +557,7 @@ typedef struct {
     int letters, digits, dots, colons, dashes, spaces, parens, at_signs, seen, anchored;
 } Counts;
 
-static inline Counts counted(Cell c) {
+static Counts counted_singly(Cell c) {
     Counts k = {0};
     for (i64 at = 0; at < c.n; at += SUMMED) {
         i64 end = at + SUMMED < c.n ? at + SUMMED : c.n;
@@ -565,6 +574,49 @@ static inline Counts counted(Cell c) {
     return k;
 }
 
+#if defined __SSE2__
+/* Adds up each of sixteen counts of one byte. */
+static inline int summed(__m128i counts) {
+    __m128i halves = _mm_sad_epu8(counts, _mm_setzero_si128());
+    return _mm_cvtsi128_si32(halves) + _mm_extract_epi16(halves, 4);
+}
+static inline __m128i between(__m128i text, char low, char high) {
+    return _mm_and_si128(_mm_cmpgt_epi8(text, _mm_set1_epi8(low - 1)), _mm_cmplt_epi8(text, _mm_set1_epi8(high + 1)));
+}
+static inline __m128i equal(__m128i text, char byte) { return _mm_cmpeq_epi8(text, _mm_set1_epi8(byte)); }
+
+/* The same of sixteen to SUMMED times sixteen bytes. Whether a hint may stand there it tells by HINT_MARKS alone. */
+static Counts counted_together(Cell c) {
+    static const u8 last[32] = {[16] = 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
+    __m128i zero = _mm_setzero_si128(), letters = zero, digits = zero, dots = zero, colons = zero, dashes = zero;
+    __m128i spaces = zero, parens = zero, at_signs = zero, wide = zero, marks = zero;
+    for (i64 at = 0; at < c.n; at += 16) {
+        __m128i text = _mm_loadu_si128((const __m128i *)(c.s + (at + 16 <= c.n ? at : c.n - 16)));
+        if (at + 16 > c.n) text = _mm_and_si128(text, _mm_loadu_si128((const __m128i *)(last + c.n - at)));
+        __m128i small = _mm_or_si128(text, _mm_set1_epi8(32));
+        letters = _mm_sub_epi8(letters, between(small, 'a', 'z')), digits = _mm_sub_epi8(digits, between(text, '0', '9'));
+        dots = _mm_sub_epi8(dots, equal(text, '.')), colons = _mm_sub_epi8(colons, equal(text, ':'));
+        dashes = _mm_sub_epi8(dashes, equal(text, '-')), at_signs = _mm_sub_epi8(at_signs, equal(text, '@'));
+        spaces = _mm_sub_epi8(spaces, _mm_or_si128(equal(text, ' '), equal(text, '\t')));
+        parens = _mm_sub_epi8(parens, _mm_or_si128(equal(text, '('), equal(text, ')')));
+        for (int mark = 0; mark < (int)sizeof HINT_MARKS - 1; mark++) marks = _mm_or_si128(marks, equal(text, HINT_MARKS[mark]));
+        wide = _mm_or_si128(wide, text);
+    }
+    Counts k = {summed(letters), summed(digits), summed(dots), summed(colons), summed(dashes), summed(spaces),
+                summed(parens), summed(at_signs), 0, 0};
+    k.seen = _mm_movemask_epi8(wide) ? WIDE : 0;
+    k.anchored = _mm_movemask_epi8(marks) != 0;
+    return k;
+}
+#endif
+
+static inline Counts counted(Cell c) {
+#if defined __SSE2__
+    if (c.n >= 16 && c.n <= 16 * SUMMED) return counted_together(c);
+#endif
+    return counted_singly(c);
+}
+
 /* The first digits, as numbers. */
 static int digits_of(Cell t, u8 *digits) {
     int found = 0;
@@ -573,10 +625,10 @@ static int digits_of(Cell t, u8 *digits) {
     return found;
 }
 
-/* The twin of `patterns.VERSION`, of a text that begins with a zero or does not. */
-static int like_version(Cell t, int zero) {
+/* The twin of `patterns.VERSION`, of a text that begins with another byte than a zero. */
+static int like_version(Cell t) {
     int after = run(t, 2, DIGIT, 3);
-    if (is(t, 0, DIGIT) && at(t, 1, '.') && (zero || (after >= 1 && after <= 2 && t.n > 2 + after))) return 1;
+    if (is(t, 0, DIGIT) && at(t, 1, '.') && after >= 1 && after <= 2 && t.n > 2 + after) return 1;
     for (i64 p = 1; p + 2 < t.n; p++)
         if (t.s[p] == '.' && is(t, p - 1, DIGIT) && is(t, p + 1, DIGIT) && t.s[p + 2] == '.') return 1;
     return 0;
@@ -592,9 +644,11 @@ typedef struct {
 
 /* Whether it begins as dates are written; its digits may say otherwise. */
 static int may_be_date(Cell t) {
-    int first = run(t, 0, DIGIT, 5), second = first ? run(t, first + 1, DIGIT, 3) : 0;
+    int first = run(t, 0, DIGIT, 5);
+    if (first == 0 || first == 3 || first == 5 || !one_of(t, first, "-/.")) return 0;
+    int second = run(t, first + 1, DIGIT, 3);
     i64 third = first + 1 + second;
-    return second >= 1 && second <= 2 && first != 3 && first <= 4 && one_of(t, first, "-/.") && one_of(t, third, "-/.");
+    return (second == 1 || second == 2) && one_of(t, third, "-/.") && (first == 4 || run(t, third + 1, DIGIT, 5) == 4);
 }
 
 static Form form_of(Cell t, Counts k) {
@@ -609,7 +663,8 @@ static Form form_of(Cell t, Counts k) {
     form.settled = k.dots == 1 && separators == 1 && !other;
     form.grouped = separators > 0, form.bracketed = k.parens == 2;
     form.more = k.digits > 9 && may_hold_more(t.s, t.n);
-    for (int zero = 0; zero < 2; zero++) form.version[zero] = !form.plus && k.dots && like_version(t, zero);
+    form.version[0] = !form.plus && k.dots && like_version(t);
+    form.version[1] = form.version[0] || (!form.plus && is(t, 0, DIGIT) && at(t, 1, '.'));
     int none = form.plus || form.width >= WIDEST_FORM;
     for (int each = none ? 0 : FORMS_FROM[form.width]; each < (none ? 0 : FORMS_FROM[form.width + 1]); each++) {
         int fits = FORMS[each].places == between;
@@ -718,13 +773,22 @@ static int classify(Found *f, Cell t, Counts k) {
     return codes(f, t, k);
 }
 
-/* Whether a hint stands in a cell that holds some hint's anchor. */
+/* Whether a hint has its anchor here and stands there. */
+static int hint_at(Cell c, i64 anchor) {
+    for (int k = anchors[c.s[anchor]][c.s[anchor + 1]]; k; k = next_hint[k]) {
+        i64 from = anchor - HINTS[k - 1].anchor, size = HINTS[k - 1].size;
+        if (from >= 0 && from + size <= c.n && !memcmp(c.s + from, HINTS[k - 1].text, size)) return 1;
+    }
+    return 0;
+}
+
+/* Whether any stands in a cell. */
 static int hinted(Cell c) {
-    for (i64 p = 0; p + 1 < c.n; p++)
-        for (int k = 0; anchors[c.s[p]][c.s[p + 1]] && k < HINT_COUNT; k++) {
-            i64 from = p - HINTS[k].anchor;
-            if (from >= 0 && from + HINTS[k].size <= c.n && !memcmp(c.s + from, HINTS[k].text, HINTS[k].size)) return 1;
-        }
+    unsigned pair = c.n ? c.s[0] : 0;
+    for (i64 p = 1; p < c.n; p++) {
+        pair = (pair << 8 | c.s[p]) & 0xFFFF;
+        if ((&anchors[0][0])[pair] && hint_at(c, p - 1)) return 1;
+    }
     return 0;
 }
 
@@ -745,46 +809,72 @@ static inline uint64_t word_at(const u8 *text) {
     return word;
 }
 
-/* Most cells of a column that hold numbers have one of a few forms, and the form decides what the search comes to: all
- * but the checks. So it is worked out once. */
-enum { LEAST_KNOWN = 8, MOST_KNOWN = 24, KNOWN = 1024 };
+/* Most columns of numbers and codes have cells of a few forms: the same but for their digits. What a search comes to is
+ * decided by the form, all but the checks, so it is worked out once a form. */
+enum { LEAST_KNOWN = 8, MOST_KNOWN = 24, KNOWN = 512, KNOWN_PIECES = 2, TRIED = 1024 };
+
+/* A candidate of a form: where it stands, and what it shows. */
+typedef struct {
+    u8 from, size;
+    Counts counts;
+    Form form; /* of one without letters */
+} Piece;
 
 typedef struct {
     uint64_t text[3]; /* with zeros for digits; the last eight bytes are the last word, which may overlap */
-    i64 n;
-    int whole; /* whether such a cell is one candidate whose form alone says what it may be */
-    Form form;
+    u8 size, settled, pieces; /* whether the form decides what is found, and how many candidates these are */
+    Piece piece[KNOWN_PIECES];
 } KnownForm;
 
 struct Known {
+    i64 new, met; /* how often a form was not known and known */
     KnownForm forms[KNOWN];
 };
 
 static void forget(struct Known *known) {
-    for (int k = 0; k < KNOWN; k++) known->forms[k].n = 0;
+    known->new = known->met = 0;
+    for (int k = 0; k < KNOWN; k++) known->forms[k].size = 0;
 }
 
-/* Eight bytes with zeros for digits; 0 where one is a letter or beyond ASCII. */
+/* Eight bytes of ASCII with zeros for digits. */
 static inline uint64_t without_digits(uint64_t word) {
     const uint64_t each = ~(uint64_t)0 / 255;
-    if (word & each * 0xC0) return 0;
     uint64_t others = (word ^ each * '0') + each * (128 - 10);
     return word & ~((~others >> 7 & each) * 15);
 }
 
-/* What is known of cells like this one, or where it is to be kept; NULL of cells that are not looked at so. */
+/* What is known of cells like this one, or where it is to be kept; NULL of cells that are not looked at so: codes end in
+ * digits, words do not, and where most cells have a form of their own it is not worth it. */
 static KnownForm *known_form(struct Known *known, Cell c, uint64_t *text) {
-    if (c.n < LEAST_KNOWN || c.n > MOST_KNOWN) return 0;
-    text[0] = without_digits(word_at(c.s));
-    text[1] = without_digits(word_at(c.n > 16 ? c.s + 8 : c.s + c.n - 8));
-    text[2] = without_digits(word_at(c.s + c.n - 8));
-    if (!text[0] || !text[1] || !text[2]) return 0;
+    if (c.n < LEAST_KNOWN || c.n > MOST_KNOWN || !is(c, c.n - 1, DIGIT) || known->new > known->met + TRIED) return 0;
+    text[0] = word_at(c.s), text[1] = word_at(c.n > 16 ? c.s + 8 : c.s + c.n - 8), text[2] = word_at(c.s + c.n - 8);
+    if ((text[0] | text[1] | text[2]) & ~(uint64_t)0 / 255 << 7) return 0;
+    for (int k = 0; k < 3; k++) text[k] = without_digits(text[k]);
     uint64_t mixed = ((text[0] * 0xFF51AFD7ED558CCDu ^ text[1]) * 0xFF51AFD7ED558CCDu ^ text[2]) + (uint64_t)c.n;
-    return &known->forms[mixed * 0xC4CEB9FE1A85EC53u >> 54];
+    KnownForm *first = &known->forms[mixed * 0xC4CEB9FE1A85EC53u >> 55], *second = known->forms + ((first - known->forms) ^ 1);
+    if (!first->size || (first->size == c.n && !memcmp(first->text, text, sizeof first->text))) return first;
+    return second;
 }
 
 static int search_unknown(Found *f, Cell c, Counts all, i64 row);
 static int search_piece(Found *f, Cell c, Counts all, i64 row);
+static int classify(Found *f, Cell t, Counts k);
+
+/* Keeps what the search of a cell came to, whose first candidate has that number. Of what the digits themselves decide
+ * where candidates are it is kept only that it is not settled: dates, IBANs, addresses of networks and of people. */
+static void keep(KnownForm *known, const Found *f, i64 first, Cell c, Counts all) {
+    int ibans = all.letters >= 2 && all.letters + all.digits >= LEAST_IBAN && all.digits >= IBAN_DIGITS;
+    known->pieces = (u8)(f->candidates - first <= KNOWN_PIECES ? f->candidates - first : 0);
+    known->settled = f->candidates - first <= KNOWN_PIECES && !ibans && !all.at_signs && !all.colons && all.dashes < 4;
+    for (i64 p = 0; p < c.n && known->settled; p++)
+        known->settled = is(c, p - 1, DIGIT) || !may_be_date((Cell){c.s + p, c.n - p});
+    for (int k = 0; k < known->pieces && known->settled; k++) {
+        Cell text = {f->data + f->starts[first + k], f->ends[first + k] - f->starts[first + k]};
+        Piece piece = {.from = (u8)(text.s - c.s), .size = (u8)text.n, .counts = counted(text)};
+        if (!piece.counts.letters) piece.form = form_of(text, piece.counts), known->settled = !piece.form.rare;
+        known->piece[k] = piece;
+    }
+}
 
 /* Answers 0 when the cell must be handed back. */
 static int search(Found *f, Cell c, i64 row) {
@@ -792,19 +882,24 @@ static int search(Found *f, Cell c, i64 row) {
     uint64_t text[3];
     KnownForm *known = known_form(f->known, c, text);
     if (!known) return search_unknown(f, c, counted(c), row);
-    if (known->n != c.n || memcmp(known->text, text, sizeof text)) {
+    if (known->size != c.n || memcmp(known->text, text, sizeof text)) {
         i64 candidates = f->candidates;
         Counts all = counted(c);
+        f->known->new++;
         if (!search_unknown(f, c, all, row)) return 0;
-        memcpy(known->text, text, sizeof text), known->n = c.n, known->form = form_of(c, all);
-        known->whole = f->candidates == candidates + 1 && f->ends[candidates] - f->starts[candidates] == c.n &&
-                       !known->form.rare && !known->form.dated && all.dashes < 4;
+        memcpy(known->text, text, sizeof text), known->size = (u8)c.n;
+        keep(known, f, candidates, c, all);
         return 1;
     }
-    if (!known->whole) return search_unknown(f, c, counted(c), row);
-    int done = numbers(f, c, &known->form);
-    add(f, c, row);
-    return done;
+    f->known->met++;
+    if (!known->settled) return search_unknown(f, c, counted(c), row);
+    for (int k = 0; k < known->pieces; k++) {
+        const Piece *piece = &known->piece[k];
+        Cell part = {c.s + piece->from, piece->size};
+        if (!(piece->counts.letters ? classify(f, part, piece->counts) : numbers(f, part, &piece->form))) return 0;
+        add(f, part, row);
+    }
+    return 1;
 }
 
 /* IBANs are taken out first, and what is left between them is searched. */
@@ -1050,10 +1145,11 @@ i64 lintas_tally(const i64 *offsets, const u8 *data, i64 first, i64 cells, const
     i64 returned = 0, cell = first;
     struct Known known;
     forget(&known);
+    Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &known};
     for (int key = 0; key < KEYS; key++) t.last[key] = t.last_whole[key] = -1;
     for (; cell < cells; cell++) {
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
-        Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &known};
+        f.candidates = f.hits = f.bytes = 0;
         i64 most = most_candidates(c.n);
         if (most > room || t.sampled + MOST_HITS * most > MOST_HITS * room) break;
         if (!search(&f, c, cell)) back[returned++] = cell;

@@ -112,6 +112,9 @@ def _tables() -> str:
     lines = [
         "#include <stdint.h>",
         "#include <string.h>",
+        "#if defined __SSE2__",
+        "#include <emmintrin.h>",
+        "#endif",
         "typedef uint8_t u8; typedef int32_t i32; typedef int64_t i64;",
         f"enum {{ {', '.join(ENTITIES)} }};",
         f"enum {{ HINT_COUNT = {len(hints)}, RARE_FORMS = {len(patterns.RARE_FORMS)},",
@@ -123,6 +126,7 @@ def _tables() -> str:
         f"       KEYS = {len(KEYS)}, MOST_HITS = {_MOST_HITS},",
         f"       WIDEST = {max(max(widths) for widths, _ in numbers.BY_WIDTH.values())} }};",
         f"static const struct {{ const char *text; int size, anchor; }} HINTS[] = {{{', '.join(hints)}}};",
+        f"static const char HINT_MARKS[] = {_text(patterns.HINT_MARKS)};",
         f"static const struct {{ i32 low, high; i32 widths; }} NETWORKS[] = {{{', '.join(networks)}}};",
         f"static const int NETWORKS_FROM[11] = {_list(first_networks)};",
         f"static const struct {{ const char *form; int letters, digits; }} RARE[] = {{{', '.join(rare)}}};",

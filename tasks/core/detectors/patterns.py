@@ -79,13 +79,19 @@ RARE_FORMS = (
 )
 """Codes of `_CODES` other than IBANs and crypto addresses: L a letter, 9 a digit, `?` after what may be missing."""
 
+HINTED = (*_SECRETS, _URL)
+"""Secrets and web addresses, which are searched for in Python alone."""
+
 HINTS = (
     "://", "www.", "-----BEGIN", "Key=", "Signature=", "eyJ", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
     "github_pat_", "xox", "AIza",
     "k_live_", "sk-", "glpat-", "npm_", "hf_", "pypi-", "dckr_pat_", "assword", "ASSWORD", "asswd", "ecret", "SECRET",
     "pi_key", "pi-key", "pikey", "piKey", "pi_Key", "pi-Key", "API_KEY",
 )  # fmt: skip
-"""Texts of which one stands in every web address and secret."""
+"""Texts of which one stands in all that is HINTED."""
+
+HINT_MARKS = ":.-=_A"
+"""Bytes of which one stands in all that is HINTED."""
 
 LEAST_DIGITS = 2
 """Cells with fewer digits and no @, colon or four dashes hold nothing but what `HINTS` tell of."""
