@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from benchmarks.privacy import table
 from tasks.core.detectors import native, patterns, phones, search
 from tasks.core.detectors.candidates import Hits, Ints, buffers
+from tasks.core.detectors.candidates import hashed as hashes_of
 from tasks.core.detectors.classify import classified
 from tasks.core.detectors.detection import EVERYTHING, PHONE_REGIONS, Detection
 from tasks.core.detectors.marks import note_texts
@@ -23,7 +25,8 @@ from tasks.core.detectors.words import LANGUAGES
 from tasks.core.treatments import digests, hashed, token
 from tests.unit.test_detectors import INVALID, VALID
 
-needs_kernel = pytest.mark.skipif(native.kernel() is None, reason="there is no compiler")
+COMPILERS = [name for name in ("cc", "gcc", "clang") if shutil.which(name)]
+needs_kernel = pytest.mark.skipif(not COMPILERS, reason="there is no compiler")
 EXAMPLES = [text for _, text in (*VALID, *INVALID)] + [
     "550e8400-e29b-41d4-a716-446655440000", "2013-01-01T10:00:00.123+07:00", "v1.2.3-12345678", "ORD-0123456789",
     "call (021) 555-1234 x12 now", "3.14159265358979", "1.2.3.4.5", "aa:bb:cc:dd:ee:ff", "::1 fe80::1", "12345@1.2",
@@ -145,7 +148,9 @@ def test_they_find_the_same_in_cells_that_differ_in_their_digits_alone(texts: li
 @settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_every_secret_and_web_address_has_a_hint_and_a_mark(pattern: str, data: st.DataObject) -> None:
-    text = data.draw(st.from_regex(pattern.replace("(?-u:", "(?:"), fullmatch=True, alphabet=st.characters(codec="ascii")))
+    text = data.draw(
+        st.from_regex(pattern.replace("(?-u:", "(?:"), fullmatch=True, alphabet=st.characters(codec="ascii"))
+    )
     assert any(hint in text for hint in patterns.HINTS)
     assert any(mark in text for mark in patterns.HINT_MARKS)
 
@@ -172,10 +177,9 @@ def test_the_shortest_candidates_one_beside_the_other_stay_within_their_room(mon
 
 
 @needs_kernel
-def test_of_many_candidates_the_same_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_candidates_the_same_are_sampled() -> None:
     draw = random.Random(4)
-    monkeypatch.setattr(native, "_FIRST_CELLS", 700)
-    made = pl.Series([make(draw) for make in MAKERS for _ in range(600)])
+    made = pl.Series([make(draw) for make in MAKERS for _ in range(2_500)])
     assert counted(made) == counted_in_python(made)
     assert noted(made) == noted_in_python(made)
     rows = np.sort(np.array([draw.randrange(1_000) for _ in range(len(made))]))
@@ -183,6 +187,24 @@ def test_of_many_candidates_the_same_are_sampled(monkeypatch: pytest.MonkeyPatch
     count(of_rows, made, EVERYTHING, parents=rows)
     assert all(each.cells <= 1_000 for each in of_rows.values())
     assert of_rows.keys() == counted(made).keys()
+
+
+@needs_kernel
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([*map(str, range(200)), *"äöü"]), max_size=400), st.sampled_from([1, 2, 8, 64]))
+def test_a_sample_holds_the_least_hashes(texts: list[str], wanted: int) -> None:
+    kernel = native.kernel()
+    assert kernel
+    offsets, data = buffers(pl.Series(texts, dtype=pl.String))
+    every = np.unique(hashes_of(offsets, data))
+    bound = 2**64 - 1 - 2**62
+    hashes, _, unknown, unknown_hashes = kernel.sample(offsets, data, bound, wanted)
+    least = every[every <= bound][:wanted]
+    assert set(least.tolist()) <= set(hashes.tolist()) <= set(every.tolist())
+    assert len(hashes) == len(set(hashes.tolist())) <= 2 * wanted
+    assert all(texts[at] in "äöü" for at in unknown.tolist())
+    strange = {int(each) for each, text in zip(hashes_of(offsets, data), texts, strict=True) if not text.isascii()}
+    assert strange & set(hashes.tolist()) == set(unknown_hashes.tolist())
 
 
 def test_every_word_can_be_looked_up_in_the_kernel() -> None:

@@ -1024,15 +1024,81 @@ typedef struct {
     const i64 *words_with; /* of each letter the first word that begins with it; one more */
 } Ask;
 
-/* Of each key: in how many rows valid hits stand, in how many they fill the cell, and up to which hash they are
- * sampled. Then the sample, and per key the row that was last counted. */
+/* The least hashes of a set of texts with what is marked of them: at least so many as are wanted, if there are so many,
+ * and up to twice as many. A table whose slots are claimed from a hash's own on; `notes` tell of the slots that are used.
+ */
+enum { NOTED = 256 /* beside eight marks */, RANGES = 512 };
+
+typedef struct {
+    uint64_t bound; /* above which hashes are not among the least */
+    i64 wanted, held;
+    uint64_t *hashes;
+    uint16_t *notes;
+} Sample;
+
+/* Claims the slot of a hash; whether it was free. */
+static inline int claim(Sample *s, uint64_t hash, i64 *slot) {
+    i64 slots = s->wanted * SLOTS_EACH, at = (i64)(hash & (uint64_t)(slots - 1));
+    for (; s->notes[at] && s->hashes[at] != hash; at = (at + 1) & (slots - 1)) {}
+    *slot = at;
+    if (s->notes[at]) return 0;
+    s->hashes[at] = hash, s->notes[at] = NOTED, s->held++;
+    return 1;
+}
+
+static int by_size(const void *a, const void *b) {
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* Lowers the bound so that hardly more are held than are wanted: to the end of the range that the last wanted one is in,
+ * or, where hashes are not spread as they should be, to this one itself. */
+static void thin(Sample *s) {
+    i64 slots = s->wanted * SLOTS_EACH, in_range[RANGES] = {0}, below = 0, all = 0, kept = 0;
+    uint64_t range = s->bound / RANGES + 1, hashes[s->held];
+    uint16_t notes[s->held];
+    for (i64 slot = 0; slot < slots; slot++) {
+        if (!s->notes[slot]) continue;
+        in_range[s->hashes[slot] / range]++;
+        hashes[all] = s->hashes[slot], notes[all++] = s->notes[slot], s->notes[slot] = 0;
+    }
+    int last = -1;
+    while (below < s->wanted) below += in_range[++last];
+    uint64_t bound = last < RANGES - 1 ? range * (uint64_t)(last + 1) - 1 : s->bound;
+    if (below > s->wanted + s->wanted / 2) {
+        uint64_t sorted[s->held];
+        memcpy(sorted, hashes, sizeof sorted);
+        qsort(sorted, (size_t)s->held, sizeof *sorted, by_size);
+        bound = sorted[s->wanted - 1];
+    }
+    s->bound = bound, s->held = 0;
+    for (i64 slot; kept < all; kept++)
+        if (hashes[kept] <= bound) claim(s, hashes[kept], &slot), s->notes[slot] = notes[kept];
+}
+
+/* Finds or claims the slot of a hash that is not above the bound; whether it is new. -1 when it is so no longer. */
+static inline int entered(Sample *s, uint64_t hash, i64 *slot) {
+    if (!claim(s, hash, slot)) return 0;
+    if (s->held < 2 * s->wanted) return 1;
+    thin(s);
+    return hash <= s->bound ? claim(s, hash, slot), 1 : -1;
+}
+
+/* Moves what is held to the beginning of other arrays; the table is left as it was found, empty. */
+static i64 take(Sample *s, uint64_t *hashes, u8 *marks) {
+    i64 taken = 0;
+    for (i64 slot = 0; slot < s->wanted * SLOTS_EACH && s->held; slot++) {
+        if (s->notes[slot]) hashes[taken] = s->hashes[slot], marks[taken++] = (u8)s->notes[slot];
+        s->notes[slot] = 0;
+    }
+    return taken;
+}
+
+/* Of each key: in how many rows valid hits stand, in how many they fill the cell, and a sample of the candidates. Then
+ * the row that was last counted. */
 typedef struct {
     i64 *cells, *whole;
-    const uint64_t *bounds;
-    int16_t *keys;
-    uint64_t *hashes;
-    u8 *valid;
-    i64 sampled;
+    Sample samples[KEYS];
     i64 last[KEYS], last_whole[KEYS];
 } Tally;
 
@@ -1125,10 +1191,9 @@ static void count_hits(const Found *f, const Ask *ask, Tally *t, Cell cell, i64 
             uint64_t spoken = (cell.n > text.n + 1 ? within : 0) | (evidence == CODED ? before : 0);
             if (spoken >> entity & 1) key = entity * 4 + CONTEXT;
         }
-        if (hash <= t->bounds[key]) {
-            t->keys[t->sampled] = (int16_t)key, t->hashes[t->sampled] = hash;
-            t->valid[t->sampled++] = (u8)valid;
-        }
+        i64 slot;
+        if (hash <= t->samples[key].bound && entered(&t->samples[key], hash, &slot) >= 0)
+            t->samples[key].notes[slot] |= (uint16_t)valid;
         if (!valid) continue;
         if (t->last[key] != row) t->cells[key] += weight, t->last[key] = row;
         if (5 * text.n >= 4 * cell.n && t->last_whole[key] != row) t->whole[key] += weight, t->last_whole[key] = row;
@@ -1136,27 +1201,33 @@ static void count_hits(const Found *f, const Ask *ask, Tally *t, Cell cell, i64 
 }
 
 /* Searches like `lintas_search`, and counts in place of telling. Each cell belongs to a row (`rows_of`; NULL: its own)
- * and stands for so many (`weights`; NULL: one). `counts` has the numbers of cells handed back and of the sample. */
-i64 lintas_tally(const i64 *offsets, const u8 *data, i64 first, i64 cells, const i64 *rows_of, const i64 *weights,
-                 const Ask *ask, i64 *rows, i64 *starts, i64 *ends, i64 *hit_candidates, int16_t *hit_keys,
-                 u8 *hit_valid, i64 *back, i64 room, i64 *tallied, i64 *whole, const uint64_t *bounds,
-                 int16_t *sample_keys, uint64_t *sample_hashes, u8 *sample_valid, i64 *counts) {
-    Tally t = {tallied, whole, bounds, sample_keys, sample_hashes, sample_valid, 0, {0}, {0}};
-    i64 returned = 0, cell = first;
+ * and stands for so many (`weights`; NULL: one). `bounds` become the numbers of each key's sample, which follow one
+ * another in `hashes` and `valid`; the tables are all zeros and are left so. Answers how many cells are handed back. */
+i64 lintas_tally(const i64 *offsets, const u8 *data, i64 cells, const i64 *rows_of, const i64 *weights, const Ask *ask,
+                 i64 *rows, i64 *starts, i64 *ends, i64 *hit_candidates, int16_t *hit_keys, u8 *hit_valid, i64 *back,
+                 i64 room, i64 wanted, uint64_t *table, uint16_t *notes, i64 *tallied, i64 *whole, uint64_t *bounds,
+                 uint64_t *hashes, u8 *valid) {
+    Tally t = {tallied, whole, {{0}}, {0}, {0}};
+    i64 returned = 0, sampled = 0;
     struct Known known;
     forget(&known);
     Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &known};
-    for (int key = 0; key < KEYS; key++) t.last[key] = t.last_whole[key] = -1;
-    for (; cell < cells; cell++) {
+    for (int key = 0; key < KEYS; key++) {
+        i64 slots = key * wanted * SLOTS_EACH;
+        t.samples[key] = (Sample){bounds[key], wanted, 0, table + slots, notes + slots};
+        t.last[key] = t.last_whole[key] = -1;
+    }
+    for (i64 cell = 0; cell < cells; cell++) {
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
         f.candidates = f.hits = f.bytes = 0;
-        i64 most = most_candidates(c.n);
-        if (most > room || t.sampled + MOST_HITS * most > MOST_HITS * room) break;
-        if (!search(&f, c, cell)) back[returned++] = cell;
+        if (most_candidates(c.n) > room || !search(&f, c, cell)) back[returned++] = cell;
         else if (f.hits) count_hits(&f, ask, &t, c, rows_of ? rows_of[cell] : cell, weights ? weights[cell] : 1);
     }
-    counts[0] = returned, counts[1] = t.sampled;
-    return cell;
+    for (int key = 0; key < KEYS; key++) {
+        bounds[key] = (uint64_t)take(&t.samples[key], hashes + sampled, valid + sampled);
+        sampled += (i64)bounds[key];
+    }
+    return returned;
 }
 
 /* Looks: the twin of `marks.text_marks`, for cells of ASCII. */
@@ -1258,24 +1329,26 @@ static int like_document(Cell c) {
     return p == c.n;
 }
 
-/* Tells of the cells whose hash is not above a bound: their numbers, hashes and marks, and which of them must be marked
- * in Python. Answers how many they are. */
-i64 lintas_sample(const i64 *offsets, const u8 *data, i64 first, i64 cells, uint64_t bound, i64 *which,
-                  uint64_t *hashes, u8 *marks, i64 *unknown, i64 *unknowns) {
-    i64 found = 0, handed = 0;
-    for (i64 cell = first; cell < cells; cell++) {
+/* Samples the different cells whose hash is not above a bound, with what they look like. The table is left empty; those
+ * that must be looked at in Python stand in `unknown`, with the hashes behind. Answers how many are sampled. */
+i64 lintas_sample(const i64 *offsets, const u8 *data, i64 cells, uint64_t bound, i64 wanted, uint64_t *table,
+                  uint16_t *notes, uint64_t *hashes, u8 *marks, i64 *unknown, uint64_t *unknown_hashes, i64 *unknowns) {
+    Sample s = {bound, wanted, 0, table, notes};
+    i64 handed = 0, slot, left = 0;
+    for (i64 cell = 0; cell < cells; cell++) {
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
         uint64_t hash = hash_of(c.s, c.n);
-        if (hash > bound) continue;
+        if (hash > s.bound || entered(&s, hash, &slot) <= 0) continue;
         u8 seen = 0;
         for (i64 p = 0; p < c.n; p++) seen |= c.s[p];
-        if (seen >= 128 || c.n > LONGEST_CELL) unknown[handed++] = found;
+        if (seen >= 128 || c.n > LONGEST_CELL) unknown[handed] = cell, unknown_hashes[handed++] = hash;
         else
-            marks[found] = (u8)(like_name(c) | (like_address(c) ? MARK_ADDRESS : 0) | (like_date(c) ? MARK_DATE : 0) |
-                                (like_coordinate(c) ? MARK_COORDINATE : 0) | (like_bank(c) ? MARK_BANK : 0) |
-                                (like_document(c) ? MARK_DOCUMENT : 0));
-        which[found] = cell, hashes[found++] = hash;
+            notes[slot] |= (uint16_t)(like_name(c) | (like_address(c) ? MARK_ADDRESS : 0) | (like_date(c) ? MARK_DATE : 0) |
+                                      (like_coordinate(c) ? MARK_COORDINATE : 0) | (like_bank(c) ? MARK_BANK : 0) |
+                                      (like_document(c) ? MARK_DOCUMENT : 0));
     }
-    *unknowns = handed;
-    return found;
+    for (i64 k = 0; k < handed; k++)
+        if (unknown_hashes[k] <= s.bound) unknown[left] = unknown[k], unknown_hashes[left++] = unknown_hashes[k];
+    *unknowns = left;
+    return take(&s, hashes, marks);
 }

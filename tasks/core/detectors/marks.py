@@ -31,14 +31,10 @@ def note_texts(sketch: Sketch, cells: pl.Series) -> None:
         new = admitted[smallest(hashes[admitted], sketch.size)]
         sketch.add(hashes[new], text_marks(cells.gather(new)) if len(new) else np.zeros(0, np.uint8))
         return
-    at = 0
-    while at < len(cells):
-        part = native.part(at, len(cells))
-        at = part.stop
-        which, hashes, marks, unknown = kernel.sample(offsets, data, part, sketch.bound)
-        if len(unknown):
-            marks[unknown] = text_marks(cells.gather(which[unknown]))
-        sketch.add(hashes, marks)
+    hashes, marks, unknown, unknown_hashes = kernel.sample(offsets, data, sketch.bound, sketch.size)
+    sketch.add(hashes, marks)
+    if len(unknown):
+        sketch.add(unknown_hashes, text_marks(cells.gather(unknown)))
 
 
 _NAME = r"^\pL[\pL\pM'’.-]*(?:,? \pL[\pL\pM'’.-]*){0,5}$"

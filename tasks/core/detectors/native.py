@@ -47,6 +47,7 @@ NUMBERS: dict[tuple[str, Evidence], int] = {key: number for number, key in enume
 
 LONGEST_CELL = 60_000
 _MOST_HITS = 32
+_SLOTS_EACH = 4
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-O3", "-std=c11", "-shared", "-fPIC", "-fno-strict-aliasing")
 _SOURCE = Path(__file__).with_name("kernel.c")
@@ -58,14 +59,6 @@ TOKEN_CHARACTERS, HASH_CHARACTERS = 30, 64
 
 MARKS = ("NAME", "GIVEN", "ADDRESS", "DATE", "COORDINATE", "FULL_NAME", "BANK", "DOCUMENT")
 """What a cell may look like, each a bit (see `marks`)."""
-
-_FIRST_CELLS = 2048
-_PART_CELLS = 65_536
-
-
-def part(at: int, cells: int) -> range:
-    """The cells of a column that are searched next: few at first, after which few hashes are below the bounds."""
-    return range(at, min(cells, at + min(_PART_CELLS, 3 * at or _FIRST_CELLS)))
 
 
 def source() -> str:
@@ -111,6 +104,7 @@ def _tables() -> str:
     pairs = sorted({pair for counts in CODE_COUNTS.values() for pair in counts})
     lines = [
         "#include <stdint.h>",
+        "#include <stdlib.h>",
         "#include <string.h>",
         "#if defined __SSE2__",
         "#include <emmintrin.h>",
@@ -123,6 +117,7 @@ def _tables() -> str:
         f"       LONGEST_CELL = {LONGEST_CELL},",
         f"       LEAST_DIGITS = {patterns.LEAST_DIGITS},",
         f"       WIDEST_PHONE = {numbers.WIDEST_PHONE}, SHORT_PHONE = {SHORT},",
+        f"       SLOTS_EACH = {_SLOTS_EACH},",
         f"       KEYS = {len(KEYS)}, MOST_HITS = {_MOST_HITS},",
         f"       WIDEST = {max(max(widths) for widths, _ in numbers.BY_WIDTH.values())} }};",
         f"static const struct {{ const char *text; int size, anchor; }} HINTS[] = {{{', '.join(hints)}}};",
@@ -247,18 +242,14 @@ class Counted:
     """What `Kernel.tally` counted, by key.
 
     Args:
-        done: The first cell that it did not come to.
         cells, whole: Of each key in how many rows valid hits stand, and in how many they fill the cell.
-        keys, hashes, valid: Of sampled candidates the key, the hash, and whether they pass the checks.
+        sampled: Of each key the hashes of a sample, and whether these candidates pass the checks; those with any.
         back: The cells that must be searched in Python.
     """
 
-    done: int
     cells: Ints
     whole: Ints
-    keys: npt.NDArray[np.int16]
-    hashes: Hashes
-    valid: Bytes
+    sampled: dict[int, tuple[Hashes, Bytes]]
     back: Ints
 
 
@@ -267,7 +258,6 @@ class _Arrays:
     """Where the kernel writes what it finds; memory that is not written to is never claimed."""
 
     found: tuple[npt.NDArray[Any], ...]
-    sample: tuple[npt.NDArray[Any], ...]
 
     @classmethod
     def of(cls, room: int) -> _Arrays:
@@ -278,15 +268,11 @@ class _Arrays:
             np.empty(text_bytes, np.uint8), np.empty(hits, np.int64), np.empty(hits, np.int16),
             np.empty(hits, np.uint8), np.empty(room, np.int64),
         )  # fmt: skip
-        return cls(found, (np.empty(hits, np.int16), np.empty(hits, np.uint64), np.empty(hits, np.uint8)))
+        return cls(found)
 
     @property
     def text(self) -> Bytes:
         return self.found[3]
-
-    @property
-    def back(self) -> Ints:
-        return self.found[-1]
 
     @property
     def pointers(self) -> list[int]:
@@ -294,7 +280,8 @@ class _Arrays:
 
     @property
     def without_text(self) -> list[int]:
-        return [each.ctypes.data for each in self.found if each is not self.text]
+        """Of all but the text and the last, where cells are handed back: those may be more."""
+        return [each.ctypes.data for each in self.found[:-1] if each is not self.text]
 
     def part(self, done: int, counts: Ints) -> Part:
         """What a call wrote."""
@@ -304,6 +291,33 @@ class _Arrays:
             done, rows[:candidates].copy(), ends[:candidates].copy(), text[:used].copy(), of[:hits].copy(),
             keys[:hits].copy(), valid[:hits].copy(), back[:returned].copy(),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """The tables of samples, all zeros between calls, and where a call leaves what they held."""
+
+    table: Hashes
+    notes: npt.NDArray[np.uint16]
+    hashes: Hashes
+    marks: Bytes
+
+    @classmethod
+    def of(cls, wanted: int) -> _Tables:
+        """For so many hashes."""
+        slots, most = _SLOTS_EACH * wanted, 2 * wanted
+        return cls(
+            np.zeros(slots, np.uint64), np.zeros(slots, np.uint16), np.empty(most, np.uint64), np.empty(most, np.uint8)
+        )
+
+
+class _Own(threading.local):
+    """What each thread has for itself."""
+
+    def __init__(self) -> None:
+        self.room = 0
+        self.arrays: _Arrays | None = None
+        self.tables: dict[int, _Tables] = {}
 
 
 class _Asked(ctypes.Structure):
@@ -362,18 +376,18 @@ class Kernel:
         self._tally = self._dll.lintas_tally
         self._tally.restype = number
         self._tally.argtypes = [
-            pointer, pointer, number, number, *[pointer] * 10, number, *[pointer] * 7,
+            pointer, pointer, number, *[pointer] * 10, number, number, *[pointer] * 7,
         ]  # fmt: skip
         self._sample = self._dll.lintas_sample
         self._sample.restype = number
-        self._sample.argtypes = [pointer, pointer, number, number, ctypes.c_uint64, *[pointer] * 5]
+        self._sample.argtypes = [pointer, pointer, number, ctypes.c_uint64, number, *[pointer] * 7]
         self._longest = self._dll.lintas_longest
         self._longest.restype = number
         self._longest.argtypes = [pointer, number, number]
         self._digests = self._dll.lintas_digests
         self._digests.restype = None
         self._digests.argtypes = [pointer, number, pointer, pointer, number, ctypes.c_int, ctypes.c_int, pointer]
-        self._own = threading.local()
+        self._own = _Own()
 
     def search(self, offsets: Ints, data: Bytes, first: int, room: int) -> Part:
         """Search cells from `first` on, as far as there is room for so many candidates.
@@ -393,58 +407,71 @@ class Kernel:
         return found.part(done, counts)
 
     def tally(
-        self, offsets: Ints, data: Bytes, cells: range, room: int, ask: Ask, rows: Ints | None, weights: Ints | None,
-        bounds: Hashes,
+        self, offsets: Ints, data: Bytes, room: int, ask: Ask, rows: Ints | None, weights: Ints | None,
+        bounds: Hashes, wanted: int,
     ) -> Counted:  # fmt: skip
-        """Search cells as far as there is room, and count what they hold.
+        """Search cells, and count what they hold.
 
         Args:
-            offsets, data, room: As for `search`.
-            cells: The cells; each is searched or handed back whole.
+            offsets, data, room: As for `search`; cells for which there is no room are handed back.
             ask: What is asked of hits.
             rows: For each cell the row it belongs to; None for a row each.
             weights: For how many rows each cell stands; None for one each.
             bounds: By key, above which hash candidates are not sampled.
+            wanted: How many different candidates are sampled of each key, a power of two; a few more may be.
         """
-        found = self._arrays(room)
-        counts, tallied, whole = np.zeros(2, np.int64), np.zeros(len(KEYS), np.int64), np.zeros(len(KEYS), np.int64)
+        cells = len(offsets) - 1
+        found, tables, back = self._arrays(room), self._tables(len(KEYS) * wanted), np.empty(cells, np.int64)
+        tallied, whole, counts = np.zeros(len(KEYS), np.int64), np.zeros(len(KEYS), np.int64), bounds.copy()
         given = [None if each is None else each.ctypes.data for each in (rows, weights)]
-        done: int = self._tally(
-            offsets.ctypes.data, data.ctypes.data, cells.start, cells.stop, *given, ctypes.byref(ask.asked),
-            *found.without_text, room, tallied.ctypes.data, whole.ctypes.data, bounds.ctypes.data,
-            *(each.ctypes.data for each in found.sample), counts.ctypes.data,
+        returned: int = self._tally(
+            offsets.ctypes.data, data.ctypes.data, cells, *given, ctypes.byref(ask.asked), *found.without_text,
+            back.ctypes.data, room, wanted, tables.table.ctypes.data, tables.notes.ctypes.data, tallied.ctypes.data,
+            whole.ctypes.data, counts.ctypes.data, tables.hashes.ctypes.data, tables.marks.ctypes.data,
         )  # fmt: skip
-        returned, sampled = counts.tolist()
-        keys, hashes, valid = (array[:sampled].copy() for array in found.sample)
-        return Counted(done, tallied, whole, keys, hashes, valid, found.back[:returned].copy())
+        sampled: dict[int, tuple[Hashes, Bytes]] = {}
+        at = 0
+        for key in np.flatnonzero(counts).tolist():
+            end = at + int(counts[key])
+            sampled[key] = tables.hashes[at:end].copy(), tables.marks[at:end].copy()
+            at = end
+        return Counted(tallied, whole, sampled, back[:returned])
 
-    def sample(self, offsets: Ints, data: Bytes, cells: range, bound: int) -> tuple[Ints, Hashes, Bytes, Ints]:
-        """The cells whose hash is not above a bound, with what they look like.
+    def sample(
+        self, offsets: Ints, data: Bytes, bound: int, wanted: int
+    ) -> tuple[Hashes, Bytes, Ints, Hashes]:  # fmt: skip
+        """A sample of the different cells whose hash is not above a bound, with what they look like.
 
         Args:
             offsets, data: As for `search`.
-            cells: The cells.
             bound: The largest hash that is wanted.
+            wanted: How many are wanted, a power of two; a few more may be answered.
 
         Returns:
-            Their numbers, hashes and marks, and which of them (counted among them) are marked in Python.
+            Their hashes and marks, and of those that must be marked in Python the numbers and hashes.
         """
-        room = len(cells)
-        which, hashes, marks = np.empty(room, np.int64), np.empty(room, np.uint64), np.empty(room, np.uint8)
-        unknown, unknowns = np.empty(room, np.int64), np.zeros(1, np.int64)
-        found: int = self._sample(
-            offsets.ctypes.data, data.ctypes.data, cells.start, cells.stop, bound, which.ctypes.data,
-            hashes.ctypes.data, marks.ctypes.data, unknown.ctypes.data, unknowns.ctypes.data,
+        cells = len(offsets) - 1
+        tables = self._tables(wanted)
+        unknown, unknown_hashes, unknowns = np.empty(cells, np.int64), np.empty(cells, np.uint64), np.zeros(1, np.int64)
+        sampled: int = self._sample(
+            offsets.ctypes.data, data.ctypes.data, cells, bound, wanted, tables.table.ctypes.data,
+            tables.notes.ctypes.data, tables.hashes.ctypes.data, tables.marks.ctypes.data, unknown.ctypes.data,
+            unknown_hashes.ctypes.data, unknowns.ctypes.data,
         )  # fmt: skip
-        return which[:found], hashes[:found], marks[:found], unknown[: unknowns[0]]
+        left = int(unknowns[0])
+        return tables.hashes[:sampled].copy(), tables.marks[:sampled].copy(), unknown[:left], unknown_hashes[:left]
+
+    def _tables(self, wanted: int) -> _Tables:
+        """This thread's tables for samples of so many."""
+        if wanted not in self._own.tables:
+            self._own.tables[wanted] = _Tables.of(wanted)
+        return self._own.tables[wanted]
 
     def _arrays(self, room: int) -> _Arrays:
         """This thread's arrays for what is found, with room for at least so many candidates."""
-        own = self._own
-        if getattr(own, "room", 0) < room:
-            own.room, own.arrays = room, _Arrays.of(room)
-        arrays: _Arrays = own.arrays
-        return arrays
+        if self._own.arrays is None or self._own.room < room:
+            self._own.room, self._own.arrays = room, _Arrays.of(room)
+        return self._own.arrays
 
     def longest(self, page: Bytes, values: int) -> int | None:
         """The bytes of the longest value in a dictionary page of Parquet with so many texts; None when it is none."""

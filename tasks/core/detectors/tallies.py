@@ -97,23 +97,14 @@ def _counted(
     """Let the kernel count what it can. Answers the cells that it handed back."""
     offsets, data = buffers(cells)
     ask = _asked(detection.languages, detection.phone_regions)
-    back: list[Ints] = []
-    at = 0
-    while at < len(cells):
-        bounds = _bounds(tallies)
-        counted = kernel.tally(offsets, data, native.part(at, len(cells)), ROOM, ask, parents, weights, bounds)
-        at = counted.done
-        back.append(counted.back)
-        for number in np.flatnonzero(counted.cells).tolist():
-            tally = tallies.setdefault(native.KEYS[number], Tally())
-            tally.cells += int(counted.cells[number])
-            tally.whole += int(counted.whole[number])
-        order = np.argsort(counted.keys, kind="stable")
-        starts = np.flatnonzero(np.diff(counted.keys[order], prepend=-1))
-        for which in np.split(order, starts[1:]) if len(order) else ():
-            tally = tallies.setdefault(native.KEYS[int(counted.keys[which[0]])], Tally())
-            tally.candidates.add(counted.hashes[which], counted.valid[which])
-    return np.concatenate(back)
+    counted = kernel.tally(offsets, data, ROOM, ask, parents, weights, _bounds(tallies), _SAMPLE)
+    for number in np.flatnonzero(counted.cells).tolist():
+        tally = tallies.setdefault(native.KEYS[number], Tally())
+        tally.cells += int(counted.cells[number])
+        tally.whole += int(counted.whole[number])
+    for number, (hashes, valid) in counted.sampled.items():
+        tallies.setdefault(native.KEYS[number], Tally()).candidates.add(hashes, valid)
+    return counted.back
 
 
 def _bounds(tallies: dict[Key, Tally]) -> Hashes:
