@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tasks.core.detectors import named
-from tasks.core.detectors.candidates import Evidence, Ints
+from tasks.core.detectors.candidates import Evidence, Ints, buffers
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.marks import (
     ADDRESS,
@@ -131,12 +131,13 @@ class ColumnState:
         if parents is None and len(cells) >= _UNIQUE_FROM and cells.head(_UNIQUE_FROM).n_unique() < _UNIQUE_FROM // 2:
             counted = cells.value_counts(name="count")
             cells, weights = counted[cells.name], counted["count"].cast(pl.Int64).to_numpy()
-        note_texts(self.cells, cells)
+        laid = buffers(cells)
+        note_texts(self.cells, cells, laid)
         plain = bool(re.match(PLAIN, cells[0])) and cells.head(_FIRST).str.contains(PLAIN).all()
         plain = plain and cells.str.contains(PLAIN).all()
         if plain and not self.detection.own and not self.detection.names_in_text:
             return
-        self._tally(cells, parents, weights, plain=plain)
+        count(self.tallies, cells, self.detection, parents, weights, plain=plain, laid=laid)
 
     def _add_numbers(self, values: pl.Series, parents: Ints | None) -> None:
         self.kinds.add("number")

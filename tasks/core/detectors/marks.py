@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tasks.core.detectors import native
-from tasks.core.detectors.candidates import buffers, hashed
+from tasks.core.detectors.candidates import Bytes, Ints, buffers, hashed
 from tasks.core.detectors.names import GIVEN_NAMES
 from tasks.core.detectors.search import LEAST_CELLS
 from tasks.core.detectors.sketch import Sketch, smallest
@@ -21,9 +21,15 @@ NAME, GIVEN, ADDRESS, DATE, COORDINATE, FULL_NAME, BANK, DOCUMENT = (1 << at for
 """In the order of `native.MARKS`."""
 
 
-def note_texts(sketch: Sketch, cells: pl.Series) -> None:
-    """Add a column's cells, none of which is null, to the sample of its different cells."""
-    offsets, data = buffers(cells)
+def note_texts(sketch: Sketch, cells: pl.Series, laid: tuple[Ints, Bytes] | None = None) -> None:
+    """Add a column's cells, none of which is null, to the sample of its different cells.
+
+    Args:
+        sketch: The sample.
+        cells: The cells.
+        laid: The cells as `buffers` answers them, where they are at hand.
+    """
+    offsets, data = laid or buffers(cells)
     kernel = native.kernel() if len(cells) >= LEAST_CELLS else None
     if kernel is None:
         hashes = hashed(offsets, data)

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from tasks.core.detectors import native, phones
-from tasks.core.detectors.candidates import Evidence, Hashes, Hits, Ints, Mask, buffers
+from tasks.core.detectors.candidates import Bytes, Evidence, Hashes, Hits, Ints, Mask, buffers
 from tasks.core.detectors.detection import Detection
 from tasks.core.detectors.search import LEAST_CELLS, ROOM, hits_in
 from tasks.core.detectors.sketch import LARGEST, Sketch
@@ -47,6 +47,7 @@ def count(
     weights: Ints | None = None,
     *,
     plain: bool = False,
+    laid: tuple[Ints, Bytes] | None = None,
 ) -> None:
     """Count what the cells hold.
 
@@ -57,9 +58,12 @@ def count(
         parents: For each cell the row it belongs to, in order; None when every cell is a row of its own.
         weights: How many rows each cell stands for; None for one.
         plain: As for `hits_in`.
+        laid: The cells as `buffers` answers them, where they are at hand.
     """
     kernel = native.kernel() if len(cells) >= LEAST_CELLS and not plain else None
-    back = _counted(kernel, tallies, cells, detection, parents, weights) if kernel else None
+    back = _counted(kernel, tallies, laid or buffers(cells), detection, parents, weights) if kernel else None
+    if back is not None and not len(back) and not detection.own and not detection.names_in_text:
+        return
     lengths = cells.str.len_bytes().cast(pl.Int64).to_numpy()
     rows: dict[Key, list[tuple[Ints, Ints]]] = {}
     for each in with_context(hits_in(cells, detection, plain=plain, back=back), cells, lengths, detection):
@@ -89,15 +93,14 @@ def _rows(cells: Ints, parents: Ints | None, weights: Ints | None) -> int:
 def _counted(
     kernel: native.Kernel,
     tallies: dict[Key, Tally],
-    cells: pl.Series,
+    laid: tuple[Ints, Bytes],
     detection: Detection,
     parents: Ints | None,
     weights: Ints | None,
 ) -> Ints:
     """Let the kernel count what it can. Answers the cells that it handed back."""
-    offsets, data = buffers(cells)
     ask = _asked(detection.languages, detection.phone_regions)
-    counted = kernel.tally(offsets, data, ROOM, ask, parents, weights, _bounds(tallies), _SAMPLE)
+    counted = kernel.tally(*laid, ROOM, ask, parents, weights, _bounds(tallies), _SAMPLE)
     for number in np.flatnonzero(counted.cells).tolist():
         tally = tallies.setdefault(native.KEYS[number], Tally())
         tally.cells += int(counted.cells[number])
