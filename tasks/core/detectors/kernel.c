@@ -27,7 +27,10 @@ static uint32_t rare_with[MOST_LETTERS + 1][MOST_RARE_DIGITS + 1];
 /* Hints by their anchors: each the next one that has the same. */
 static u8 next_hint[HINT_COUNT + 1];
 
+/* Once a process, by one thread, before anything is asked. */
 void lintas_start(void) {
+    static int started;
+    if (started++) return;
     choose_mix();
     for (int k = 0; k < RARE_FORMS; k++) rare_with[RARE[k].letters][RARE[k].digits] |= (uint32_t)1 << k;
     for (int b = 0; b < 256; b++) {

@@ -497,9 +497,17 @@ class Kernel:
         return out
 
 
-@functools.cache
+_LOADING = threading.Lock()
+
+
 def kernel() -> Kernel | None:
     """The kernel of this machine; None when it cannot be had or is not wanted."""
+    with _LOADING:
+        return _kernel()
+
+
+@functools.cache
+def _kernel() -> Kernel | None:
     if os.environ.get("LINTAS_NATIVE") == "0":
         return None
     try:
