@@ -207,6 +207,14 @@ def test_a_sample_holds_the_least_hashes(texts: list[str], wanted: int) -> None:
     assert strange & set(hashes.tolist()) == set(unknown_hashes.tolist())
 
 
+@needs_kernel
+def test_loading_it_again_changes_nothing() -> None:
+    library = native._library()
+    assert library
+    native.Kernel(library)
+    assert_same(["a secretly kept wwwide word", "eyJ sk- password: 1234", "https://example.org", "xoxo"])
+
+
 def test_every_word_can_be_looked_up_in_the_kernel() -> None:
     words = {word for entity in native.ENTITIES for word in Detection(languages=LANGUAGES).words(entity)}
     assert all(word.isascii() and word.islower() and word[0].isalpha() for word in words)
