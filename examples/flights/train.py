@@ -21,12 +21,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
+# First: for each function that it trusts it looks into every module that is loaded already, which takes seconds.
+import skops.io
+
+# isort: split
 import joblib
 import mlflow.sklearn
 import pandas as pd
 import pyarrow.parquet as pq
 import sklearn
-import skops
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
