@@ -834,6 +834,9 @@ struct Known {
     KnownForm forms[KNOWN];
 };
 
+/* Too much for the stack of a thread. */
+static _Thread_local struct Known forms_known;
+
 static void forget(struct Known *known) {
     known->new = known->met = 0;
     for (int k = 0; k < KNOWN; k++) known->forms[k].size = 0;
@@ -1000,9 +1003,8 @@ static int has_room(const Found *f, i64 size, i64 room, i64 text_room) {
  * has the numbers of candidates, hits, bytes of candidates, and cells handed back. */
 i64 lintas_search(const i64 *offsets, const u8 *data, i64 first, i64 cells, i64 *rows, i64 *starts, i64 *ends, u8 *text,
                   i64 *hit_candidates, int16_t *hit_keys, u8 *hit_valid, i64 *back, i64 room, i64 text_room, i64 *counts) {
-    struct Known known;
-    forget(&known);
-    Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &known};
+    forget(&forms_known);
+    Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &forms_known};
     i64 returned = 0, cell = first;
     for (; cell < cells; cell++) {
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
@@ -1212,9 +1214,8 @@ i64 lintas_tally(const i64 *offsets, const u8 *data, i64 cells, const i64 *rows_
                  uint64_t *hashes, u8 *valid) {
     Tally t = {tallied, whole, {{0}}, {0}, {0}};
     i64 returned = 0, sampled = 0;
-    struct Known known;
-    forget(&known);
-    Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &known};
+    forget(&forms_known);
+    Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &forms_known};
     for (int key = 0; key < KEYS; key++) {
         i64 slots = key * wanted * SLOTS_EACH;
         t.samples[key] = (Sample){bounds[key], wanted, 0, table + slots, notes + slots};
