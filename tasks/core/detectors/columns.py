@@ -100,7 +100,7 @@ class ColumnState:
             values: The values.
             parents: For each value the row it belongs to; None when every value is a row of its own.
         """
-        present = values.drop_nulls()
+        present = values.drop_nulls() if values.null_count() else values
         if parents is not None and len(present) < len(values):
             parents = parents[values.is_not_null().to_numpy()]
         self.filled += len(present) if parents is None else len(np.unique(parents))
