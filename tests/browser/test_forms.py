@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from tests import command
 from tests.whole_stack import WholeStack
@@ -49,6 +50,12 @@ def deployment_id(stack: WholeStack, name: str) -> str:
     return httpx.post(f"{stack.prefect_api_url}/deployments/filter", json=body).json()[0]["id"]
 
 
+def field(page: Page, name: str) -> Locator:
+    """The text fields of a parameter. They come later than its label, so they are waited for one by one."""
+    label = page.locator(".schema-form-property__label", has_text=re.compile(rf"^{name}( \(Optional\))?$"))
+    return page.locator(".schema-form-property").filter(has=label).locator("textarea")
+
+
 def test_the_lifecycle_form_explains_itself_and_refuses_what_is_no_uri(whole_stack: WholeStack, page: Page) -> None:
     identity = deployment_id(whole_stack, "lifecycle")
     page.goto(f"{whole_stack.prefect_ui_url}/deployments/deployment/{identity}/run", wait_until="domcontentloaded")
@@ -56,11 +63,16 @@ def test_the_lifecycle_form_explains_itself_and_refuses_what_is_no_uri(whole_sta
     text = page.inner_text("body")
     for words in ("what to run, on which kind of machine", "Clouds that serve the model", "Remove objects"):
         assert words in text
-    values = [field.input_value() for field in page.locator("textarea").all()]
-    assert {"aws://raw/flights", "google://lake/flights", "flights", "onprem", "edge"} <= set(values)
+    for name, value in (
+        ("source", "aws://raw/flights"),
+        ("destination", "google://lake/flights"),
+        ("policy", "flights"),
+    ):
+        expect(field(page, name)).to_have_value(value, timeout=30_000)
+    for at, cloud in enumerate(("onprem", "edge")):
+        expect(field(page, "serve_on").nth(at)).to_have_value(cloud, timeout=30_000)
 
-    source = page.locator("textarea").nth(values.index("aws://raw/flights"))
-    source.fill("no uri at all")
+    field(page, "source").fill("no uri at all")
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("does not match", exact=False).first.wait_for(timeout=30_000)
 
@@ -102,8 +114,9 @@ def test_a_person_releases_what_is_held_with_a_typed_reason(
     identity = deployment_id(whole_stack, "release-quarantined")
     page.goto(f"{whole_stack.prefect_ui_url}/deployments/deployment/{identity}/run", wait_until="domcontentloaded")
     page.get_by_text("The audit log keeps it, so name nobody in it").wait_for(timeout=60_000)
-    for field, words in zip(page.locator("textarea").all(), (*way[:2], "the customer agreed", "Ana"), strict=False):
-        field.fill(words)
+    answers = {"dataset": way[0], "destination": way[1], "reason": "the customer agreed", "by": "Ana"}
+    for name, words in answers.items():
+        field(page, name).fill(words)
     page.get_by_role("button", name="Submit").click()
     page.wait_for_url("**/deployments/deployment/*", timeout=30_000)
     assert ended_as(whole_stack, identity) == "COMPLETED"
