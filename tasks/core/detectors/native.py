@@ -3,8 +3,7 @@
 The tables of the Python modules are written into the program, so that they exist once.
 
 Where there is no compiler, or the environment variable LINTAS_NATIVE is 0, `kernel` answers None and everything is
-searched by polars and numpy alone, with the same answers. The library lies in a directory that only the user may
-write to, under a name that holds the digest of its source, so that a new version never meets an old library.
+searched by polars and numpy alone, with the same answers.
 """
 
 from __future__ import annotations
@@ -12,12 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import os
-import platform
 import re
-import shutil
-import subprocess
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.compiled import compiled
 from tasks.core.detectors import checks, codes, numbers, patterns
 from tasks.core.detectors.candidates import CODE_COUNTS, IBAN_DIGITS, LEAST_IBAN, Bytes, Evidence, Hashes, Ints
 from tasks.core.detectors.names import GIVEN_NAMES
@@ -48,8 +43,6 @@ NUMBERS: dict[tuple[str, Evidence], int] = {key: number for number, key in enume
 LONGEST_CELL = 60_000
 _MOST_HITS = 32
 _SLOTS_EACH = 4
-_COMPILERS = ("cc", "gcc", "clang")
-_FLAGS = ("-O3", "-std=c11", "-shared", "-fPIC", "-fno-strict-aliasing")
 _SOURCE = Path(__file__).with_name("kernel.c")
 _DIGESTS = Path(__file__).with_name("digests.c")
 _DICTIONARIES = Path(__file__).with_name("dictionaries.c")
@@ -185,35 +178,8 @@ def _by_width(known: set[str]) -> str:
     )
 
 
-def _cache() -> Path:
-    """Where libraries are kept. Raises OSError when it is not the user's alone."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    directory = Path(base) / "lintas"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    state = directory.stat()
-    if hasattr(os, "getuid") and (state.st_uid != os.getuid() or state.st_mode & 0o022):
-        raise PermissionError(f"others may write to {directory}")
-    return directory
-
-
 def _library() -> Path | None:
-    program = source()
-    machine = f"{platform.system()}-{platform.machine()}"
-    digest = hashlib.sha256("\n".join((program, *_FLAGS, machine)).encode()).hexdigest()[:24]
-    path = _cache() / f"kernel-{digest}.so"
-    if path.exists():
-        return path
-    compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
-    if compiler is None:
-        return None
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        text, made = Path(scratch, "kernel.c"), Path(scratch, "kernel.so")
-        text.write_text(program)
-        done = subprocess.run([compiler, *_FLAGS, "-o", made, text], capture_output=True, check=False, timeout=120)
-        if done.returncode:
-            return None
-        made.replace(path)
-    return path
+    return compiled("kernel", source())
 
 
 @dataclass(frozen=True)
@@ -508,10 +474,8 @@ def kernel() -> Kernel | None:
 
 @functools.cache
 def _kernel() -> Kernel | None:
-    if os.environ.get("LINTAS_NATIVE") == "0":
-        return None
     try:
         library = _library()
         return Kernel(library) if library else None
-    except (OSError, subprocess.SubprocessError, LookupError):
+    except (OSError, LookupError):
         return None
