@@ -1,7 +1,7 @@
 """The registry: the only importer of providers, and what one installation of Lintas is made of.
 
 A provider is a folder under `tasks/providers/` whose package has a `PROVIDER`. There is no list of providers
-anywhere else.
+anywhere else. What reads settings is loaded when an installation is opened: to know the providers takes none of it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ from tasks.core.policy import Place, Purpose
 from tasks.core.ports import EventSource, MirroringServer, Server, Store, Trainer
 from tasks.core.privacy import Policy, VerdictKey
 from tasks.core.training import TrainingSpec
-from tasks.policies import policy_file, read_policy
 from tasks.records import Records
-from tasks.settings import Settings, load_settings, read_yaml, resolve_secret
 
 if TYPE_CHECKING:
     from tasks.core.treatments import PseudonymKey
+    from tasks.settings import Settings
 
 STAGING = "staging"
 """Name of the cloud that is this machine's own staging area: where treated copies wait to leave."""
@@ -127,6 +126,8 @@ class Installation:
 
     def catalog(self, cloud: str) -> Mapping[str, Any]:
         """The catalogue of a cloud's provider: offers, prices with their sources, limits and quirks."""
+        from tasks.settings import read_yaml
+
         return read_yaml(self.provider(cloud).catalog)
 
     def offers(self) -> tuple[Offer, ...]:
@@ -155,6 +156,8 @@ class Installation:
     @functools.cached_property
     def verdict_key(self) -> VerdictKey:
         """The key that verdicts are signed with."""
+        from tasks.settings import resolve_secret
+
         return VerdictKey(self.settings.gate.signing_key, resolve_secret(self.settings.gate.signing_key).encode())
 
     @functools.cached_property
@@ -168,6 +171,8 @@ class Installation:
 
     def policy(self, name: str) -> Policy:
         """The policy of this name under `policies_dir`, or at this path. Raises `Invalid` or `NotFound`."""
+        from tasks.policies import policy_file, read_policy
+
         return read_policy(policy_file(name, self.settings.policies_dir))
 
     def place(self, cloud: str, purpose: Purpose = "storage", source: DatasetURI | str = "") -> Place:
@@ -184,6 +189,8 @@ class Installation:
 
 def training_spec(path: Path) -> TrainingSpec:
     """The training spec in a YAML file; its `code_dir` is relative to the file."""
+    from tasks.settings import read_yaml
+
     data = dict(read_yaml(path))
     data["code_dir"] = str((path.parent / str(data.get("code_dir", "."))).resolve())
     return TrainingSpec.from_mapping(data, str(path))
@@ -192,11 +199,14 @@ def training_spec(path: Path) -> TrainingSpec:
 @functools.cache
 def installation() -> Installation:
     """The installation that the configuration of this process describes."""
+    from tasks.settings import load_settings
+
     return Installation(load_settings())
 
 
 def _pseudonym_key(reference: str) -> PseudonymKey:
     # What treats columns weighs tens of megabytes, which a move without treatment is spared.
     from tasks.core.treatments import PseudonymKey
+    from tasks.settings import resolve_secret
 
     return PseudonymKey(reference, resolve_secret(reference).encode())

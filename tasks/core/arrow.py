@@ -3,6 +3,8 @@
 When Arrow first gets something that is not Arrow, a list or a text to compare with, it imports pandas to see whether it
 may be of pandas: 34 to 50 MB and 0.4 s of a process that has no other use for it. It asks but once, so it is asked here
 while pandas cannot be found, and asked again as soon as somebody else has loaded pandas.
+
+What reads and writes files of tables is loaded by who imports it from here: a move has no use for it.
 """
 
 from __future__ import annotations
@@ -12,14 +14,21 @@ import threading
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 pa: Any = import_module("pyarrow")
 compute: Any = import_module("pyarrow.compute")
-csv: Any = import_module("pyarrow.csv")
 json: Any = import_module("pyarrow.json")
-parquet: Any = import_module("pyarrow.parquet")
 ipc: Any = import_module("pyarrow.ipc")
+if TYPE_CHECKING:
+    csv: Any
+    parquet: Any
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("csv", "parquet"):
+        return import_module(f"pyarrow.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class _Pandas:

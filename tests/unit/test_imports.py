@@ -62,6 +62,30 @@ def test_a_process_that_carries_for_another_loads_neither_an_sdk_nor_arrow() -> 
     assert modules.isdisjoint((*SDKS, "azure.core", "google.auth", "requests", "pyarrow", "numpy", "pydantic"))
 
 
+def test_opening_stores_and_listing_loads_no_settings_and_nothing_that_reads_tables() -> None:
+    statement = """
+import pathlib, tempfile
+from benchmarks.mover.stubs import cloud
+from tasks.core.cloud import CloudConfig
+from tasks.core.dataset import DatasetURI
+from tasks.core.listing import listed_rows
+from tasks.core.plane.direct import DirectPlane
+from tasks.registry import providers
+for dialect in ("s3", "azure", "gcs"):
+    config = cloud(dialect, "http://127.0.0.1:9")
+    providers()[config.provider].open_store(config, "bucket").direct.get("key", version="", start=0, length=None)
+with tempfile.TemporaryDirectory() as root:
+    store = providers()["onprem"].open_store(CloudConfig("here", "onprem", options={"root": root}), "bucket")
+    store.create_bucket()
+    (pathlib.Path(root) / "bucket" / "name").write_bytes(b"1")
+    assert len(listed_rows(store, DatasetURI("here", "bucket", ""))) == 1
+"""
+    modules = loaded(statement)
+    assert {"boto3", "azure.storage.blob", "google.cloud.storage", "pyarrow.compute"} <= modules
+    tables = {"polars", "pandas", "pyarrow.csv", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.fs"}
+    assert modules.isdisjoint({"pydantic", "pydantic_settings", *tables})
+
+
 def test_a_move_loads_no_pandas() -> None:
     statement = (
         "from tests.unit.test_transfer import World\nworld = World(a=b'1', b=b'2')\nassert world.move().objects == 2"
