@@ -16,6 +16,7 @@ from benchmarks.privacy import table
 from tasks.core.detectors import native, patterns, phones, search
 from tasks.core.detectors.candidates import Hits, Ints, buffers
 from tasks.core.detectors.candidates import hashed as hashes_of
+from tasks.core.detectors.cells import Cells
 from tasks.core.detectors.classify import classified
 from tasks.core.detectors.detection import EVERYTHING, PHONE_REGIONS, Detection
 from tasks.core.detectors.marks import note_texts
@@ -93,7 +94,7 @@ def assert_same(texts: list[str]) -> None:
 
 def noted(column: pl.Series) -> tuple[list[int], list[int]]:
     sketch = Sketch()
-    note_texts(sketch, column)
+    note_texts(sketch, Cells.of(column))
     return sketch.hashes.tolist(), sketch.marks.tolist()
 
 
@@ -105,7 +106,7 @@ def noted_in_python(column: pl.Series) -> tuple[list[int], list[int]]:
 
 def counted(column: pl.Series, weights: Ints | None = None) -> dict[Key, tuple[int, int, list[int], list[int]]]:
     seen: dict[Key, Tally] = {}
-    count(seen, column, EVERYTHING, weights=weights)
+    count(seen, Cells.of(column), EVERYTHING, weights=weights)
     return {
         key: (each.cells, each.whole, each.candidates.hashes.tolist(), each.candidates.marks.tolist())
         for key, each in seen.items()
@@ -184,7 +185,7 @@ def test_of_many_candidates_the_same_are_sampled() -> None:
     assert noted(made) == noted_in_python(made)
     rows = np.sort(np.array([draw.randrange(1_000) for _ in range(len(made))]))
     of_rows: dict[Key, Tally] = {}
-    count(of_rows, made, EVERYTHING, parents=rows)
+    count(of_rows, Cells.of(made), EVERYTHING, parents=rows)
     assert all(each.cells <= 1_000 for each in of_rows.values())
     assert of_rows.keys() == counted(made).keys()
 
@@ -198,7 +199,9 @@ def test_a_sample_holds_the_least_hashes(texts: list[str], wanted: int) -> None:
     offsets, data = buffers(pl.Series(texts, dtype=pl.String))
     every = np.unique(hashes_of(offsets, data))
     bound = 2**64 - 1 - 2**62
-    hashes, _, unknown, unknown_hashes = kernel.sample(offsets, data, bound, wanted)
+    of_cells = kernel.hashes(offsets, data)
+    assert of_cells.tolist() == hashes_of(offsets, data).tolist()
+    hashes, _, unknown, unknown_hashes = kernel.sample(offsets, data, of_cells, bound, wanted)
     least = every[every <= bound][:wanted]
     assert set(least.tolist()) <= set(hashes.tolist()) <= set(every.tolist())
     assert len(hashes) == len(set(hashes.tolist())) <= 2 * wanted

@@ -9,7 +9,6 @@ they pass the checks is weighed against chance: `likelihood_ratio` compares "the
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,7 +16,8 @@ import numpy.typing as npt
 import polars as pl
 
 from tasks.core.detectors import named
-from tasks.core.detectors.candidates import Evidence, Ints, buffers
+from tasks.core.detectors.candidates import Evidence, Ints
+from tasks.core.detectors.cells import Cells
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.marks import (
     ADDRESS,
@@ -31,8 +31,8 @@ from tasks.core.detectors.marks import (
     note_texts,
     number_marks,
 )
-from tasks.core.detectors.patterns import PLAIN
 from tasks.core.detectors.sketch import Sketch, smallest
+from tasks.core.detectors.tables import Leaf
 from tasks.core.detectors.tallies import Tally, count
 from tasks.core.detectors.words import speaks_against
 from tasks.core.findings import ColumnKind, Finding, Number
@@ -41,8 +41,7 @@ LEAST_CONFIDENCE = 0.2
 """Weaker findings are not listed."""
 
 _STATE_BYTES = 2048
-_UNIQUE_FROM = 2000
-_FIRST = 512
+_LEAST_ID = 1e8
 
 
 class ColumnState:
@@ -105,7 +104,7 @@ class ColumnState:
             parents = parents[values.is_not_null().to_numpy()]
         self.filled += len(present) if parents is None else len(np.unique(parents))
         if present.dtype == pl.String:
-            self._add_text(present, parents)
+            self._add_text(Cells.of(present), parents)
         elif present.dtype.is_numeric():
             self._add_numbers(present, parents)
         elif present.dtype == pl.Boolean:
@@ -118,26 +117,36 @@ class ColumnState:
         elif len(present):
             self._note("other", present, np.zeros(len(present), np.uint8))
 
+    def add_leaf(self, leaf: Leaf) -> None:
+        """Count one batch of the column as it was read."""
+        if leaf.held is not None:
+            self.add(leaf.held, leaf.rows)
+            return
+        array, parents = leaf.array, leaf.rows
+        if array.null_count:
+            present = array.is_valid()
+            array = array.filter(present)
+            parents = None if parents is None else parents[present.to_numpy(zero_copy_only=False)]
+        self.filled += len(array) if parents is None else len(np.unique(parents))
+        self._add_text(Cells(array), parents)
+
     def _note(self, kind: ColumnKind, values: pl.Series, marks: npt.NDArray[np.uint8]) -> None:
         self.kinds.add(kind)
         if len(values):
             self.cells.add(values.hash().to_numpy(), marks)
 
-    def _add_text(self, cells: pl.Series, parents: Ints | None) -> None:
+    def _add_text(self, cells: Cells, parents: Ints | None) -> None:
         self.kinds.add("text")
         if not len(cells):
             return
         weights = None
-        if parents is None and len(cells) >= _UNIQUE_FROM and cells.head(_UNIQUE_FROM).n_unique() < _UNIQUE_FROM // 2:
-            counted = cells.value_counts(name="count")
-            cells, weights = counted[cells.name], counted["count"].cast(pl.Int64).to_numpy()
-        laid = buffers(cells)
-        note_texts(self.cells, cells, laid)
-        plain = bool(re.match(PLAIN, cells[0])) and cells.head(_FIRST).str.contains(PLAIN).all()
-        plain = plain and cells.str.contains(PLAIN).all()
+        if parents is None and cells.repeat:
+            cells, weights = cells.different()
+        note_texts(self.cells, cells)
+        plain = cells.plain
         if plain and not self.detection.own and not self.detection.names_in_text:
             return
-        count(self.tallies, cells, self.detection, parents, weights, plain=plain, laid=laid)
+        count(self.tallies, cells, self.detection, parents, weights, plain=plain)
 
     def _add_numbers(self, values: pl.Series, parents: Ints | None) -> None:
         self.kinds.add("number")
@@ -156,9 +165,11 @@ class ColumnState:
             new = admitted[smallest(hashes[admitted], self.cells.size)]
             self.cells.add(hashes[new], number_marks(values.gather(new)))
         # Numbers of nine digits and more may be ids; floats hold them where a table has gaps.
+        if isinstance(high, (int, float)) and high < _LEAST_ID and not self.detection.own:
+            return
         # As doubles, since the bounds are beyond what small types hold.
         numbers = values.cast(pl.Float64).to_numpy()
-        id_like = (numbers >= 1e8) & (numbers < 1e19)
+        id_like = (numbers >= _LEAST_ID) & (numbers < 1e19)
         if values.dtype.is_float():
             id_like &= numbers == np.floor(numbers)
         if id_like.any():
@@ -169,7 +180,7 @@ class ColumnState:
             self._tally(_spelt(short), None if parents is None else parents[~id_like], None, plain=True)
 
     def _tally(self, cells: pl.Series, parents: Ints | None, weights: Ints | None, *, plain: bool = False) -> None:
-        count(self.tallies, cells, self.detection, parents, weights, plain=plain)
+        count(self.tallies, Cells.of(cells), self.detection, parents, weights, plain=plain)
 
 
 def _spelt(numbers: pl.Series) -> pl.Series:

@@ -1032,7 +1032,7 @@ typedef struct {
 /* The least hashes of a set of texts with what is marked of them: at least so many as are wanted, if there are so many,
  * and up to twice as many. A table whose slots are claimed from a hash's own on; `notes` tell of the slots that are used.
  */
-enum { NOTED = 256 /* beside eight marks */, RANGES = 512 };
+enum { NOTED = 256 /* beside eight marks */, MARKED = 512 /* its marks are worked out */, RANGE_BITS = 9 };
 
 typedef struct {
     uint64_t bound; /* above which hashes are not among the least */
@@ -1059,17 +1059,18 @@ static int by_size(const void *a, const void *b) {
 /* Lowers the bound so that hardly more are held than are wanted: to the end of the range that the last wanted one is in,
  * or, where hashes are not spread as they should be, to this one itself. */
 static void thin(Sample *s) {
-    i64 slots = s->wanted * SLOTS_EACH, in_range[RANGES] = {0}, below = 0, all = 0, kept = 0;
-    uint64_t range = s->bound / RANGES + 1, hashes[s->held];
+    i64 slots = s->wanted * SLOTS_EACH, in_range[1 << RANGE_BITS] = {0}, below = 0, all = 0, kept = 0;
+    int bits = 64 - __builtin_clzll(s->bound | 1), shift = bits > RANGE_BITS ? bits - RANGE_BITS : 0, last = -1;
+    uint64_t hashes[s->held];
     uint16_t notes[s->held];
     for (i64 slot = 0; slot < slots; slot++) {
         if (!s->notes[slot]) continue;
-        in_range[s->hashes[slot] / range]++;
+        in_range[s->hashes[slot] >> shift]++;
         hashes[all] = s->hashes[slot], notes[all++] = s->notes[slot], s->notes[slot] = 0;
     }
-    int last = -1;
     while (below < s->wanted) below += in_range[++last];
-    uint64_t bound = last < RANGES - 1 ? range * (uint64_t)(last + 1) - 1 : s->bound;
+    uint64_t bound = ((uint64_t)last << shift) + ((uint64_t)1 << shift) - 1;
+    if (bound > s->bound) bound = s->bound;
     if (below > s->wanted + s->wanted / 2) {
         uint64_t sorted[s->held];
         memcpy(sorted, hashes, sizeof sorted);
@@ -1177,8 +1178,13 @@ static uint64_t spoken_in(const Ask *ask, Cell c) {
     return entities;
 }
 
+/* The hash of each cell. */
+void lintas_hashes(const i64 *offsets, const u8 *data, i64 cells, uint64_t *hashes) {
+    for (i64 cell = 0; cell < cells; cell++) hashes[cell] = hash_of(data + offsets[cell], offsets[cell + 1] - offsets[cell]);
+}
+
 /* Counts the hits of a cell, which is of so many rows from the given one on: the twin of `tallies.count`. */
-static void count_hits(const Found *f, const Ask *ask, Tally *t, Cell cell, i64 row, i64 weight) {
+static void count_hits(const Found *f, const Ask *ask, Tally *t, Cell cell, uint64_t cell_hash, i64 row, i64 weight) {
     i64 latest = -1;
     int looked = 0, asked = 0;
     uint64_t hash = 0, within = 0, before = 0;
@@ -1187,7 +1193,7 @@ static void count_hits(const Found *f, const Ask *ask, Tally *t, Cell cell, i64 
         Cell text = {f->data + f->starts[candidate], f->ends[candidate] - f->starts[candidate]};
         int key = f->hit_keys[k], entity = key / 4, evidence = key % 4, valid = f->hit_valid[k];
         if (latest != candidate) {
-            hash = hash_of(text.s, text.n), latest = candidate, asked = 0;
+            hash = text.n == cell.n ? cell_hash : hash_of(text.s, text.n), latest = candidate, asked = 0;
         }
         if (evidence == CODED && !asked) before = is(text, 0, LETTER) ? spoken_at(ask, text, 0, 1) : 0, asked = 1;
         if (entity == PHONE_NUMBER) valid = check_phone(ask, text, evidence, valid);
@@ -1205,10 +1211,10 @@ static void count_hits(const Found *f, const Ask *ask, Tally *t, Cell cell, i64 
     }
 }
 
-/* Searches like `lintas_search`, and counts in place of telling. Each cell belongs to a row (`rows_of`; NULL: its own)
+/* Searches like `lintas_search`, and counts in place of telling. Each cell has a hash (`lintas_hashes`), belongs to a row (`rows_of`; NULL: its own)
  * and stands for so many (`weights`; NULL: one). `bounds` become the numbers of each key's sample, which follow one
  * another in `hashes` and `valid`; the tables are all zeros and are left so. Answers how many cells are handed back. */
-i64 lintas_tally(const i64 *offsets, const u8 *data, i64 cells, const i64 *rows_of, const i64 *weights, const Ask *ask,
+i64 lintas_tally(const i64 *offsets, const u8 *data, const uint64_t *cell_hashes, i64 cells, const i64 *rows_of, const i64 *weights, const Ask *ask,
                  i64 *rows, i64 *starts, i64 *ends, i64 *hit_candidates, int16_t *hit_keys, u8 *hit_valid, i64 *back,
                  i64 room, i64 wanted, uint64_t *table, uint16_t *notes, i64 *tallied, i64 *whole, uint64_t *bounds,
                  uint64_t *hashes, u8 *valid) {
@@ -1225,7 +1231,7 @@ i64 lintas_tally(const i64 *offsets, const u8 *data, i64 cells, const i64 *rows_
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
         f.candidates = f.hits = f.bytes = 0;
         if (most_candidates(c.n) > room || !search(&f, c, cell)) back[returned++] = cell;
-        else if (f.hits) count_hits(&f, ask, &t, c, rows_of ? rows_of[cell] : cell, weights ? weights[cell] : 1);
+        else if (f.hits) count_hits(&f, ask, &t, c, cell_hashes[cell], rows_of ? rows_of[cell] : cell, weights ? weights[cell] : 1);
     }
     for (int key = 0; key < KEYS; key++) {
         bounds[key] = (uint64_t)take(&t.samples[key], hashes + sampled, valid + sampled);
@@ -1333,26 +1339,35 @@ static int like_document(Cell c) {
     return p == c.n;
 }
 
-/* Samples the different cells whose hash is not above a bound, with what they look like. The table is left empty; those
- * that must be looked at in Python stand in `unknown`, with the hashes behind. Answers how many are sampled. */
-i64 lintas_sample(const i64 *offsets, const u8 *data, i64 cells, uint64_t bound, i64 wanted, uint64_t *table,
-                  uint16_t *notes, uint64_t *hashes, u8 *marks, i64 *unknown, uint64_t *unknown_hashes, i64 *unknowns) {
-    Sample s = {bound, wanted, 0, table, notes};
-    i64 handed = 0, slot, left = 0;
-    for (i64 cell = 0; cell < cells; cell++) {
+/* Samples the different cells whose hash (`lintas_hashes`) is not above a bound, with what they look like. The table is
+ * left empty; those that must be looked at in Python stand in `unknown`, with the hashes behind. Answers how many are
+ * sampled. */
+i64 lintas_sample(const i64 *offsets, const u8 *data, const uint64_t *cell_hashes, i64 cells, uint64_t bound, i64 wanted,
+                  uint64_t *table, uint16_t *notes, uint64_t *hashes, u8 *marks, i64 *unknown, uint64_t *unknown_hashes,
+                  i64 *unknowns) {
+    /* Below that so many are, if most cells differ; if not, all are asked again. */
+    uint64_t likely = cells > 2 * wanted ? ~(uint64_t)0 / (uint64_t)cells * (uint64_t)(wanted + wanted / 2) : bound;
+    Sample s = {likely < bound ? likely : bound, wanted, 0, table, notes};
+    i64 handed = 0, slot;
+    for (int again = s.bound < bound; again >= 0; again--) {
+        for (i64 cell = 0; cell < cells; cell++)
+            if (cell_hashes[cell] <= s.bound) entered(&s, cell_hashes[cell], &slot);
+        if (s.held >= wanted) break;
+        s.bound = bound;
+    }
+    /* Only what is held in the end is looked at. */
+    for (i64 cell = 0, left = s.held; cell < cells && left; cell++) {
+        if (cell_hashes[cell] > s.bound || (claim(&s, cell_hashes[cell], &slot), notes[slot] & MARKED)) continue;
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
-        uint64_t hash = hash_of(c.s, c.n);
-        if (hash > s.bound || entered(&s, hash, &slot) <= 0) continue;
         u8 seen = 0;
         for (i64 p = 0; p < c.n; p++) seen |= c.s[p];
-        if (seen >= 128 || c.n > LONGEST_CELL) unknown[handed] = cell, unknown_hashes[handed++] = hash;
+        notes[slot] |= MARKED, left--;
+        if (seen >= 128 || c.n > LONGEST_CELL) unknown[handed] = cell, unknown_hashes[handed++] = cell_hashes[cell];
         else
             notes[slot] |= (uint16_t)(like_name(c) | (like_address(c) ? MARK_ADDRESS : 0) | (like_date(c) ? MARK_DATE : 0) |
                                       (like_coordinate(c) ? MARK_COORDINATE : 0) | (like_bank(c) ? MARK_BANK : 0) |
                                       (like_document(c) ? MARK_DOCUMENT : 0));
     }
-    for (i64 k = 0; k < handed; k++)
-        if (unknown_hashes[k] <= s.bound) unknown[left] = unknown[k], unknown_hashes[left++] = unknown_hashes[k];
-    *unknowns = left;
+    *unknowns = handed;
     return take(&s, hashes, marks);
 }

@@ -84,6 +84,9 @@ def _leaf(name: str, array: Any, rows: Rows | None) -> Iterator[Leaf | Unread]:
             yield Unread("bytes that are not UTF-8 text", name, broken)
     elif pa.types.is_decimal(kind):
         array = array.cast(pa.string())
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        yield Leaf(name, None, rows, array)
+        return
     try:
         values = pl.Series(name, array)
     except (pl.exceptions.PolarsError, ValueError, TypeError, pa.ArrowException):

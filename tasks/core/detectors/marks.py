@@ -12,35 +12,27 @@ import numpy.typing as npt
 import polars as pl
 
 from tasks.core.detectors import native
-from tasks.core.detectors.candidates import Bytes, Ints, buffers, hashed
+from tasks.core.detectors.cells import Cells
 from tasks.core.detectors.names import GIVEN_NAMES
-from tasks.core.detectors.search import LEAST_CELLS
 from tasks.core.detectors.sketch import Sketch, smallest
 
 NAME, GIVEN, ADDRESS, DATE, COORDINATE, FULL_NAME, BANK, DOCUMENT = (1 << at for at in range(len(native.MARKS)))
 """In the order of `native.MARKS`."""
 
 
-def note_texts(sketch: Sketch, cells: pl.Series, laid: tuple[Ints, Bytes] | None = None) -> None:
-    """Add a column's cells, none of which is null, to the sample of its different cells.
-
-    Args:
-        sketch: The sample.
-        cells: The cells.
-        laid: The cells as `buffers` answers them, where they are at hand.
-    """
-    offsets, data = laid or buffers(cells)
-    kernel = native.kernel() if len(cells) >= LEAST_CELLS else None
+def note_texts(sketch: Sketch, cells: Cells) -> None:
+    """Add a column's cells to the sample of its different cells."""
+    kernel = cells.kernel
     if kernel is None:
-        hashes = hashed(offsets, data)
+        hashes = cells.hashes
         admitted = np.flatnonzero(sketch.admits(hashes))
         new = admitted[smallest(hashes[admitted], sketch.size)]
-        sketch.add(hashes[new], text_marks(cells.gather(new)) if len(new) else np.zeros(0, np.uint8))
+        sketch.add(hashes[new], text_marks(cells.text.gather(new)) if len(new) else np.zeros(0, np.uint8))
         return
-    hashes, marks, unknown, unknown_hashes = kernel.sample(offsets, data, sketch.bound, sketch.size)
+    hashes, marks, unknown, unknown_hashes = kernel.sample(*cells.laid, cells.hashes, sketch.bound, sketch.size)
     sketch.add(hashes, marks)
     if len(unknown):
-        sketch.add(unknown_hashes, text_marks(cells.gather(unknown)))
+        sketch.add(unknown_hashes, text_marks(cells.text.gather(unknown)))
 
 
 _NAME = r"^\pL[\pL\pM'’.-]*(?:,? \pL[\pL\pM'’.-]*){0,5}$"

@@ -342,11 +342,14 @@ class Kernel:
         self._tally = self._dll.lintas_tally
         self._tally.restype = number
         self._tally.argtypes = [
-            pointer, pointer, number, *[pointer] * 10, number, number, *[pointer] * 7,
+            pointer, pointer, pointer, number, *[pointer] * 10, number, number, *[pointer] * 7,
         ]  # fmt: skip
+        self._hashes = self._dll.lintas_hashes
+        self._hashes.restype = None
+        self._hashes.argtypes = [pointer, pointer, number, pointer]
         self._sample = self._dll.lintas_sample
         self._sample.restype = number
-        self._sample.argtypes = [pointer, pointer, number, ctypes.c_uint64, number, *[pointer] * 7]
+        self._sample.argtypes = [pointer, pointer, pointer, number, ctypes.c_uint64, number, *[pointer] * 7]
         self._longest = self._dll.lintas_longest
         self._longest.restype = number
         self._longest.argtypes = [pointer, number, number]
@@ -372,14 +375,25 @@ class Kernel:
         )  # fmt: skip
         return found.part(done, counts)
 
+    def hashes(self, offsets: Ints, data: Bytes) -> Hashes:
+        """The hash of each cell, as `candidates.hashed` makes it.
+
+        Args:
+            offsets, data: As for `search`.
+        """
+        made = np.empty(len(offsets) - 1, np.uint64)
+        self._hashes(offsets.ctypes.data, data.ctypes.data, len(made), made.ctypes.data)
+        return made
+
     def tally(
-        self, offsets: Ints, data: Bytes, room: int, ask: Ask, rows: Ints | None, weights: Ints | None,
-        bounds: Hashes, wanted: int,
+        self, offsets: Ints, data: Bytes, hashes: Hashes, room: int, ask: Ask, rows: Ints | None,
+        weights: Ints | None, bounds: Hashes, wanted: int,
     ) -> Counted:  # fmt: skip
         """Search cells, and count what they hold.
 
         Args:
             offsets, data, room: As for `search`; cells for which there is no room are handed back.
+            hashes: Of each cell, as `hashes` answers them.
             ask: What is asked of hits.
             rows: For each cell the row it belongs to; None for a row each.
             weights: For how many rows each cell stands; None for one each.
@@ -391,9 +405,10 @@ class Kernel:
         tallied, whole, counts = np.zeros(len(KEYS), np.int64), np.zeros(len(KEYS), np.int64), bounds.copy()
         given = [None if each is None else each.ctypes.data for each in (rows, weights)]
         returned: int = self._tally(
-            offsets.ctypes.data, data.ctypes.data, cells, *given, ctypes.byref(ask.asked), *found.without_text,
-            back.ctypes.data, room, wanted, tables.table.ctypes.data, tables.notes.ctypes.data, tallied.ctypes.data,
-            whole.ctypes.data, counts.ctypes.data, tables.hashes.ctypes.data, tables.marks.ctypes.data,
+            offsets.ctypes.data, data.ctypes.data, hashes.ctypes.data, cells, *given, ctypes.byref(ask.asked),
+            *found.without_text, back.ctypes.data, room, wanted, tables.table.ctypes.data, tables.notes.ctypes.data,
+            tallied.ctypes.data, whole.ctypes.data, counts.ctypes.data, tables.hashes.ctypes.data,
+            tables.marks.ctypes.data,
         )  # fmt: skip
         sampled: dict[int, tuple[Hashes, Bytes]] = {}
         at = 0
@@ -404,12 +419,13 @@ class Kernel:
         return Counted(tallied, whole, sampled, back[:returned])
 
     def sample(
-        self, offsets: Ints, data: Bytes, bound: int, wanted: int
-    ) -> tuple[Hashes, Bytes, Ints, Hashes]:  # fmt: skip
+        self, offsets: Ints, data: Bytes, hashes: Hashes, bound: int, wanted: int
+    ) -> tuple[Hashes, Bytes, Ints, Hashes]:
         """A sample of the different cells whose hash is not above a bound, with what they look like.
 
         Args:
             offsets, data: As for `search`.
+            hashes: Of each cell, as `hashes` answers them.
             bound: The largest hash that is wanted.
             wanted: How many are wanted, a power of two; a few more may be answered.
 
@@ -418,11 +434,12 @@ class Kernel:
         """
         cells = len(offsets) - 1
         tables = self._tables(wanted)
-        unknown, unknown_hashes, unknowns = np.empty(cells, np.int64), np.empty(cells, np.uint64), np.zeros(1, np.int64)
+        unknown, unknown_hashes = np.empty(2 * wanted, np.int64), np.empty(2 * wanted, np.uint64)
+        unknowns = np.zeros(1, np.int64)
         sampled: int = self._sample(
-            offsets.ctypes.data, data.ctypes.data, cells, bound, wanted, tables.table.ctypes.data,
-            tables.notes.ctypes.data, tables.hashes.ctypes.data, tables.marks.ctypes.data, unknown.ctypes.data,
-            unknown_hashes.ctypes.data, unknowns.ctypes.data,
+            offsets.ctypes.data, data.ctypes.data, hashes.ctypes.data, cells, bound, wanted,
+            tables.table.ctypes.data, tables.notes.ctypes.data, tables.hashes.ctypes.data, tables.marks.ctypes.data,
+            unknown.ctypes.data, unknown_hashes.ctypes.data, unknowns.ctypes.data,
         )  # fmt: skip
         left = int(unknowns[0])
         return tables.hashes[:sampled].copy(), tables.marks[:sampled].copy(), unknown[:left], unknown_hashes[:left]

@@ -111,7 +111,7 @@ class Found:
         whole += [each.astype(np.uint64) for each in self._numbers if each.dtype.kind == "u"]
         broken = [each for each in self._numbers if each.dtype.kind == "f"]
         leaves += [Leaf(NUMBERS, pl.Series(NUMBERS, each)) for each in (*whole, *broken)]
-        rows = max((len(leaf.values) for leaf in leaves), default=0)
+        rows = max((len(leaf) for leaf in leaves), default=0)
         self._texts, self._numbers, self._bytes = [], [], 0
         return Batch(rows, 0, tuple(leaves))
 

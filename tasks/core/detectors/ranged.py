@@ -58,6 +58,10 @@ class RangedFile(io.RawIOBase):
             held.flush()
         self._held, self._held_start, self._held_end = held, start, end
 
+    def whole(self) -> bytes | None:
+        """All of a small object; None of a large one, which is read in ranges."""
+        return self._block(0) if self.size_bytes <= _WHOLE_BYTES else None
+
     def at(self, offset: int, size: int) -> bytes:
         """Bytes from an offset on, wherever the file stands."""
         self.seek(offset)

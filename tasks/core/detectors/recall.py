@@ -48,7 +48,7 @@ class Recall:
             leaf: The batch's values.
         """
         array = leaf.array
-        if not before or array is None or len(array) != len(leaf.values):
+        if not before or array is None or len(array) != len(leaf):
             return b""
         parts = _parts(array)
         if not parts:

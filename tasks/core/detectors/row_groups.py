@@ -83,6 +83,8 @@ class BoundedParquet:
 
     def __init__(self, source: Source) -> None:
         self._ranged: RangedFile = source.ranged()
+        whole = self._ranged.whole()
+        self._content: Any = self._ranged if whole is None else pa.BufferReader(whole)
         self._expansion = Expansion(source.entry.size_bytes)
         self._wanted = source.groups
         self._file = self._open(None)
@@ -91,7 +93,7 @@ class BoundedParquet:
 
     def _open(self, references: list[str] | None) -> Any:
         return arrow_parquet.ParquetFile(
-            self._ranged,
+            self._content,
             buffer_size=1024 * 1024,
             pre_buffer=False,
             read_dictionary=references,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -234,13 +234,13 @@ def _count(seen: ObjectScan, leaf: Leaf, recall: Recall | None) -> None:
     """Count a column's part of a batch, or recall what was counted of the same values."""
     state = seen.columns[leaf.name]
     if recall is None:
-        state.add(leaf.values, leaf.rows)
+        state.add_leaf(leaf)
         return
     digest = recall.digest(seen.digests.get(leaf.name, FIRST), leaf)
     seen.digests[leaf.name] = b""  # Nothing is recalled or kept any more after a batch that cannot be counted.
     same = recall.of(leaf.name, state.detection, digest)
     if same is None:
-        state.add(leaf.values, leaf.rows)
+        state.add_leaf(leaf)
         recall.keep(state, digest)
     else:
         seen.columns[leaf.name] = same
@@ -320,8 +320,12 @@ def personal_name(name: str) -> str:
 
 def personal_names(names: Sequence[str]) -> dict[str, str]:
     """Those of the names that are themselves instances of an entity, with the entity."""
-    if not names:
-        return {}
+    return dict(_personal_names(tuple(names))) if names else {}
+
+
+@lru_cache(maxsize=8)
+def _personal_names(names: tuple[str, ...]) -> Mapping[str, str]:
+    """The same, remembered for the next object of the table."""
     texts = pl.Series(names, dtype=pl.String)
     marks = text_marks(texts)
     people: list[int] = np.flatnonzero((marks & FULL_NAME > 0) & (marks & GIVEN > 0)).tolist()

@@ -10,6 +10,7 @@ import polars as pl
 
 from tasks.core.detectors import native, phones
 from tasks.core.detectors.candidates import Candidates, Hits, Ints, buffers, strings
+from tasks.core.detectors.cells import LEAST_CELLS
 from tasks.core.detectors.classify import classified, in_cells
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.named import named_hits
@@ -17,9 +18,6 @@ from tasks.core.detectors.own import own_hits
 
 ROOM = 64 * 1024
 """How many candidates the kernel may find at a time."""
-
-LEAST_CELLS = 16
-"""Fewer cells are searched in Python."""
 
 
 def hits_in(

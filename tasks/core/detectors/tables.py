@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -47,15 +48,23 @@ class Leaf:
 
     Args:
         name: With dots into nested values and `[]` for the items of a list.
-        values: The leaf values.
+        held: The leaf values; None for texts that only `array` holds.
         rows: For each value the row of the batch it belongs to; None when it is simply the row.
         array: The Arrow array that the values were taken from as they are; None when there is none.
     """
 
     name: str
-    values: pl.Series
+    held: pl.Series | None
     rows: npt.NDArray[np.int64] | None = None
     array: Any = None
+
+    @cached_property
+    def values(self) -> pl.Series:
+        """The leaf values."""
+        return pl.Series(self.name, self.array) if self.held is None else self.held
+
+    def __len__(self) -> int:
+        return len(self.array) if self.held is None else len(self.held)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 
 from tasks.core.detectors import native, phones
-from tasks.core.detectors.candidates import Bytes, Evidence, Hashes, Hits, Ints, Mask, buffers
+from tasks.core.detectors.candidates import Evidence, Hashes, Hits, Ints, Mask
+from tasks.core.detectors.cells import Cells
 from tasks.core.detectors.detection import Detection
-from tasks.core.detectors.search import LEAST_CELLS, ROOM, hits_in
+from tasks.core.detectors.search import ROOM, hits_in
 from tasks.core.detectors.sketch import LARGEST, Sketch
 from tasks.core.detectors.words import context_pattern
 
@@ -41,32 +42,31 @@ class Tally:
 
 def count(
     tallies: dict[Key, Tally],
-    cells: pl.Series,
+    cells: Cells,
     detection: Detection,
     parents: Ints | None = None,
     weights: Ints | None = None,
     *,
     plain: bool = False,
-    laid: tuple[Ints, Bytes] | None = None,
 ) -> None:
     """Count what the cells hold.
 
     Args:
         tallies: What was counted so far, which is added to.
-        cells: The cells, none of which is null.
+        cells: The cells.
         detection: What is looked for.
         parents: For each cell the row it belongs to, in order; None when every cell is a row of its own.
         weights: How many rows each cell stands for; None for one.
         plain: As for `hits_in`.
-        laid: The cells as `buffers` answers them, where they are at hand.
     """
-    kernel = native.kernel() if len(cells) >= LEAST_CELLS and not plain else None
-    back = _counted(kernel, tallies, laid or buffers(cells), detection, parents, weights) if kernel else None
+    kernel = None if plain else cells.kernel
+    back = _counted(kernel, tallies, cells, detection, parents, weights) if kernel else None
     if back is not None and not len(back) and not detection.own and not detection.names_in_text:
         return
-    lengths = cells.str.len_bytes().cast(pl.Int64).to_numpy()
+    text = cells.text
+    lengths = text.str.len_bytes().cast(pl.Int64).to_numpy()
     rows: dict[Key, list[tuple[Ints, Ints]]] = {}
-    for each in with_context(hits_in(cells, detection, plain=plain, back=back), cells, lengths, detection):
+    for each in with_context(hits_in(text, detection, plain=plain, back=back), text, lengths, detection):
         key = each.entity, each.evidence
         tallies.setdefault(key, Tally()).candidates.add(each.found.hashes[each.which], each.valid.astype(np.uint8))
         hit = each.found.rows[each.which][each.valid]
@@ -93,14 +93,14 @@ def _rows(cells: Ints, parents: Ints | None, weights: Ints | None) -> int:
 def _counted(
     kernel: native.Kernel,
     tallies: dict[Key, Tally],
-    laid: tuple[Ints, Bytes],
+    cells: Cells,
     detection: Detection,
     parents: Ints | None,
     weights: Ints | None,
 ) -> Ints:
     """Let the kernel count what it can. Answers the cells that it handed back."""
     ask = _asked(detection.languages, detection.phone_regions)
-    counted = kernel.tally(*laid, ROOM, ask, parents, weights, _bounds(tallies), _SAMPLE)
+    counted = kernel.tally(*cells.laid, cells.hashes, ROOM, ask, parents, weights, _bounds(tallies), _SAMPLE)
     for number in np.flatnonzero(counted.cells).tolist():
         tally = tallies.setdefault(native.KEYS[number], Tally())
         tally.cells += int(counted.cells[number])
