@@ -238,7 +238,7 @@ class Direct(Signing, Protocol):
         ...
 
     def prepare(self, key: str) -> None:
-        """Find out, before the first upload in parts, what a `proof` must be; leaves nothing visible at the key."""
+        """Find out, before the first upload, what a `proof` should be; leaves nothing visible at the key."""
         ...
 
     def begin(self, write: Write) -> str:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from benchmarks.mover.stubs import certificate
 from tasks.core.dataset import CHUNK_BYTES, Entry
 from tasks.core.errors import Denied, IntegrityError, Invalid, LintasError, PreconditionFailed, Retryable, Terminal
-from tasks.core.plane import Load, Recipient, copied
+from tasks.core.plane import Load, Recipient, copied, exchanges
 from tasks.core.plane.buffers import PIECE_BYTES, Buffers
 from tasks.core.plane.direct import PROCESSES, DirectPlane, _Run
 from tasks.core.plane.limits import Limits, Rate
@@ -501,10 +501,18 @@ def test_few_objects_and_moves_under_a_limit_are_carried_by_one_process() -> Non
     assert DirectPlane(limits=Limits(mb_per_s=10.0)).processes_for(loads_of(10_000, 1000)) == 1
 
 
-def test_many_objects_or_bytes_have_a_process_a_core() -> None:
-    assert DirectPlane().processes_for(loads_of(10_000, 1000)) == PROCESSES
+def test_many_bytes_have_a_process_a_core() -> None:
     assert DirectPlane().processes_for(loads_of(1, 64 * 1024**3)) == PROCESSES
     assert DirectPlane(processes=3).processes_for(loads_of(1, 1)) == 3
+
+
+def test_many_small_objects_have_fewer_processes_where_their_exchanges_need_no_interpreter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exchanges, "loaded", lambda: None)
+    assert DirectPlane().processes_for(loads_of(10_000, 1000)) == PROCESSES
+    monkeypatch.setattr(exchanges, "loaded", lambda: object())
+    assert DirectPlane().processes_for(loads_of(10_000, 1000)) == max(1, PROCESSES // 2)
 
 
 # Routes

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import Invalid, LintasError
-from tasks.core.plane import Arrived, Load, Recipient, described, wrong_bytes
+from tasks.core.plane import Arrived, Load, Recipient, described, exchanges, wrong_bytes
 from tasks.core.plane.crew import Hand
 from tasks.core.plane.far_side import FarSide
 from tasks.core.plane.limits import NO_LIMITS, Limits
@@ -89,10 +89,16 @@ class DirectPlane:
 
     def processes_for(self, loads: Sequence[Load]) -> int:
         """How many processes carry these loads. Limits hold for one process, which is enough for them."""
-        if self._processes is None:
-            much = len(loads) >= _MANY_OBJECTS or sum(load.entry.size_bytes for load in loads) >= _MANY_BYTES
-            return PROCESSES if much and self.limits == NO_LIMITS else 1
-        return self._processes
+        if self._processes is not None:
+            return self._processes
+        if self.limits != NO_LIMITS:
+            return 1
+        if sum(load.entry.size_bytes for load in loads) >= _MANY_BYTES:
+            return PROCESSES
+        if len(loads) >= _MANY_OBJECTS:
+            # Small exchanges have a thread of their own, and with it two cores are busy.
+            return PROCESSES if exchanges.loaded() is None else max(1, PROCESSES // 2)
+        return 1
 
     def carry(self, loads: Sequence[Load], source: Store, destination: Store, arrived: Arrived) -> None:
         """See `Plane.carry`. Raises `Invalid` when one of the stores cannot sign."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tasks.core.plane.pump import Errand, Sending
     from tasks.core.ports import Answer, Direct, OpenUpload, Store
 
+_MANY = 256
+"""So many objects are worth asking the store which checksum it verifies: the cheapest one may be a tenth of another."""
+
 _VERIFIED_BY = "blake3 on the way before it became visible, {cloud}'s own checksum of every request on arrival"
 
 
@@ -66,7 +69,7 @@ class FarSide:
                 self._stop,
             )
         largest = max(self.loads, key=lambda load: load.entry.size_bytes, default=None)
-        if largest is not None and largest.entry.size_bytes > CHUNK_BYTES:
+        if largest is not None and (largest.entry.size_bytes > CHUNK_BYTES or len(self.loads) >= _MANY):
             with_retries(lambda: self.far.prepare(largest.key), self._attempts, self._stop)
 
     def parted(self, load: Load) -> Parted:

@@ -105,6 +105,8 @@ class Loop:
         self._left = 0
         self._threads: ThreadPoolExecutor | None = None
         self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._bells: dict[int, Callable[[], None]] = {self._bell: self._answer_bell}
+        self._leaving: list[Callable[[], None]] = []
         self._bell_lock = threading.Lock()
         self._closed = False
 
@@ -145,6 +147,18 @@ class Loop:
 
             await parked(park)
         return future.result()
+
+    def attach(self, bell: int, arrived: Callable[[], None], leaving: Callable[[], None]) -> None:
+        """Let another thread have work of this one's.
+
+        Args:
+            bell: A descriptor that can be read when there is news.
+            arrived: Called then.
+            leaving: Called each time before the loop waits.
+        """
+        self._bells[bell] = arrived
+        self._poll.register(bell, select.EPOLLIN)
+        self._leaving.append(leaving)
 
     def watch(self, number: int) -> End:
         """Watch a file descriptor; see `End`."""
@@ -206,6 +220,8 @@ class Loop:
         self._left -= not task.background
 
     def _wait(self) -> None:
+        for leave in self._leaving:
+            leave()
         timeout = _LOOK_FOR_SILENCE_S
         if self._ready:
             timeout = 0.0
@@ -214,8 +230,9 @@ class Loop:
         events = self._poll.poll(timeout, _EVENTS)
         self.now = time.monotonic()
         for number, mask in events:
-            if number == self._bell:
-                self._answer_bell()
+            bell = self._bells.get(number)
+            if bell is not None:
+                bell()
                 continue
             end = self._ends.get(number)
             if end is None:

@@ -8,7 +8,7 @@ it, usually one, from the same buffer.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from blake3 import blake3
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import LintasError, PreconditionFailed, Retryable
 from tasks.core.plane import Load, write_of
-from tasks.core.plane.buffers import PIECE_BYTES, Buffers
+from tasks.core.plane.buffers import Buffers
 from tasks.core.plane.limits import Rate
 from tasks.core.plane.loop import Loop
 from tasks.core.plane.pace import TICK_S, Gate, Pace
-from tasks.core.plane.wire import Room, Wire
+from tasks.core.plane.wire import SMALL_BYTES, Wire
 from tasks.core.ports import Answer, SentPart, SignedRequest
 from tasks.core.retries import pause_s
 
@@ -218,7 +218,7 @@ class Pump:
     def __init__(self, carriage: Carriage, budget_bytes: int, in_flight: int) -> None:
         self._move = carriage
         self._loop = Loop(carriage.silence_s)
-        self._wire = Wire(self._loop)
+        self._wire = Wire(self._loop, carriage.silence_s)
         self._buffers = Buffers(self._loop, budget_bytes, FAR_TIMES * budget_bytes)
         self._pace = Pace(in_flight)
         self._reading, self._writing = (Gate(self._loop, lambda: self._pace.limit) for _ in range(2))
@@ -260,7 +260,7 @@ class Pump:
             await self._ahead.enter()
             passing = _Passing([one.receiver for one in errand.deliveries], self._move.byte_rate)
             filled = _Filled(errand.span()[1], passing, len(errand.deliveries))
-            if filled.size_bytes <= PIECE_BYTES:
+            if filled.size_bytes <= SMALL_BYTES:
                 await self._room(filled)
             self._loop.spawn(self._carry(errand, filled))
 
@@ -385,8 +385,12 @@ class Pump:
         self._buffers.release(filled.buffer)
 
     async def _read(self, sign: Callable[[], SignedRequest], load: Load, filled: _Filled) -> Answer:
-        refused = partial(self._move.refused_reading, load)
-        _, answer = await self._exchange(sign, None, lambda: self._room(filled), refused, filled.passing)
+        def send(request: SignedRequest) -> Awaitable[Answer]:
+            if filled.size_bytes <= SMALL_BYTES:
+                return self._wire.small(request, None, filled.content, filled.passing)
+            return self._wire.exchange(request, None, lambda: self._room(filled), filled.passing)
+
+        _, answer = await self._exchange(sign, send, partial(self._move.refused_reading, load), filled.passing)
         if answer.size_bytes != filled.size_bytes:
             raise self._move.wrong(load)
         return answer
@@ -394,13 +398,17 @@ class Pump:
     async def _write(
         self, sign: Callable[[], SignedRequest], receiver: Receiver, load: Load, filled: _Filled
     ) -> tuple[SignedRequest, Answer]:
-        return await self._exchange(sign, filled.content, None, partial(receiver.refused_writing, load), None)
+        def send(request: SignedRequest) -> Awaitable[Answer]:
+            if filled.size_bytes <= SMALL_BYTES:
+                return self._wire.small(request, filled.content, None)
+            return self._wire.exchange(request, filled.content, None)
+
+        return await self._exchange(sign, send, partial(receiver.refused_writing, load), None)
 
     async def _exchange(
         self,
         sign: Callable[[], SignedRequest],
-        body: memoryview | None,
-        into: Room | None,
+        send: Callable[[SignedRequest], Awaitable[Answer]],
         refused: Callable[[Answer], LintasError],
         passing: _Passing | None,
     ) -> tuple[SignedRequest, Answer]:
@@ -412,7 +420,7 @@ class Pump:
                 await self._loop.sleep(wait_s)
             request = sign()
             try:
-                answer = await self._wire.exchange(request, body, into, passing)
+                answer = await send(request)
                 if answer.status < 300:
                     return request, answer
                 if answer.status in BUSY:

@@ -16,10 +16,13 @@ import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from tasks.core.errors import Retryable, Terminal
-from tasks.core.plane.loop import Loop, parked
+from tasks.core.plane import exchanges
+from tasks.core.plane.exchanges import Ended, Exchanges
+from tasks.core.plane.loop import SILENCE_TIMEOUT_S, Loop, parked
 from tasks.core.ports import Answer, SignedRequest
 
 CONNECT_TIMEOUT_S = 20
@@ -29,6 +32,9 @@ Room = Callable[[], Awaitable[memoryview]]
 
 Seen = Callable[[memoryview], float]
 """Called with each run of bytes as it has been received; returns for how many seconds not to receive more."""
+
+SMALL_BYTES = 256 * 1024
+"""Bodies of so many bytes at most are worth a thread that needs no interpreter: see `Wire.small`."""
 
 _HEAD_BYTES = 64 * 1024
 _MOST_UNASKED_BYTES = 4 * 1024 * 1024
@@ -51,12 +57,18 @@ class Wire:
 
     Args:
         loop: What they wait in.
+        silence_s: How long a connection may neither take nor give a byte, in seconds.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, silence_s: float = SILENCE_TIMEOUT_S) -> None:
         self._loop = loop
         self._idle: dict[str, list[Connection]] = {}
         self._open: set[Connection] = set()
+        self._silence_s = silence_s
+        self._exchanges: Exchanges | None = None
+        self._lent: dict[str, list[_Lent]] = {}
+        # Origins whose connections only Python can use.
+        self._apart: set[str] = set()
         # The shortest of each origin.
         self._reads_s: dict[str, float] = {}
         self._writes_s: dict[str, float] = {}
@@ -95,24 +107,99 @@ class Wire:
                 # Servers close idle connections at any time, also at the moment when one is used again.
                 if not connection.silent:
                     raise _cut(request.origin, error) from error
-        try:
-            connection = await self._loop.apart(lambda: Connection(request.origin))
-        except ssl.SSLCertVerificationError as error:
-            raise Terminal(f"the certificate of {request.origin} is not trusted", "install its authority's") from error
-        except OSError as error:
-            raise _cut(request.origin, error) from error
+        connection = await self._connected(request.origin)
         connection.join(self._loop)
-        self._open.add(connection)
         try:
             return await self._with(connection, request, body, into, seen)
         except OSError as error:
             raise _cut(request.origin, error) from error
 
+    async def small(
+        self, request: SignedRequest, body: memoryview | None, room: memoryview | None, seen: Seen | None = None
+    ) -> Answer:
+        """As `exchange`, where little is sent or comes: by a thread that needs no interpreter, if there is one.
+
+        Args:
+            request: What to send.
+            body: Its body of `SMALL_BYTES` at most; None for none. It is not copied.
+            room: Where the content of a successful answer goes.
+            seen: Called with the content.
+
+        Raises:
+            Retryable, Terminal: As `exchange`.
+        """
+        engine = self._engine(request.origin)
+        done = None
+        if engine is not None:
+            done = await self._again(engine, request, body, room) or await self._anew(engine, request, body, room)
+        if engine is None or done is None:
+            return await self.exchange(request, body, None if room is None else _there(room), seen)
+        lent, ended = done
+        if ended.usable:
+            self._lent.setdefault(request.origin, []).append(lent)
+        else:
+            self._take_back(engine, lent)
+        if ended.error:
+            error = TimeoutError("silence") if ended.error == exchanges.SILENT else Torn("the answer ended")
+            raise _cut(request.origin, error) from error
+        if seen is not None and room is not None and (pause_s := seen(room[: ended.size_bytes])) > 0:
+            await self._loop.sleep(pause_s)
+        return Answer(ended.status, ended.headers, ended.body, ended.size_bytes)
+
     def close(self) -> None:
         """Close every connection."""
+        if self._exchanges is not None:
+            self._exchanges.close()
         for connection in list(self._open):
             self._drop(connection)
         self._idle.clear()
+        self._lent.clear()
+
+    def _engine(self, origin: str) -> Exchanges | None:
+        if self._exchanges is None and (library := exchanges.loaded()) is not None:
+            self._exchanges = Exchanges(self._loop, self._silence_s, library)
+        return None if origin in self._apart else self._exchanges
+
+    async def _again(
+        self, engine: Exchanges, request: SignedRequest, body: memoryview | None, room: memoryview | None
+    ) -> tuple[_Lent, Ended] | None:
+        """Over a connection that was used before; None where there is none, or its server had closed it meanwhile."""
+        idle = self._lent.get(request.origin)
+        if not idle:
+            return None
+        lent = idle.pop()
+        ended = await engine.exchange(lent.slot, lent.connection.head(request, body), body, room)
+        if ended.error and not ended.begun:
+            self._take_back(engine, lent)
+            return None
+        return lent, ended
+
+    async def _anew(
+        self, engine: Exchanges, request: SignedRequest, body: memoryview | None, room: memoryview | None
+    ) -> tuple[_Lent, Ended] | None:
+        """Over a new connection; None where only Python can use those to this origin."""
+        connection = await self._connected(request.origin)
+        slot = connection.lend(engine)
+        if slot is None:
+            self._apart.add(request.origin)
+            connection.join(self._loop)
+            self._idle.setdefault(request.origin, []).append(connection)
+            return None
+        return _Lent(connection, slot), await engine.exchange(slot, connection.head(request, body), body, room)
+
+    def _take_back(self, engine: Exchanges, lent: _Lent) -> None:
+        engine.leave(lent.slot)
+        self._drop(lent.connection)
+
+    async def _connected(self, origin: str) -> Connection:
+        try:
+            connection = await self._loop.apart(lambda: Connection(origin))
+        except ssl.SSLCertVerificationError as error:
+            raise Terminal(f"the certificate of {origin} is not trusted", "install its authority's") from error
+        except OSError as error:
+            raise _cut(origin, error) from error
+        self._open.add(connection)
+        return connection
 
     async def _with(
         self,
@@ -143,10 +230,24 @@ class Wire:
         connection.close()
 
 
+class _Lent(NamedTuple):
+    """A connection that `Exchanges` uses, and the slot by which it names it."""
+
+    connection: Connection
+    slot: int
+
+
+def _there(room: memoryview) -> Room:
+    async def ready() -> memoryview:
+        return room
+
+    return ready
+
+
 class Connection:
     """One connection to an origin, through the environment's proxy if there is one.
 
-    Made by a blocking call; used from the loop that it joins, by one task at a time.
+    Made by a blocking call; used by one task at a time, from the loop that it joins, or by what it is lent to.
 
     Raises:
         OSError: It cannot be made.
@@ -167,6 +268,7 @@ class Connection:
         self._target_prefix = ""
         self._extra = ""
         self._secure = where.scheme == "https"
+        self._joined = False
         self._host = where.netloc
         self._socket = self._connected(where)
         self.round_trip_s = _round_trip_s(self._socket)
@@ -176,19 +278,29 @@ class Connection:
         self._socket.setblocking(False)
         self._loop = loop
         self._end = loop.watch(self._socket.fileno())
+        self._joined = True
+
+    def lend(self, engine: Exchanges) -> int | None:
+        """Be used by another thread from now on; see `Exchanges.join`."""
+        self._socket.setblocking(False)
+        return engine.join(self._socket.fileno(), self._socket if isinstance(self._socket, ssl.SSLSocket) else None)
+
+    def head(self, request: SignedRequest, body: memoryview | None) -> bytes:
+        """The head of a request, as it travels here."""
+        lines = [f"{request.method} {self._target_prefix}{request.target} HTTP/1.1\r\nHost: {self._host}{self._extra}"]
+        lines += [f"{name}: {value}" for name, value in request.headers.items()]
+        if body is not None or request.method in ("PUT", "POST"):
+            lines.append(f"Content-Length: {0 if body is None else len(body)}")
+        lines.append("\r\n")
+        return "\r\n".join(lines).encode("latin-1")
 
     async def exchange(
         self, request: SignedRequest, body: memoryview | None, into: Room | None, seen: Seen | None
     ) -> Answer:
         """See `Wire.exchange`. Raises `OSError` when the connection is of no use any more."""
         self.silent = True
-        lines = [f"{request.method} {self._target_prefix}{request.target} HTTP/1.1\r\nHost: {self._host}{self._extra}"]
-        lines += [f"{name}: {value}" for name, value in request.headers.items()]
-        if body is not None or request.method in ("PUT", "POST"):
-            lines.append(f"Content-Length: {0 if body is None else len(body)}")
-        lines.append("\r\n")
         try:
-            await self._send("\r\n".join(lines).encode("latin-1"), body)
+            await self._send(self.head(request, body), body)
         except (BrokenPipeError, ConnectionResetError):
             # A server that refuses may answer and close before it has read the body.
             self.usable = False
@@ -198,7 +310,8 @@ class Connection:
     def close(self) -> None:
         """Close it."""
         self.usable = False
-        self._loop.forget(self._end)
+        if self._joined:
+            self._loop.forget(self._end)
         self._socket.close()
 
     async def _send(self, head: bytes, body: memoryview | None) -> None:
