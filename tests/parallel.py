@@ -1,8 +1,9 @@
 """How the suite is shared between processes (`pytest -n 3`): tests that need the same servers stay together.
 
-A file's tests run in one process. All that need the whole twin count as one file, so that it starts once; so do all
-that need clouds that compute, whose doubles, and the models that they serve, take long to start. What takes longest
-begins first, and the twin, which is never idle, ends with the last test that needs it.
+A file's tests run in one process. All that need the whole twin count as one file, so that it starts once. Those that
+need clouds that compute, whose doubles, and the models that they serve, take long to start, count as two: they mostly
+wait, and as one they would end long after all others. What takes longest begins first, and the twin, which is never
+idle, ends with the last test that needs it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 _WHOLE_TWIN = ("flows", "browser")
-_SLOWEST_FIRST = (*_WHOLE_TWIN, "twin", "conformance", "faults", "properties", "unit")
+_SLOWEST_FIRST = ("the whole twin", "every cloud that computes", "the clouds' own")
+_FILES_SLOWEST_FIRST = ("faults", "conformance", "twin", "properties", "unit")
 
 
 def _folder(nodeid: str) -> str:
@@ -27,14 +29,25 @@ def _computes(file: Path) -> bool:
     return "compute_clouds" in file.read_text()
 
 
+def _unit(nodeid: str, root: Path) -> str:
+    """What a test is handed out with: one of `_SLOWEST_FIRST`, or its file."""
+    file, folder = nodeid.split("::", 1)[0], _folder(nodeid)
+    if folder in _WHOLE_TWIN:
+        return "the whole twin"
+    if _computes(root / file):
+        return "every cloud that computes" if folder == "conformance" else "the clouds' own"
+    return file
+
+
+def _place(item: pytest.Item) -> tuple[int, bool, int]:
+    unit, last = _unit(item.nodeid, item.config.rootpath), item.get_closest_marker("last") is not None
+    folders = [*_WHOLE_TWIN, *_FILES_SLOWEST_FIRST, _folder(item.nodeid)]
+    within = folders.index(_folder(item.nodeid))
+    return _SLOWEST_FIRST.index(unit) if unit in _SLOWEST_FIRST else len(_SLOWEST_FIRST), last, within
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {name: place for place, name in enumerate(_SLOWEST_FIRST)}
-    end_of_the_twin = len(_WHOLE_TWIN) - 0.5
-
-    def place(item: pytest.Item) -> float:
-        return end_of_the_twin if item.get_closest_marker("last") else order.get(_folder(item.nodeid), len(order))
-
-    items.sort(key=place)
+    items.sort(key=_place)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -42,12 +55,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class TogetherByServers(LoadScopeScheduling):
-        """Hands out files; those of the whole twin, and those of the clouds that compute, as one each."""
+        """Hands out files; those of the whole twin as one, those of the clouds that compute as two."""
 
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.split("::", 1)[0]
-            if _folder(nodeid) in _WHOLE_TWIN:
-                return "the whole twin"
-            return "clouds that compute" if _computes(config.rootpath / file) else file
+            return _unit(nodeid, config.rootpath)
 
     return TogetherByServers(config, log)

@@ -251,5 +251,5 @@ def put_faults(url: str, faults: list[dict[str, Any]], seed: int = 0) -> None:
 
     body = json.dumps({"seed": seed, "faults": faults}).encode()
     request = urllib.request.Request(f"{url}{ADMIN_PATH}", body, {"content-type": "application/json"}, method="PUT")
-    with urllib.request.urlopen(request, timeout=5):
+    with urllib.request.urlopen(request, timeout=30):
         pass

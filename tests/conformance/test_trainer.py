@@ -475,7 +475,7 @@ def test_a_supervisor_that_was_killed_is_a_failure_and_takes_the_command_with_it
     assert status.state is RunState.FAILED
     assert "supervisor died without a verdict" in status.detail
     pid = int(next(iter(onprem.trainer.logs(job_id))))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while _runs(pid):
         assert time.monotonic() < deadline
         time.sleep(0.02)

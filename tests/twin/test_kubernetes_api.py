@@ -249,10 +249,13 @@ def test_a_watch_tells_what_came_after_the_version_it_starts_from(api: client.Ap
     seen: list[tuple[str, str]] = []
 
     def look() -> None:
-        stream = watch.Watch().stream(
-            core.list_namespaced_config_map, NAMESPACE, resource_version=begin, timeout_seconds=2, label_selector="w=1"
-        )
-        seen.extend((event["type"], event["object"].metadata.name) for event in stream)
+        watching = watch.Watch()
+        for event in watching.stream(
+            core.list_namespaced_config_map, NAMESPACE, resource_version=begin, timeout_seconds=60, label_selector="w=1"
+        ):
+            seen.append((event["type"], event["object"].metadata.name))
+            if event["type"] == "DELETED":
+                watching.stop()
 
     thread = threading.Thread(target=look)
     thread.start()

@@ -221,7 +221,7 @@ def test_what_is_not_imitated_says_so(sagemaker):
 
 
 def ended(sagemaker: Any, name: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (job := sagemaker.describe_training_job(TrainingJobName=name))["TrainingJobStatus"] not in (
         "Completed",
         "Failed",
@@ -260,7 +260,7 @@ def job_of(tmp_path: Path, script: str = "print('ran')", **changes: Any) -> JobS
 
 def outcome(trainer: Trainer, job: JobSpec) -> JobStatus:
     job_id = trainer.submit(job)
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while not (status := trainer.poll(job_id)).state.ended:
         assert time.monotonic() < deadline, status
         time.sleep(0.05)
@@ -313,7 +313,7 @@ def test_a_slow_start_is_waited_for_and_can_be_cancelled(trainer, faults, tmp_pa
     job_id = trainer.submit(job_of(tmp_path))
     assert trainer.poll(job_id).state is RunState.STARTING
     trainer.cancel(job_id)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not (status := trainer.poll(job_id)).state.ended:
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -457,7 +457,7 @@ def server(aws: ComputeCloud) -> Iterator[Server]:
     server = PROVIDER.open_server(aws.config)
     yield server
     put_faults(aws.config.endpoint("training"), [])
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while server.describe("faulty") is not None:
         assert time.monotonic() < deadline
         try:
@@ -467,7 +467,7 @@ def server(aws: ComputeCloud) -> Iterator[Server]:
 
 
 def until(server: Server, good: Callable[[Endpoint], bool]) -> Endpoint:
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while (seen := server.describe("faulty")) is None or not good(seen):
         assert time.monotonic() < deadline, seen
         time.sleep(0.05)
@@ -476,7 +476,7 @@ def until(server: Server, good: Callable[[Endpoint], bool]) -> Endpoint:
 
 def deployed(server: Server, spec: EndpointSpec) -> Endpoint:
     """SageMaker deletes in its own time, and takes no new endpoint of the name before."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         try:
             return server.deploy(spec)
@@ -545,7 +545,7 @@ def test_deleting_leaves_no_configuration_and_no_model(aws, server, specs):
     served(server, specs["2"])
     server.delete("faulty")
     sagemaker = sdk(aws, "sagemaker")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while sagemaker.list_endpoints(NameContains="faulty")["Endpoints"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -559,7 +559,7 @@ def test_endpoints_whose_long_names_begin_alike_do_not_lose_their_configurations
     sagemaker = sdk(aws, "sagemaker")
     for name in (one, other):
         server.deploy(replace(specs["1"], name=name))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not all((seen := server.describe(name)) is not None and seen.healthy for name in (one, other)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -574,7 +574,7 @@ def test_variants_share_the_requests_by_weight(aws, server, specs):
     sagemaker, runtime = sdk(aws, "sagemaker"), sdk(aws, "sagemaker-runtime")
     config = sagemaker.describe_endpoint(EndpointName="faulty")["EndpointConfigName"]
     (variant,) = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
-    both = [{**variant, "VariantName": name, "InitialVariantWeight": weight} for name, weight in (("a", 9), ("b", 1))]
+    both = [{**variant, "VariantName": name, "InitialVariantWeight": weight} for name, weight in (("a", 3), ("b", 1))]
     sagemaker.create_endpoint_config(EndpointConfigName="faulty-both", ProductionVariants=both)
     sagemaker.update_endpoint(EndpointName="faulty", EndpointConfigName="faulty-both")
     code, message = code_of(lambda: sagemaker.update_endpoint(EndpointName="faulty", EndpointConfigName=config))
@@ -583,7 +583,7 @@ def test_variants_share_the_requests_by_weight(aws, server, specs):
     waiter.wait(EndpointName="faulty", WaiterConfig={"Delay": 1, "MaxAttempts": 30})
     ask = {"EndpointName": "faulty", "ContentType": "application/json", "Body": REQUEST}
     chosen = [runtime.invoke_endpoint(**ask)["InvokedProductionVariant"] for _ in range(60)]
-    assert 40 < chosen.count("a") < 60
+    assert 30 < chosen.count("a") < 58
     assert runtime.invoke_endpoint(**ask, TargetVariant="b")["InvokedProductionVariant"] == "b"
     sagemaker.delete_endpoint_config(EndpointConfigName="faulty-both")
 
@@ -609,14 +609,14 @@ def test_a_double_that_is_killed_takes_its_jobs_and_endpoints_along(object_cloud
         trainer = PROVIDER.open_trainer(aws.config)
         job_id = trainer.submit(job_of(tmp_path, "import time\nprint('up')\ntime.sleep(60)"))
         served(PROVIDER.open_server(aws.config), specs["1"])
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while list(trainer.logs(job_id)) != ["up"]:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         processes = [(pid, start_ticks(pid)) for pid in descendants(aws.pid)]
         assert len(processes) >= 5  # the double, launcher and command, zygote and scoring process
         os.kill(aws.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while left := [pid for pid, ticks in processes if is_same_process(pid, ticks)]:
             assert time.monotonic() < deadline, left
             time.sleep(0.05)

@@ -34,7 +34,7 @@ def state(tmp_path: Path) -> Iterator[Path]:
     down(tmp_path / "twin")
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 10) -> bool:
+def eventually(condition: Callable[[], bool], within_s: float = 60) -> bool:
     deadline = time.monotonic() + within_s
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -297,10 +297,11 @@ def test_each_step_can_be_made_by_another_process(cloud, server, specs):
 
 def test_a_wish_that_was_withdrawn_leaves_nothing_deployed(cloud, server, specs):
     serve(server, specs["1"])
-    faults(cloud, {"kind": "slow_start", "delay_s": 1.0, "times": 1})
+    faults(cloud, {"kind": "slow_start", "delay_s": 30, "times": 1})
     assert "version 2 is being deployed" in server.deploy(specs["2"]).detail
+    number = rest(cloud, "GET", "endpoints/flights")[1]["labels"]["lintas-operation"]
     assert server.deploy(specs["1"]).detail == ""
-    time.sleep(1.5)
+    until(lambda: rest(cloud, "GET", f"endpoints/flights/operations/{number}")[1].get("done"), bool)
     assert len(rest(cloud, "GET", "endpoints/flights")[1]["deployedModels"]) == 1
 
 
