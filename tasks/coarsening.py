@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tasks.artifacts import show_table
-from tasks.core.coarsening import coarsen
 from tasks.core.policy import Policy
 from tasks.privacy import Outgoing
 from tasks.registry import installation
@@ -23,6 +22,8 @@ def coarsen_outgoing(outgoing: Outgoing, policy: Policy) -> Outgoing:
     """
     if outgoing.report is None or not any(rule.is_sought for rule in policy.anonymity):
         return outgoing
+    from tasks.core.coarsening import coarsen
+
     here = installation()
     staged, store = stage("anonymised", f"{policy.digest[:16]}/{outgoing.manifest.digest[:32]}")
     made, done = coarsen(policy, here.store_of(outgoing.uri), outgoing.uri, outgoing.manifest, store, staged)

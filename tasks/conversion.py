@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tasks.core.conversion import Conversion, convert
+from tasks.core.conversion import Conversion
 from tasks.core.policy import Policy
 from tasks.privacy import Outgoing
 from tasks.registry import installation
@@ -14,7 +14,7 @@ from tasks.steps import say, step
 
 @step(name="convert", retries=1, run_name="convert {outgoing.uri} to {conversion.label}")
 def convert_outgoing(outgoing: Outgoing, conversion: Conversion, policy: Policy) -> Outgoing:
-    """What would leave, converted on this side and scanned as it would leave; see `tasks.core.conversion.convert`.
+    """What would leave, converted on this side and scanned as it would leave; see `tasks.core.converters.convert`.
 
     Args:
         outgoing: What would leave as it is; a refusal stays one.
@@ -23,6 +23,8 @@ def convert_outgoing(outgoing: Outgoing, conversion: Conversion, policy: Policy)
     """
     if not conversion.label or outgoing.report is None:
         return outgoing
+    from tasks.core.converters import convert
+
     here = installation()
     staged, store = stage("converted", f"{conversion.label}/{outgoing.manifest.digest[:32]}")
     made = convert(here.store_of(outgoing.uri), outgoing.uri, outgoing.manifest, conversion, store, staged)

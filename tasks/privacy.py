@@ -1,4 +1,7 @@
-"""Privacy steps: scan what is there, treat what must not leave as it stands, and judge what would leave."""
+"""Privacy steps: scan what is there, treat what must not leave as it stands, and judge what would leave.
+
+What reads tables is loaded by the step that needs it: a dataset that was cleared before leaves without.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.artifacts import show_table
 from tasks.core.dataset import DatasetURI
-from tasks.core.detectors.scan import safe_path, scan
 from tasks.core.errors import LintasError, Terminal
 from tasks.core.findings import Finding, ScanReport
 from tasks.core.held import Held
@@ -22,13 +24,13 @@ from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.policy import Policy
 from tasks.core.privacy import NO_EXEMPTIONS, Cleared, Exemptions, Refused, Verdict, actions_for, decide, may_change
-from tasks.core.quarantine import Sifted, without
-from tasks.core.structure import check_anonymity
-from tasks.core.transform import apply_treatment
 from tasks.expectations import check_expectations
 from tasks.registry import STAGING, installation
 from tasks.staging import recall_of_move, scan_copy, stage, use
 from tasks.steps import say, step
+
+if TYPE_CHECKING:
+    from tasks.core.quarantine import Sifted
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,9 @@ def _staged(leaving: DatasetURI, verdict: Cleared, destination: DatasetURI) -> M
 def _without(manifest: Manifest, held: tuple[Held, ...]) -> Manifest:
     if not held:
         return manifest
+    from tasks.core.detectors.scan import safe_path
+    from tasks.core.quarantine import without
+
     stays = {(item.path, item.digest) for item in held}
     return without(manifest, lambda entry: (safe_path(entry.path), entry.digest) in stays)
 
@@ -176,6 +181,8 @@ def scan_dataset(uri: DatasetURI, manifest: Manifest, policy: Policy) -> ScanRep
 
     See `tasks.core.detectors.scan.scan`.
     """
+    from tasks.core.detectors.scan import scan
+
     report = scan(
         installation().store_of(uri),
         uri,
@@ -219,6 +226,8 @@ def treat(uri: DatasetURI, source_digest: str, sifted: Sifted, policy: Policy, d
         return Outgoing(uri, manifest, source_digest, None, treatment)
     if treatment.empty:
         return Outgoing(uri, manifest, source_digest, report, exemptions=exemptions)
+    from tasks.core.transform import apply_treatment
+
     staged, store = stage(target.name, f"{policy.digest[:16]}/{manifest.digest[:32]}")
     made = apply_treatment(
         here.store_of(uri), uri, manifest, treatment, here.pseudonym_key, into=store, into_uri=staged
@@ -256,6 +265,8 @@ def judge(outgoing: Outgoing, policy: Policy, destination: DatasetURI, source: D
     elif outgoing.report is None:
         raise Terminal(f"{outgoing.uri} was not scanned, so nothing can be said of it", "scan it first")
     else:
+        from tasks.core.structure import check_anonymity
+
         verdict = decide(
             policy,
             outgoing.report,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
 from tasks.artifacts import show_table
 from tasks.core.audit import AuditKind
@@ -13,9 +14,11 @@ from tasks.core.findings import ScanReport
 from tasks.core.held import Held, Listed
 from tasks.core.manifest import Manifest
 from tasks.core.policy import Policy
-from tasks.core.quarantine import Sifted, require_reason, sift
 from tasks.registry import installation
 from tasks.steps import flow_run_id, say, step
+
+if TYPE_CHECKING:
+    from tasks.core.quarantine import Sifted
 
 _NAMED = 100
 """How many objects an audit record names; it counts them all."""
@@ -29,6 +32,8 @@ def set_apart(
 
     What stays is listed with its reasons until its content, the policy or a person's release changes that.
     """
+    from tasks.core.quarantine import sift
+
     here = installation()
     released = here.records.quarantine.released(str(uri), policy.digest, str(destination))
     sifted = sift(
@@ -84,6 +89,8 @@ def release_held(dataset: str, destination: str, reason: str, by: str, paths: Se
         Invalid: Reason or name is empty, or the reason holds what looks like somebody's data.
         NotFound: Nothing of it is held.
     """
+    from tasks.core.quarantine import require_reason
+
     said = require_reason(reason)
     who = by.strip()
     if not who:

@@ -23,11 +23,11 @@ from tasks.core.plane.limits import Limits
 from tasks.core.policy import Place, Purpose
 from tasks.core.ports import EventSource, MirroringServer, Server, Store, Trainer
 from tasks.core.privacy import Policy, VerdictKey
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.training import TrainingSpec
 from tasks.records import Records
 
 if TYPE_CHECKING:
-    from tasks.core.treatments import PseudonymKey
     from tasks.settings import Settings
 
 STAGING = "staging"
@@ -205,8 +205,6 @@ def installation() -> Installation:
 
 
 def _pseudonym_key(reference: str) -> PseudonymKey:
-    # What treats columns weighs tens of megabytes, which a move without treatment is spared.
-    from tasks.core.treatments import PseudonymKey
     from tasks.settings import resolve_secret
 
     return PseudonymKey(reference, resolve_secret(reference).encode())

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tasks.core.dataset import DatasetURI
-from tasks.core.detectors.recall import Recall
-from tasks.core.detectors.scan import scan
 from tasks.core.errors import PolicyViolation
 from tasks.registry import STAGING, installation
 from tasks.steps import say
 
 if TYPE_CHECKING:
+    from tasks.core.detectors.recall import Recall
     from tasks.core.findings import ScanReport
     from tasks.core.manifest import Manifest
     from tasks.core.policy import Policy
@@ -42,7 +41,7 @@ class Staged:
     """The copies that a move uses, each with the file that is locked for it, and what its scans counted."""
 
     in_use: dict[DatasetURI, IO[str]] = field(default_factory=dict["DatasetURI", "IO[str]"])
-    recall: Recall = field(default_factory=Recall)
+    recall: Recall | None = None
     kept: bool = False
 
     def keep(self) -> None:
@@ -75,11 +74,19 @@ def staged_copies() -> Iterator[Staged]:
 def recall_of_move() -> Recall | None:
     """What the scans of this move counted, for those of its copies; None outside of a move: all is counted then."""
     staged = _staged.get()
-    return staged.recall if staged is not None else None
+    if staged is None:
+        return None
+    if staged.recall is None:
+        from tasks.core.detectors.recall import Recall
+
+        staged.recall = Recall()
+    return staged.recall
 
 
 def scan_copy(store: Store, copy: DatasetURI, manifest: Manifest, policy: Policy) -> ScanReport:
     """Search a copy that may leave as the source was searched; what the move counted of the same values is recalled."""
+    from tasks.core.detectors.scan import scan
+
     return scan(
         store,
         copy,

@@ -42,6 +42,7 @@ _IMPORTED = (
     "pyarrow.compute",
     "pyarrow.dataset",
     "pyarrow.parquet",
+    "tasks.policies",
     "tasks.registry",
     "tasks.steps",
 )

@@ -27,7 +27,8 @@ import yaml
 from benchmarks.privacy.table import make_table
 from tasks.core.policy import Action, ActionOptions
 from tasks.core.privacy import ColumnTreatment
-from tasks.core.treatments import PseudonymKey, treat_column
+from tasks.core.pseudonym_key import PseudonymKey
+from tasks.core.treatments import treat_column
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build"

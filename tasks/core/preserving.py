@@ -14,7 +14,7 @@ from tasks.core.errors import Invalid
 from tasks.core.ff1 import DIGITS, DIGITS_AND_LETTERS, FF1
 
 if TYPE_CHECKING:
-    from tasks.core.treatments import PseudonymKey
+    from tasks.core.pseudonym_key import PseudonymKey
 
 _SEPARATORS = re.compile(r"[ +./()\-]+")
 _ALPHABETS = (DIGITS, DIGITS_AND_LETTERS, DIGITS_AND_LETTERS.upper())

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 from tasks.core.errors import Denied, IntegrityError, Invalid
 
 if TYPE_CHECKING:
-    from tasks.core.treatments import PseudonymKey
+    from tasks.core.pseudonym_key import PseudonymKey
 
 _SEALED = re.compile(r"enc_([a-z2-7]{8})_([a-z2-7]+)", re.ASCII)
 _ONE_WAY = re.compile(r"tok_[a-z2-7]{26}|[0-9a-f]{64}", re.ASCII)

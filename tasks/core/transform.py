@@ -19,9 +19,10 @@ from tasks.core.detectors.tables import Source
 from tasks.core.errors import NotFound
 from tasks.core.manifest import Manifest
 from tasks.core.privacy import Treatment
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.rewriters import rewrite
 from tasks.core.scratch import spooled
-from tasks.core.treatments import ObjectTreatment, PseudonymKey
+from tasks.core.treatments import ObjectTreatment
 
 if TYPE_CHECKING:
     from tasks.core.attributes import Attributes

@@ -2,8 +2,7 @@
 
 Everything works on whole columns: different values are worked out once and the rest is looked up, but for tokens and
 hashes of columns in which hardly a value comes again: the native kernel makes them faster than they could be looked up.
-Keys are derived with HMAC-SHA256 (RFC 2104) from one secret, so that tokens of another domain or destination tell
-nothing about these.
+Keys are derived from one secret; see `tasks.core.pseudonym_key`.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from tasks.core.errors import Invalid
 from tasks.core.policy import Action
 from tasks.core.preserving import Preserving
 from tasks.core.privacy import ColumnTreatment
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.sealed_values import Seal
 from tasks.core.shifting import days_of, shifted
 
-_MIN_SECRET_BYTES = 16
 _TOKEN_BYTES = 16
 SAMPLE = 1024
 """How many values of a column tell whether they come again."""
@@ -36,32 +35,6 @@ _DIFFERENT = 0.9
 """From this share of different values in a sample on, looking a value up costs as much as making its token again."""
 
 _DIGESTED = (Action.TOKENISE, Action.HASH)
-
-
-@dataclass(frozen=True, slots=True)
-class PseudonymKey:
-    """The secret that pseudonyms are made with.
-
-    Args:
-        key_id: Its name.
-        secret: At least 16 random bytes. Whoever has it can open what was encrypted, and test guesses of values
-            against tokens and hashes.
-    """
-
-    key_id: str
-    secret: bytes = field(repr=False)
-
-    def __post_init__(self) -> None:
-        if len(self.secret) < _MIN_SECRET_BYTES:
-            raise Invalid(
-                f"the pseudonym key '{self.key_id}' has fewer than {_MIN_SECRET_BYTES} bytes",
-                "make one with: python -c 'import secrets; print(secrets.token_hex(32))'",
-            )
-
-    def derive(self, *parts: str) -> bytes:
-        """The key for one purpose, named by parts that stay apart from each other."""
-        label = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
-        return hmac.digest(self.secret, b"lintas pseudonyms 1" + label, "sha256")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from tasks.core.manifest import Manifest
 from tasks.core.policy import Action, Place, Policy
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Cleared, Refused, VerdictKey, actions_for, decide
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.transform import apply_treatment
-from tasks.core.treatments import PseudonymKey
 from tests.memory_store import MemoryStore
 
 URI = DatasetURI("memory", "b", "d")

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core.attributes import Attributes
-from tasks.core.conversion import Conversion, convert
+from tasks.core.conversion import Conversion
+from tasks.core.converters import convert
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid, PreconditionFailed
 from tasks.core.listing import read_manifest

@@ -23,9 +23,9 @@ from tasks.core.policy import Place, Policy
 from tasks.core.policy_loading import load_policy
 from tasks.core.preserving import Preserving
 from tasks.core.privacy import Cleared, Exemptions, Refused, Verdict, VerdictKey, actions_for, decide
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.shifting import days_of, shifted
 from tasks.core.transform import apply_treatment
-from tasks.core.treatments import PseudonymKey
 from tests.memory_store import MemoryStore
 
 SOURCE, STAGED = DatasetURI("memory", "b", "raw"), DatasetURI("memory", "b", "treated")

@@ -23,8 +23,8 @@ from tasks.core.listing import read_manifest
 from tasks.core.policy import Place
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Treatment, actions_for
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.transform import apply_treatment
-from tasks.core.treatments import PseudonymKey
 from tests.memory_store import MemoryStore
 
 URI = DatasetURI("memory", "raw", "set")

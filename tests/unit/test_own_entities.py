@@ -19,8 +19,8 @@ from tasks.core.listing import read_manifest
 from tasks.core.policy import Action, Place
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Refused, Treatment, VerdictKey, actions_for, decide
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.transform import apply_treatment
-from tasks.core.treatments import PseudonymKey
 from tests.memory_store import MemoryStore
 
 BOOKING = {"name": "BOOKING_CODE", "pattern": r"\bBK-[0-9]{6}\b"}

@@ -26,8 +26,8 @@ from tasks.core.listing import read_manifest
 from tasks.core.manifest import Manifest
 from tasks.core.policy import Action, ActionOptions
 from tasks.core.privacy import ColumnTreatment, Treatment
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.transform import apply_treatment
-from tasks.core.treatments import PseudonymKey
 from tests.memory_store import MemoryStore
 
 URI = DatasetURI("memory", "b", "d")

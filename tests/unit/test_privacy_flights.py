@@ -22,8 +22,8 @@ from tasks.core.manifest import Manifest
 from tasks.core.policy import EXPECTATIONS, PROFILE_COLUMNS, Place
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Action, Cleared, Policy, Refused, Treatment, VerdictKey, actions_for, decide
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.transform import apply_treatment
-from tasks.core.treatments import PseudonymKey
 from tasks.expectations import check_expectations
 from tests.memory_store import MemoryStore
 

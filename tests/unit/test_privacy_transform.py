@@ -23,8 +23,9 @@ from tasks.core.manifest import Manifest
 from tasks.core.policy import Action, ActionOptions, Place
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Cleared, ColumnTreatment, Policy, Refused, Treatment, VerdictKey, actions_for, decide
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.transform import apply_treatment
-from tasks.core.treatments import ObjectTreatment, PseudonymKey, treat_column, treat_hits
+from tasks.core.treatments import ObjectTreatment, treat_column, treat_hits
 from tests.memory_store import MemoryStore
 
 SOURCE = DatasetURI("memory", "b", "raw")

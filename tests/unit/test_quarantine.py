@@ -235,7 +235,7 @@ def test_what_is_left_is_looked_at_as_thoroughly_as_the_policy_asks_for(
         asked.append(report.coverage.mode)
         return report
 
-    for where in ("tasks.privacy", "tasks.core.quarantine", "tasks.staging"):
+    for where in ("tasks.core.quarantine", "tasks.core.detectors.scan"):
         monkeypatch.setattr(f"{where}.scan", noted)
     desk.policy(detection={"mode": "schema"})
     desk.put(**{"b.csv": "id,email\n1,x\n"})

@@ -23,8 +23,8 @@ from tasks.core.listing import read_manifest
 from tasks.core.policy import Place
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Treatment, actions_for, may_change
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.transform import apply_treatment
-from tasks.core.treatments import PseudonymKey
 from tasks.staging import recall_of_move, staged_copies
 from tests.memory_store import MemoryStore
 

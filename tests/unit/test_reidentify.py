@@ -18,8 +18,9 @@ from deployments.cli.main import main
 from tasks import registry
 from tasks.core.policy import Action, ActionOptions
 from tasks.core.privacy import ColumnTreatment
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.sealed_values import Seal
-from tasks.core.treatments import PseudonymKey, treat_column
+from tasks.core.treatments import treat_column
 
 CANARIES = [f"canary{at}@example.org" for at in range(5)]
 SEALED = [Seal(PseudonymKey("k", b"p" * 32), "customer", "far").seal(value) for value in CANARIES]

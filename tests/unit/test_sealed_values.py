@@ -19,9 +19,10 @@ from tasks.core.listing import read_manifest
 from tasks.core.policy import Action, Place
 from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Cleared, Treatment, VerdictKey, actions_for, decide
+from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.sealed_values import Seal
 from tasks.core.transform import apply_treatment
-from tasks.core.treatments import PseudonymKey, token
+from tasks.core.treatments import token
 from tests.memory_store import MemoryStore
 
 KEYS = PseudonymKey("p1", bytes(range(32)))

@@ -89,9 +89,25 @@ def test_a_copy_is_gone_when_its_move_has_ended_and_the_next_one_looks_at_nothin
     assert all(token.startswith("tok_") for token in tokens)
     assert (staged(folder), locks(folder)) == ([], [])
     with monkeypatch.context() as patched:
-        patched.setattr("tasks.privacy.scan", lambda *_, **__: pytest.fail("it was scanned again"))
+        patched.setattr("tasks.core.detectors.scan.scan", lambda *_, **__: pytest.fail("it was scanned again"))
         again = one()
     assert (again.receipt.digest, len(again.receipt.copied)) == (first.receipt.digest, 0)
+
+
+def test_what_was_cleared_before_leaves_by_a_process_that_loads_nothing_which_reads_tables() -> None:
+    one()
+    again = f"""
+import sys
+from flows.move import move_to_all, options_of
+from tasks.core.conversion import Conversion
+(moved,) = move_to_all("{SOURCE}", ["{FAR}"], "t", options_of(False, "10%", [], [], "digest"), Conversion())
+assert not moved.receipt.copied
+print(*sys.modules, file=sys.__stdout__)
+"""
+    done = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert {"tasks.privacy", "tasks.core.transfer"} <= loaded
+    assert loaded.isdisjoint({"polars", "cryptography", "pyarrow.parquet", "tasks.core.detectors.scan"})
 
 
 def test_what_is_missing_at_the_destination_is_treated_anew_and_is_the_same(folder: Path) -> None:
@@ -114,7 +130,7 @@ def test_a_move_that_failed_leaves_its_copy_and_the_next_one_sends_it(
     left = {path.name: path.read_bytes() for path in staged(folder)}
     assert len(left) == 2
     with monkeypatch.context() as patched:
-        patched.setattr("tasks.privacy.scan", lambda *_, **__: pytest.fail("it was scanned again"))
+        patched.setattr("tasks.core.detectors.scan.scan", lambda *_, **__: pytest.fail("it was scanned again"))
         one()
     assert arrived(folder) == left
     assert (staged(folder), locks(folder)) == ([], [])
