@@ -32,7 +32,7 @@ from tasks.core.plane.loop import Loop
 from tasks.core.plane.pace import Gate, Pace
 from tasks.core.plane.routes import FallingBack, plane_for, route_between
 from tasks.core.plane.stream import StreamPlane
-from tasks.core.plane.wire import Room, Wire, _context
+from tasks.core.plane.wire import _PIECE_BYTES, Room, Wire, _context
 from tasks.core.ports import SignedRequest, Write
 from tasks.providers._dialects.sigv4 import LentKeys, Signer
 from tests.memory_store import MemoryStore
@@ -322,7 +322,7 @@ def test_what_comes_in_many_records_arrives_whole_and_is_looked_at_in_pieces(ans
     content = random.Random(1).randbytes(1_000_003)
     into, pieces = fetched(answering(lambda _: "200 OK", content=content, tls=tls), len(content))
     assert into == content
-    assert max(pieces) <= PIECE_BYTES
+    assert max(pieces) <= _PIECE_BYTES
     assert sum(pieces) == len(content)
 
 

@@ -38,7 +38,7 @@ SMALL_BYTES = 256 * 1024
 
 _HEAD_BYTES = 64 * 1024
 _MOST_UNASKED_BYTES = 4 * 1024 * 1024
-_PIECE_BYTES = 256 * 1024
+_PIECE_BYTES = 512 * 1024
 """What is received before it is looked at: it is in the core's own cache then, which halves the cost of a checksum."""
 
 _ONE_RECORD_BYTES = 16 * 1024
