@@ -123,6 +123,10 @@ class ColumnState:
             self.add(leaf.held, leaf.rows)
             return
         array, parents = leaf.array, leaf.rows
+        if leaf.weights is not None:
+            self.filled += int(leaf.weights.sum())
+            self._add_text(Cells(array), None, leaf.weights)
+            return
         if array.null_count:
             present = array.is_valid()
             array = array.filter(present)
@@ -135,12 +139,11 @@ class ColumnState:
         if len(values):
             self.cells.add(values.hash().to_numpy(), marks)
 
-    def _add_text(self, cells: Cells, parents: Ints | None) -> None:
+    def _add_text(self, cells: Cells, parents: Ints | None, weights: Ints | None = None) -> None:
         self.kinds.add("text")
         if not len(cells):
             return
-        weights = None
-        if parents is None and cells.repeat:
+        if parents is None and weights is None and cells.repeat:
             cells, weights = cells.different()
         note_texts(self.cells, cells)
         plain = cells.plain

@@ -1,4 +1,4 @@
-"""The native kernel: `kernel.c`, `digests.c` and `dictionaries.c`, compiled once where a compiler is.
+"""The native kernel: `kernel.c`, `digests.c` and `parquet.c`, compiled once where a compiler is.
 
 The tables of the Python modules are written into the program, so that they exist once.
 
@@ -45,8 +45,9 @@ _MOST_HITS = 32
 _SLOTS_EACH = 4
 _SOURCE = Path(__file__).with_name("kernel.c")
 _DIGESTS = Path(__file__).with_name("digests.c")
-_DICTIONARIES = Path(__file__).with_name("dictionaries.c")
+_PARQUET = Path(__file__).with_name("parquet.c")
 _BLOCK_BYTES = 64
+_SPARE_BYTES = 16
 TOKEN_CHARACTERS, HASH_CHARACTERS = 30, 64
 
 
@@ -63,7 +64,7 @@ def source() -> str:
     cut = "static void digit_strings("
     before, after = tail.split(cut, 1)
     return "\n".join(
-        (_tables(), _DIGESTS.read_text(), _DICTIONARIES.read_text(), head, forms, before, tail_begin, cut + after)
+        (_tables(), _DIGESTS.read_text(), _PARQUET.read_text(), head, forms, before, tail_begin, cut + after)
     )
 
 
@@ -111,7 +112,7 @@ def _tables() -> str:
         f"       LEAST_DIGITS = {patterns.LEAST_DIGITS},",
         f"       WIDEST_PHONE = {numbers.WIDEST_PHONE}, SHORT_PHONE = {SHORT},",
         f"       SLOTS_EACH = {_SLOTS_EACH},",
-        f"       KEYS = {len(KEYS)}, MOST_HITS = {_MOST_HITS},",
+        f"       SPARE = {_SPARE_BYTES}, KEYS = {len(KEYS)}, MOST_HITS = {_MOST_HITS},",
         f"       WIDEST = {max(max(widths) for widths, _ in numbers.BY_WIDTH.values())} }};",
         f"static const struct {{ const char *text; int size, anchor; }} HINTS[] = {{{', '.join(hints)}}};",
         f"static const char HINT_MARKS[] = {_text(patterns.HINT_MARKS)};",
@@ -353,6 +354,15 @@ class Kernel:
         self._longest = self._dll.lintas_longest
         self._longest.restype = number
         self._longest.argtypes = [pointer, number, number]
+        self._referred = self._dll.lintas_referred
+        self._referred.restype = number
+        self._referred.argtypes = [pointer, number, number, ctypes.c_int, pointer, number]
+        self._entries = self._dll.lintas_entries
+        self._entries.restype = number
+        self._entries.argtypes = [pointer, number, number, pointer, pointer, pointer]
+        self._texts = self._dll.lintas_texts
+        self._texts.restype = number
+        self._texts.argtypes = [pointer, number, number, ctypes.c_int, pointer, pointer]
         self._digests = self._dll.lintas_digests
         self._digests.restype = None
         self._digests.argtypes = [pointer, number, pointer, pointer, number, ctypes.c_int, ctypes.c_int, pointer]
@@ -460,6 +470,46 @@ class Kernel:
         """The bytes of the longest value in a dictionary page of Parquet with so many texts; None when it is none."""
         found: int = self._longest(page.ctypes.data, len(page), values)
         return found if found >= 0 else None
+
+    def referred(self, page: Bytes, values: int, counts: Ints, *, optional: bool) -> bool:
+        """Count how often a page of Parquet refers to each entry of its dictionary. Answers whether it could be read.
+
+        Args:
+            page: A data page of the first version.
+            values: How many values it has.
+            counts: By entry how often it was referred to so far, which is added to.
+            optional: Whether values may be missing.
+        """
+        there: int = self._referred(
+            page.ctypes.data, len(page), values, optional, counts.ctypes.data, len(counts)
+        )  # fmt: skip
+        return there >= 0
+
+    def entries(self, page: Bytes, counts: Ints) -> tuple[Ints, Bytes] | None:
+        """The texts of a dictionary page of Parquet to which anything refers, laid out as for `search`.
+
+        Args:
+            page: The page.
+            counts: By entry how often it is referred to; they become those of the texts that are answered.
+        """
+        offsets, text = np.empty(len(counts) + 1, np.int64), np.empty(len(page) + _SPARE_BYTES, np.uint8)
+        kept: int = self._entries(
+            page.ctypes.data, len(page), len(counts), counts.ctypes.data, text.ctypes.data, offsets.ctypes.data
+        )  # fmt: skip
+        return (offsets[: kept + 1], text) if kept >= 0 else None
+
+    def texts(self, page: Bytes, values: int, *, optional: bool) -> tuple[Ints, Bytes] | None:
+        """The texts of a page of Parquet that holds them itself, laid out as for `search`; None when it cannot be read.
+
+        Args:
+            page, values, optional: As for `referred`.
+        """
+        most = min(values, len(page) // 4)
+        offsets, text = np.empty(most + 1, np.int64), np.empty(len(page) + _SPARE_BYTES, np.uint8)
+        kept: int = self._texts(
+            page.ctypes.data, len(page), values, optional, text.ctypes.data, offsets.ctypes.data
+        )  # fmt: skip
+        return (offsets[: kept + 1], text) if kept >= 0 else None
 
     def digests(self, key: bytes, offsets: Ints, data: Bytes, *, tokens: bool, portable: bool = False) -> Bytes:
         """The HMAC-SHA256 of each string, written as `treatments.token` and `treatments.hashed` write it, joined.

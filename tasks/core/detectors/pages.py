@@ -14,8 +14,11 @@ from typing import Any, cast
 _FIRST_READ_BYTES = 1024
 _LONGEST_HEADER_BYTES = 1024 * 1024
 _MAX_DEPTH = 8
-_DICTIONARY_PAGE = 2
-_DICTIONARY_ENCODINGS = (2, 8)
+_DATA_PAGE, _DICTIONARY_PAGE = 0, 2
+PLAIN, PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
+"""Encodings, by their numbers in `Encoding`."""
+
+_DICTIONARY_ENCODINGS = (PLAIN_DICTIONARY, _RLE_DICTIONARY)
 
 # Thrift's types in compact structs.
 _STOP, _TRUE, _FALSE, _BYTE, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 0, 1, 2, 3, 6, 7, 8, 9, 10, 12
@@ -35,6 +38,8 @@ class Page:
         is_dictionary: Whether it holds the values that other pages refer to.
         refers: Whether its values are references into the dictionary.
         at, stored_bytes: Where its content lies in the file, as it is stored.
+        encoding: How its values are written.
+        first_version: Whether it is a data page of the first version, with levels as runs.
     """
 
     size_bytes: int
@@ -43,6 +48,8 @@ class Page:
     refers: bool
     at: int
     stored_bytes: int
+    encoding: int | None = None
+    first_version: bool = False
 
 
 def pages(read: Callable[[int, int], bytes], start: int, length: int, values: int) -> Iterator[Page]:
@@ -71,7 +78,9 @@ def pages(read: Callable[[int, int], bytes], start: int, length: int, values: in
             if not isinstance(count, int) or count < 0:
                 raise PageError
             refers = not is_dictionary and encoding in _DICTIONARY_ENCODINGS
-            yield Page(uncompressed, count, is_dictionary, refers, at + size, compressed)
+            first = header.get(1) == _DATA_PAGE and about is header.get(5) and fields.get(3) == _RLE
+            written = encoding if isinstance(encoding, int) else None
+            yield Page(uncompressed, count, is_dictionary, refers, at + size, compressed, written, first)
             seen += 0 if is_dictionary else count
         at += size + compressed
 
@@ -93,7 +102,7 @@ def _struct(content: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
         raise PageError
     fields: dict[int, Any] = {}
     number = 0
-    while (byte := content[at]) != _STOP:
+    while (byte := content[at]) & 15 != _STOP:  # Whatever its other bits are, as Thrift's own readers have it.
         at += 1
         step, kind = byte >> 4, byte & 15
         if step:

@@ -17,6 +17,7 @@ from tasks.core.arrow import pa
 from tasks.core.dataset import rechunk
 from tasks.core.detectors.archives import members
 from tasks.core.detectors.avro import avro
+from tasks.core.detectors.chunks import Texts
 from tasks.core.detectors.leaves import leaves
 from tasks.core.detectors.models import npy, onnx
 from tasks.core.detectors.orc import orc
@@ -46,25 +47,38 @@ _PIECE_BYTES = 32 * 1024
 ARROW_ERRORS: Any = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
 
-def parquet(source: Source) -> Iterator[Batch | Unread]:
-    """A Parquet file, column chunk by column chunk, and its own metadata as text."""
+def parquet(source: Source, *, counted: bool = False) -> Iterator[Batch | Unread]:
+    """A Parquet file, column chunk by column chunk, and its own metadata as text; `counted` as for `read`."""
     row = 0
+    named = not counted
     try:
         file = BoundedParquet(source)
         metadata: dict[bytes, bytes] = file.schema.metadata or {}
         if metadata:
             notes = [f"{_text(key)}: {_text(value)}" for key, value in sorted(metadata.items())]
             yield Batch(0, 0, (Leaf(METADATA, pl.Series(METADATA, notes)),))
-        for batch in file.batches():
+        for batch in file.counted() if counted else file.batches():
             if isinstance(batch, Unread):
                 yield batch
                 return
+            if not named:
+                yield _columns_of(file.schema)
+                named = True
+            if isinstance(batch, Texts):
+                yield Batch(0, row, (Leaf(batch.column, None, None, batch.array, batch.weights),))
+                continue
             found = list(leaves(batch))
             yield from (each for each in found if isinstance(each, Unread))
             yield Batch(batch.num_rows, row, tuple(each for each in found if isinstance(each, Leaf)))
             row += batch.num_rows
     except ARROW_ERRORS as error:
         yield Unread(f"Parquet that cannot be decoded after {row} rows ({_kind(error)})")
+
+
+def _columns_of(schema: Any) -> Batch:
+    """All columns, in their order, without any row."""
+    found = leaves(pa.RecordBatch.from_pylist([], schema=schema))
+    return Batch(0, 0, tuple(each for each in found if isinstance(each, Leaf)))
 
 
 def csv(source: Source) -> Iterator[Batch | Unread]:
@@ -378,8 +392,7 @@ def names_of(source: Source) -> Iterator[Batch | Unread]:
         except ARROW_ERRORS as error:
             yield Unread(f"Parquet whose footer cannot be read ({_kind(error)})")
             return
-        found = leaves(pa.RecordBatch.from_pylist([], schema=schema))
-        yield Batch(0, 0, tuple(each for each in found if isinstance(each, Leaf)))
+        yield _columns_of(schema)
         return
     for part in read(source):
         if isinstance(part, Unread):
@@ -389,8 +402,14 @@ def names_of(source: Source) -> Iterator[Batch | Unread]:
             return
 
 
-def read(source: Source) -> Iterator[Batch | Unread]:
-    """All of an object, batch by batch. Raises what `Store.get` raises, and nothing for what the bytes hold."""
+def read(source: Source, *, counted: bool = False) -> Iterator[Batch | Unread]:
+    """All of an object, batch by batch. Raises what `Store.get` raises, and nothing for what the bytes hold.
+
+    Args:
+        source: The object.
+        counted: Whether values will only be counted: texts may then come in any order, each different one once with
+            how many rows it stands for, in batches without rows of their own.
+    """
     if source.entry.size_bytes == 0:
         return
     kind, why = format_of(source)
@@ -398,6 +417,6 @@ def read(source: Source) -> Iterator[Batch | Unread]:
         yield Unread(why)
         return
     try:
-        yield from _READERS[kind](source)
+        yield from parquet(source, counted=True) if counted and kind == "parquet" else _READERS[kind](source)
     except UnpackError as error:
         yield Unread(str(error))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,8 @@ from tasks.core.arrow import compute as pc
 from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
 from tasks.core.detectors import native
+from tasks.core.detectors.candidates import Bytes
+from tasks.core.detectors.chunks import Texts, joined, texts
 from tasks.core.detectors.leaves import Rows, parents_of
 from tasks.core.detectors.pages import Page, PageError, pages
 from tasks.core.detectors.ranged import RangedFile
@@ -32,6 +34,9 @@ BATCH_BYTES = 256 * 1024 * 1024
 _OPEN_PAGES_BYTES = 1024**3
 _LEAST_ROWS = 8192
 """For fewer rows than these a batch is not made shorter; long dictionary values are read as references instead."""
+
+_TEXTS_BYTES = 64 * 1024 * 1024
+"""Columns of row groups that are larger are read by Arrow, batch by batch."""
 
 _SHORT_BYTES = 64
 _FIXED_BYTES = 16
@@ -53,6 +58,8 @@ class _Column:
     pages: list[Page]
     repeated: bool
     compressions: set[str] = field(default_factory=set[str])
+    chunks: list[tuple[Page, ...]] = field(default_factory=list[tuple[Page, ...]])
+    """The pages of each row group."""
     longest_bytes: int = 0
     """The longest value of its dictionaries."""
 
@@ -113,6 +120,35 @@ class BoundedParquet:
 
     def batches(self, most_rows: int = BATCH_ROWS) -> Iterator[Any]:
         """Record batches of the file's schema, each of at most so many rows; an `Unread` after which nothing comes."""
+        for part in self._described(most_rows):
+            if isinstance(part, Unread):
+                yield part
+                return
+            yield from self._read(*part, most_rows)
+
+    def counted(self, most_rows: int = BATCH_ROWS) -> Iterator[Any]:
+        """The same for those who count: `Texts` of columns that the kernel reads, before batches of all others.
+
+        At least one column is among the batches.
+        """
+        for part in self._described(most_rows):
+            if isinstance(part, Unread):
+                yield part
+                return
+            groups, columns = part
+            left = [column for column in columns if column.index not in self._flat_texts]
+            for at, column in enumerate(columns):
+                if column.index in self._flat_texts:
+                    last = not left and at == len(columns) - 1
+                    found = None if last else self._texts(groups, column)
+                    if found is None:
+                        left.append(column)
+                    yield from found or ()
+            left.sort(key=lambda column: column.index)
+            yield from self._read(groups, left, most_rows)
+
+    def _described(self, most_rows: int) -> Iterator[tuple[list[int], list[_Column]] | Unread]:
+        """Row groups that are read together, with their columns; an `Unread` after which nothing comes."""
         if self.metadata.num_columns > MAX_COLUMNS:
             yield Unread(f"more than {MAX_COLUMNS} columns")
             return
@@ -126,13 +162,52 @@ class BoundedParquet:
             if isinstance(columns, str) or problem:
                 yield Unread(problem or "")
                 return
-            rows, references = self._plan(groups, columns, most_rows)
-            file = self._open([column.path for column in references]) if references else self._file
-            for batch in file.iter_batches(batch_size=rows, row_groups=groups, use_threads=False):
-                for piece in self._pieces(batch) if references or self._has_dictionaries else [batch]:
-                    yield piece
-                    if isinstance(piece, Unread):
-                        return
+            yield groups, columns
+
+    def _read(self, groups: list[int], columns: list[_Column], most_rows: int) -> Iterator[Any]:
+        """Record batches of some columns; an `Unread` after which nothing comes."""
+        rows, references = self._plan(groups, columns, most_rows)
+        file = self._open([column.path for column in references]) if references else self._file
+        some = None if len(columns) == self.metadata.num_columns else [column.path for column in columns]
+        for batch in file.iter_batches(batch_size=rows, row_groups=groups, columns=some, use_threads=False):
+            for piece in self._pieces(batch) if references or self._has_dictionaries else [batch]:
+                yield piece
+                if isinstance(piece, Unread):
+                    return
+
+    @cached_property
+    def _flat_texts(self) -> dict[int, bool]:
+        """Which columns are texts, one a row, with whether they may be missing; none where names are ambiguous."""
+        names: list[str] = self.schema.names
+        if len(set(names)) < len(names) or any("." in name for name in names):
+            return {}
+        kinds = dict(zip(names, self.schema.types, strict=True))
+        found: dict[int, bool] = {}
+        for at in range(self.metadata.num_columns):
+            column = self._file.schema.column(at)
+            kind = kinds.get(column.path)
+            text = kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+            levels = column.max_repetition_level, column.max_definition_level
+            if text and column.physical_type == "BYTE_ARRAY" and levels in ((0, 0), (0, 1)):
+                found[at] = levels == (0, 1)
+        return found
+
+    def _texts(self, groups: list[int], column: _Column) -> list[Texts] | None:
+        """A column's texts in some row groups, by the kernel; None when Arrow must read them."""
+        kernel = native.kernel()
+        if kernel is None or sum(page.size_bytes for page in column.pages) > _TEXTS_BYTES:
+            return None
+        found: list[Texts] = []
+        for group, chunk in zip(groups, column.chunks, strict=True):
+            values = sum(page.values for page in chunk if not page.is_dictionary)
+            if values != self.metadata.row_group(group).num_rows:
+                return None
+            content = partial(self._content_of, compressions=column.compressions)
+            part = texts(kernel, column.path, chunk, content, optional=self._flat_texts[column.index])
+            if part is None or any(each.longest_bytes * _LEAST_ROWS > BATCH_BYTES for each in part):
+                return None
+            found += part
+        return joined(found)
 
     @property
     def _has_dictionaries(self) -> bool:
@@ -171,7 +246,8 @@ class BoundedParquet:
             return "Parquet whose row groups are scattered over the file"
         self._ranged.hold(start, end - start)
         for (column, chunk), (at, length) in zip(chunks, places, strict=True):
-            column.pages += pages(self._ranged.at, at, length, chunk.num_values)
+            column.chunks.append(tuple(pages(self._ranged.at, at, length, chunk.num_values)))
+            column.pages += column.chunks[-1]
             column.values += chunk.num_values
             column.size_bytes += length
             column.compressions.add(chunk.compression)
@@ -237,8 +313,14 @@ class BoundedParquet:
 
     def _longest_of(self, page: Page, compressions: set[str]) -> int | None:
         """The longest value of a dictionary's page, by the kernel; None when it cannot tell."""
-        kernel, (compression, *others) = native.kernel(), compressions
-        if kernel is None or others or compression not in _UNPACKED:
+        kernel = native.kernel()
+        data = None if kernel is None else self._content_of(page, compressions)
+        return None if kernel is None or data is None else kernel.longest(data, page.values)
+
+    def _content_of(self, page: Page, compressions: set[str]) -> Bytes | None:
+        """A page's bytes, decompressed; None when they cannot be or are not as many as it says."""
+        compression, *others = compressions
+        if others or compression not in _UNPACKED:
             return None
         content = self._ranged.at(page.at, page.stored_bytes)
         try:
@@ -247,7 +329,7 @@ class BoundedParquet:
         except (pa.ArrowException, OSError, ValueError):
             return None
         data = np.frombuffer(content, np.uint8)
-        return kernel.longest(data, page.values) if len(data) == page.size_bytes else None
+        return data if len(data) == page.size_bytes else None
 
     def _pieces(self, batch: Any) -> Iterator[Any]:
         """The batch with references spelt out, in pieces that fit."""
@@ -266,9 +348,10 @@ class BoundedParquet:
             yield Unread(problem, count=batch.num_rows)
             return
         number = np.cumsum(size_of_row) // BATCH_BYTES
+        names = batch.schema.names
         cuts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), batch.num_rows]
         for start, end in pairwise(cuts):
-            yield batch.slice(start, end - start).cast(self.schema)
+            yield batch.slice(start, end - start).cast(pa.schema([self.schema.field(name) for name in names]))
 
 
 def _times(column: _Column, rows: int) -> int:

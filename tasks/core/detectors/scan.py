@@ -201,7 +201,7 @@ def scan_object(
     source = replace(Source.open(store, uri, entry), groups=groups)
     kind, _ = format_of(source)
     seen = ObjectScan(entry.path, TableKey(directory_of(entry.path), kind, ()))
-    for batch in names_of(source) if by_name else read(source):
+    for batch in names_of(source) if by_name else read(source, counted=recall is None):
         if isinstance(batch, Unread):
             seen.unread.append(batch)
         elif not _add(seen, batch, detection, recall):

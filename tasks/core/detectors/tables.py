@@ -51,12 +51,14 @@ class Leaf:
         held: The leaf values; None for texts that only `array` holds.
         rows: For each value the row of the batch it belongs to; None when it is simply the row.
         array: The Arrow array that the values were taken from as they are; None when there is none.
+        weights: For each value how many rows it stands for; None for one.
     """
 
     name: str
     held: pl.Series | None
     rows: npt.NDArray[np.int64] | None = None
     array: Any = None
+    weights: npt.NDArray[np.int64] | None = None
 
     @cached_property
     def values(self) -> pl.Series:
