@@ -394,6 +394,16 @@ def test_where_openssl_is_not_found_python_speaks_tls(
 
 
 @pytest.mark.skipif(not COMPILER, reason="there is no compiler")
+def test_where_no_thread_is_to_be_had_python_exchanges(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = exchanges.loaded()
+    assert library is not None
+    monkeypatch.setattr(library, "open", lambda *_: None)
+    assert one(serving([[b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"]]).origin)[3] == b"a"
+
+
+@pytest.mark.skipif(not COMPILER, reason="there is no compiler")
 def test_nothing_is_written_to_a_room_after_the_end(serving: Callable[..., Server]) -> None:
     server = serving([[b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"]], stays=True)
     loop = Loop()

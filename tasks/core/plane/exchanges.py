@@ -59,18 +59,12 @@ class Exchanges:
 
     Args:
         loop: What their callers wait in.
-        silence_s: How long a connection may neither take nor give a byte, in seconds.
-        library: Where `exchange.c` is loaded; see `loaded`.
-
-    Raises:
-        OSError: There is no thread to be had.
+        library: The loaded program.
+        engine: Its thread.
     """
 
-    def __init__(self, loop: Loop, silence_s: float, library: _Library) -> None:
-        self._library = library
-        self._engine = library.open(int(silence_s * 1000), _MOST_CONNECTIONS, library.openssl)
-        if not self._engine:
-            raise OSError("no thread for small exchanges")
+    def __init__(self, loop: Loop, library: _Library, engine: int) -> None:
+        self._library, self._engine = library, engine
         self._tasks: dict[int, Task] = {}
         self._asks: list[bytes] = []
         self._heads: list[bytes] = []
@@ -78,6 +72,18 @@ class Exchanges:
         self._fields = ctypes.create_string_buffer(_FIELDS_BYTES)
         loop.attach(library.done_bell(self._engine), self._answer, self._ask)
         self._loop = loop
+
+    @classmethod
+    def begun(cls, loop: Loop, silence_s: float) -> Exchanges | None:
+        """With a thread of its own; None where the program or a thread cannot be had.
+
+        Args:
+            loop: What their callers wait in.
+            silence_s: How long a connection may neither take nor give a byte, in seconds.
+        """
+        library = loaded()
+        engine = library and library.open(int(silence_s * 1000), _MOST_CONNECTIONS, library.openssl)
+        return cls(loop, library, engine) if library and engine else None
 
     def join(self, number: int, tls: ssl.SSLSocket | None) -> int | None:
         """Take a connection; the slot to name it by, or None when it cannot be taken.
@@ -121,7 +127,7 @@ class Exchanges:
     def close(self) -> None:
         """End what is under way: no memory of others is written to afterwards."""
         self._library.close(self._engine)
-        self._engine = None
+        self._engine = 0
 
     def _ask(self) -> None:
         if not self._asks:

@@ -66,6 +66,7 @@ class Wire:
         self._open: set[Connection] = set()
         self._silence_s = silence_s
         self._exchanges: Exchanges | None = None
+        self._looked = False
         self._lent: dict[str, list[_Lent]] = {}
         # Origins whose connections only Python can use.
         self._apart: set[str] = set()
@@ -156,8 +157,8 @@ class Wire:
         self._lent.clear()
 
     def _engine(self, origin: str) -> Exchanges | None:
-        if self._exchanges is None and (library := exchanges.loaded()) is not None:
-            self._exchanges = Exchanges(self._loop, self._silence_s, library)
+        if not self._looked:
+            self._looked, self._exchanges = True, Exchanges.begun(self._loop, self._silence_s)
         return None if origin in self._apart else self._exchanges
 
     async def _again(
