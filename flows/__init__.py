@@ -1,1 +1,4 @@
-"""What people start: each module is one flow, and reads like the sentence that describes it."""
+"""What people start: each module is one flow, and reads like the sentence that describes it.
+
+`forms` and `moving` are what flows share.
+"""

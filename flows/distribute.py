@@ -6,7 +6,7 @@ from prefect import flow
 from pydantic import Field
 
 from flows.forms import Compare, Compress, Dataset, Format, MbPerS
-from flows.move import Moved, move_to_all, options_of
+from flows.moving import Moved, move_to_all, options_of
 from tasks.core.conversion import Conversion
 from tasks.core.errors import LintasError
 from tasks.steps import say

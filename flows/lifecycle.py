@@ -7,7 +7,8 @@ from typing import Any
 from prefect import flow
 
 from flows.forms import Clouds, Dataset
-from flows.move import Moved, move
+from flows.move import move
+from flows.moving import Moved
 from flows.promote import promote, release_json
 from flows.train import Trained, train
 from tasks.core.errors import PolicyViolation

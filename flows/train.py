@@ -8,7 +8,8 @@ from typing import Any
 from prefect import flow
 
 from flows.forms import Dataset
-from flows.move import Moved, move
+from flows.move import move
+from flows.moving import Moved
 from tasks.core.errors import LintasError, Stockout
 from tasks.core.evaluation import Evaluation
 from tasks.core.placement import Placement

@@ -2,6 +2,8 @@
 
 Inside a flow, names, retries, timeouts and logs are Prefect's. The `lintas` command and the tests call the same
 functions with no Prefect server anywhere; retries of single requests happen below, in `tasks.core`.
+
+Nothing here loads Prefect, which takes a second and 70 MB: who is inside a flow run has loaded it.
 """
 
 from __future__ import annotations
@@ -9,15 +11,13 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar
-
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
-from prefect.logging import get_run_logger
-from prefect.states import State
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from tasks.core.errors import Retryable
+
+if TYPE_CHECKING:
+    from prefect.context import FlowRunContext
+    from prefect.states import State
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,13 +26,21 @@ R = TypeVar("R")
 class Step(Generic[P, R]):
     """A function that is a Prefect task run inside a flow, and just itself outside.
 
-    It travels to other processes by its name. `task` is for what runs tasks elsewhere (`tasks.shards`).
+    It travels to other processes by its name. Its `task` is for what runs tasks elsewhere (`tasks.shards`).
     """
 
     def __init__(self, function: Callable[P, R], options: Mapping[str, Any]) -> None:
-        self._function = function
-        self.task: Any = task(function, **options)
+        self._function, self._options = function, options
         functools.update_wrapper(self, function)
+
+    @functools.cached_property
+    def task(self) -> Any:
+        """The Prefect task."""
+        from prefect import task
+        from prefect.cache_policies import NO_CACHE
+
+        options: dict[str, Any] = {**self._options, "cache_policy": NO_CACHE}
+        return task(self._function, **options)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.task(*args, **kwargs) if in_flow() else self._function(*args, **kwargs)
@@ -57,7 +65,6 @@ def step(
         "name": name,
         "timeout_seconds": timeout_s,
         "task_run_name": run_name or name,
-        "cache_policy": NO_CACHE,
         "persist_result": False,
     }
     if retries:
@@ -73,21 +80,31 @@ def step(
 
 def in_flow() -> bool:
     """Whether the caller runs inside a Prefect flow run."""
-    return FlowRunContext.get() is not None
+    return _context() is not None
 
 
 def flow_run_id() -> str | None:
     """The id of the Prefect flow run that the caller runs in, or None outside."""
-    context = FlowRunContext.get()
+    context = _context()
     return str(context.flow_run.id) if context is not None and context.flow_run is not None else None
 
 
 def say(message: str) -> None:
     """One line for people: to the run's log inside a flow, to standard error outside."""
     if in_flow():
+        from prefect.logging import get_run_logger
+
         get_run_logger().info(message)
     else:
         print(message, file=sys.stderr)
+
+
+def _context() -> FlowRunContext | None:
+    if "prefect.context" not in sys.modules:
+        return None
+    from prefect.context import FlowRunContext
+
+    return FlowRunContext.get()
 
 
 def _is_retryable(_task: object, _run: object, state: State[Any]) -> bool:

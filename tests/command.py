@@ -34,6 +34,7 @@ _IMPORTED = (
     "boto3",
     "deployments.cli",
     "deployments.cli.watching",
+    "flows.moving",
     "google.cloud.storage",
     "prefect",
     "prefect.artifacts",

@@ -60,7 +60,7 @@ def configured(folder: Path) -> None:
 
 def moves(folder: Path, rows: int, rounds: int) -> Iterator[tuple[str, float, float]]:
     """Which policy, seconds by the clock and of the processor, of each move."""
-    from flows.move import move_to_all, options_of
+    from flows.moving import move_to_all, options_of
     from tasks.core.conversion import Conversion
 
     table = make_table(rows, 7).table

@@ -189,7 +189,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """What a move would do: verdict, objects, bytes, requests, route, time and cost. Moves nothing."""
-    from flows.move import options_of, prepare
+    from flows.moving import options_of, prepare
     from tasks.core.conversion import Conversion
 
     options = options_of(delete, delete_limit, include or [], exclude or [], _compare(compare))
@@ -255,7 +255,7 @@ def move(
 
     Several destinations get it from one read; the exit code is that of the first one that failed.
     """
-    from flows.move import Moved, move_to_all, options_of
+    from flows.moving import Moved, move_to_all, options_of
     from tasks.core.conversion import Conversion
 
     options = options_of(delete, delete_limit, include or [], exclude or [], _compare(compare))

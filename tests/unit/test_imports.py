@@ -47,6 +47,11 @@ def test_help_loads_neither_an_sdk_nor_prefect() -> None:
     assert loaded(statement).isdisjoint((*SDKS, "prefect", "pydantic", "pyarrow", "polars"))
 
 
+def test_what_the_command_moves_by_loads_neither_prefect_nor_what_reads_tables() -> None:
+    modules = loaded("from flows.moving import move_to_all, prepare; import tasks.registry; tasks.registry.providers()")
+    assert modules.isdisjoint((*SDKS, "prefect", "polars", "cryptography", "pyarrow.parquet", "tasks.core.treatments"))
+
+
 def test_an_installation_that_treats_nothing_loads_no_treatment() -> None:
     assert "polars" not in loaded("import tasks.registry; tasks.registry.providers()")
 

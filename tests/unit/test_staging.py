@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from flows.move import Moved, move_to_all, options_of
+from flows.moving import Moved, move_to_all, options_of
 from tasks.core.conversion import Conversion
 from tasks.core.errors import LintasError, PolicyViolation, Retryable
 from tasks.registry import installation
@@ -78,7 +78,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def raising(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("flows.move.copy_cleared", raising)
+    monkeypatch.setattr("flows.moving.copy_cleared", raising)
 
 
 def test_a_copy_is_gone_when_its_move_has_ended_and_the_next_one_looks_at_nothing(
@@ -98,7 +98,7 @@ def test_what_was_cleared_before_leaves_by_a_process_that_loads_nothing_which_re
     one()
     again = f"""
 import sys
-from flows.move import move_to_all, options_of
+from flows.moving import move_to_all, options_of
 from tasks.core.conversion import Conversion
 (moved,) = move_to_all("{SOURCE}", ["{FAR}"], "t", options_of(False, "10%", [], [], "digest"), Conversion())
 assert not moved.receipt.copied
@@ -107,7 +107,7 @@ print(*sys.modules, file=sys.__stdout__)
     done = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.splitlines()[-1].split())
     assert {"tasks.privacy", "tasks.core.transfer"} <= loaded
-    assert loaded.isdisjoint({"polars", "cryptography", "pyarrow.parquet", "tasks.core.detectors.scan"})
+    assert loaded.isdisjoint({"prefect", "polars", "cryptography", "pyarrow.parquet", "tasks.core.detectors.scan"})
 
 
 def test_what_is_missing_at_the_destination_is_treated_anew_and_is_the_same(folder: Path) -> None:
