@@ -152,6 +152,12 @@ def watch_lifecycle(
             except httpx.TimeoutException:
                 # On a busy machine the server takes its time; the deadline says how long.
                 continue
+            except httpx.HTTPStatusError as error:
+                # So it answers while others write into its SQLite database.
+                if error.response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    raise
+                sleep(0.4)
+                continue
             if run is None:
                 yield LifecycleSeen(None, "waiting for the event")
             else:

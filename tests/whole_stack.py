@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from deployments.demo import deploy
@@ -40,6 +44,17 @@ class WholeStack:
     @property
     def mlflow_url(self) -> str:
         return self.installation.settings.services.mlflow_url
+
+    def ask_prefect(self, method: str, path: str, body: Any = None) -> Any:
+        """What the Prefect API answers. It says 503 while others write into its SQLite database, and is asked again."""
+        deadline = time.monotonic() + 120
+        while (
+            answer := httpx.request(method, f"{self.prefect_api_url}{path}", json=body, timeout=60)
+        ).status_code == 503:
+            assert time.monotonic() < deadline, f"{method} {path}: 503 for two minutes"
+            time.sleep(0.2)
+        content = answer.raise_for_status().content
+        return json.loads(content) if content else None
 
     @property
     def environment(self) -> dict[str, str]:

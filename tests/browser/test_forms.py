@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
 from playwright.sync_api import Locator, Page, expect, sync_playwright
@@ -47,7 +46,7 @@ def page() -> Iterator[Page]:
 
 def deployment_id(stack: WholeStack, name: str) -> str:
     body = {"deployments": {"name": {"any_": [name]}}}
-    return httpx.post(f"{stack.prefect_api_url}/deployments/filter", json=body).json()[0]["id"]
+    return stack.ask_prefect("POST", "/deployments/filter", body)[0]["id"]
 
 
 def field(page: Page, name: str) -> Locator:
@@ -60,9 +59,8 @@ def test_the_lifecycle_form_explains_itself_and_refuses_what_is_no_uri(whole_sta
     identity = deployment_id(whole_stack, "lifecycle")
     page.goto(f"{whole_stack.prefect_ui_url}/deployments/deployment/{identity}/run", wait_until="domcontentloaded")
     page.get_by_text("Where the dataset is, as cloud://bucket/prefix").wait_for(timeout=60_000)
-    text = page.inner_text("body")
     for words in ("what to run, on which kind of machine", "Clouds that serve the model", "Remove objects"):
-        assert words in text
+        expect(page.locator("body")).to_contain_text(words, timeout=30_000)
     for name, value in (
         ("source", "aws://raw/flights"),
         ("destination", "google://lake/flights"),
@@ -82,7 +80,7 @@ def ended_as(stack: WholeStack, deployment: str) -> str:
     body = {"deployments": {"id": {"any_": [deployment]}}}
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        (run,) = httpx.post(f"{stack.prefect_api_url}/flow_runs/filter", json=body).json()
+        (run,) = stack.ask_prefect("POST", "/flow_runs/filter", body)
         if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
             return run["state_type"]
         time.sleep(0.2)

@@ -7,34 +7,32 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from deployments.local.object_stores import console_script
 from tests.flows.conftest import Landed
 from tests.servers import rclone_environment
+from tests.whole_stack import WholeStack
 
 pytestmark = pytest.mark.timeout(300)
 
 
-def ended_run(api: str, deployment: str, parameters: dict[str, Any]) -> dict[str, Any]:
+def ended_run(stack: WholeStack, deployment: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """A run of a deployment as its form starts it, when it has ended."""
-    found = httpx.get(f"{api}/deployments/name/{deployment}/{deployment}", timeout=30).json()
-    run = httpx.post(
-        f"{api}/deployments/{found['id']}/create_flow_run", json={"parameters": parameters}, timeout=30
-    ).json()
+    found = stack.ask_prefect("GET", f"/deployments/name/{deployment}/{deployment}")
+    run = stack.ask_prefect("POST", f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})
     deadline = time.monotonic() + 240
     while not run["end_time"]:
         assert time.monotonic() < deadline, run["state"]
         time.sleep(0.5)
-        run = httpx.get(f"{api}/flow_runs/{run['id']}", timeout=30).json()
+        run = stack.ask_prefect("GET", f"/flow_runs/{run['id']}")
     return run
 
 
 def test_every_destination_gets_the_dataset_and_a_refused_one_fails_alone(landed: Landed) -> None:
     destinations = ["onprem://lake/everywhere", "nowhere://lake/everywhere", "edge://lake/everywhere"]
     run = ended_run(
-        landed.stack.prefect_api_url,
+        landed.stack,
         "distribute",
         {"source": "google://lake/flights", "destinations": destinations},
     )

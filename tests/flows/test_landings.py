@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from deployments.event_bridge import Destination, carry
@@ -26,35 +25,25 @@ Runs = Callable[[str], list[dict[str, Any]]]
 @pytest.fixture
 def waiting_runs(whole_stack: WholeStack) -> Iterator[Runs]:
     """The lifecycle's runs for a source. None of them begins: the pool is paused, and at the end they are deleted."""
-    with httpx.Client(base_url=whole_stack.prefect_api_url, timeout=30) as client:
+    found: set[str] = set()
 
-        def insisted(method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
-            """Prefect answers 503 while others write into its SQLite database."""
-            deadline = time.monotonic() + 60
-            while (answer := client.request(method, path, json=body)).status_code == 503:
-                assert time.monotonic() < deadline, f"{method} {path}: 503 for a minute"
-                time.sleep(0.5)
-            return answer.raise_for_status()
+    def pause(paused: bool) -> None:
+        whole_stack.ask_prefect("PATCH", "/work_pools/lintas", {"is_paused": paused})
 
-        def pause(paused: bool) -> None:
-            insisted("PATCH", "/work_pools/lintas", {"is_paused": paused})
+    def runs(source: str) -> list[dict[str, Any]]:
+        wish = {"flows": {"name": {"any_": ["lifecycle"]}}, "sort": "EXPECTED_START_TIME_DESC"}
+        answer = whole_stack.ask_prefect("POST", "/flow_runs/filter", wish)
+        mine = [run for run in answer if run["parameters"].get("source") == source]
+        found.update(run["id"] for run in mine)
+        return mine
 
-        found: set[str] = set()
-
-        def runs(source: str) -> list[dict[str, Any]]:
-            wish = {"flows": {"name": {"any_": ["lifecycle"]}}, "sort": "EXPECTED_START_TIME_DESC"}
-            answer = insisted("POST", "/flow_runs/filter", wish).json()
-            mine = [run for run in answer if run["parameters"].get("source") == source]
-            found.update(run["id"] for run in mine)
-            return mine
-
-        pause(True)
-        try:
-            yield runs
-        finally:
-            for number in found:
-                insisted("DELETE", f"/flow_runs/{number}")
-            pause(False)
+    pause(True)
+    try:
+        yield runs
+    finally:
+        for number in found:
+            whole_stack.ask_prefect("DELETE", f"/flow_runs/{number}")
+        pause(False)
 
 
 def eventually(runs: Runs, source: str, within_s: float = 60) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 from pathlib import Path
 
-import httpx
 import pyarrow.parquet as pq
 import pytest
 from blake3 import blake3
@@ -54,7 +53,7 @@ def far_side(landed: Landed, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_event_of_the_landing_started_the_run(landed: Landed) -> None:
-    run = httpx.get(f"{landed.stack.prefect_api_url}/flow_runs/{landed.run_id}").json()
+    run = landed.stack.ask_prefect("GET", f"/flow_runs/{landed.run_id}")
     assert run["created_by"]["type"] == "AUTOMATION"
     assert run["parameters"]["source"] == "aws://raw/flights"
     assert run["parameters"]["destination"] == "google://lake/flights"
@@ -201,7 +200,7 @@ def test_schedules_create_runs(landed: Landed) -> None:
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
         "flows": {"name": {"any_": ["reconcile", "audit"]}},
     }
-    found = httpx.post(f"{landed.stack.prefect_api_url}/flow_runs/filter", json=body).json()
+    found = landed.stack.ask_prefect("POST", "/flow_runs/filter", body)
     assert {run["created_by"]["type"] for run in found} == {"SCHEDULE"}
 
 

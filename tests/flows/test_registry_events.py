@@ -6,21 +6,21 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-import httpx
 import pytest
 from mlflow import MlflowClient
 
 from tests.flows.conftest import Landed
+from tests.whole_stack import WholeStack
 
 pytestmark = pytest.mark.timeout(300)
 
 
-def promotions(api: str, since: datetime) -> list[dict[str, Any]]:
+def promotions(stack: WholeStack, since: datetime) -> list[dict[str, Any]]:
     wanted = {
         "deployments": {"name": {"any_": ["promote"]}},
         "flow_runs": {"start_time": {"after_": since.isoformat()}},
     }
-    return httpx.post(f"{api}/flow_runs/filter", json=wanted, timeout=30).json()
+    return stack.ask_prefect("POST", "/flow_runs/filter", wanted)
 
 
 def test_an_approved_version_is_promoted(landed: Landed) -> None:
@@ -30,7 +30,7 @@ def test_an_approved_version_is_promoted(landed: Landed) -> None:
     model, version = landed.report["trained"]["model"], landed.report["trained"]["version"]
     client.set_registered_model_alias(model, "approved", version)
     deadline = time.monotonic() + 240
-    while not (runs := promotions(landed.stack.prefect_api_url, since)) or not runs[0]["end_time"]:
+    while not (runs := promotions(landed.stack, since)) or not runs[0]["end_time"]:
         assert time.monotonic() < deadline, "no promotion ended"
         time.sleep(0.5)
     (run,) = runs
