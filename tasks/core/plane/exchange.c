@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -406,6 +407,16 @@ static void *serve(void *given) {
     }
 }
 
+/* Signals are for the threads of the interpreter. */
+static int begun(Engine *engine) {
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&engine->thread, NULL, serve, engine);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return !failed;
+}
+
 /* A new thread with no connections; NULL when there is none to be had. `secure` are OpenSSL's, or zeros. */
 Engine *lintas_open(i64 silence_ms, i64 most, const Secure *secure) {
     Engine *engine = calloc(1, sizeof *engine);
@@ -424,7 +435,7 @@ Engine *lintas_open(i64 silence_ms, i64 most, const Secure *secure) {
     pthread_mutex_init(&engine->lock, NULL);
     if (engine->slots && engine->asked && engine->ended && engine->taken && engine->poll >= 0 && engine->bell >= 0
         && engine->done_bell >= 0 && !epoll_ctl(engine->poll, EPOLL_CTL_ADD, engine->bell, &event)
-        && !pthread_create(&engine->thread, NULL, serve, engine))
+        && begun(engine))
         return engine;
     if (engine->poll >= 0) close(engine->poll);
     if (engine->bell >= 0) close(engine->bell);
@@ -469,11 +480,11 @@ void lintas_leave(Engine *engine, i64 number) {
 }
 
 /* Send requests on idle connections. `heads` are their heads, one after the other, which are copied; bodies and rooms are
-   the caller's, who leaves them alone until the exchange has ended. 0, or how many were begun before memory was short. */
+   the caller's, who leaves them alone until the exchange has ended. 0, or how many before memory was short. */
 i64 lintas_ask(Engine *engine, const Ask *asks, i64 count, const u8 *heads) {
-    i64 begun = 0;
-    for (; begun < count; begun++) {
-        const Ask *ask = asks + begun;
+    i64 taken = 0;
+    for (; taken < count; taken++) {
+        const Ask *ask = asks + taken;
         Slot *slot = engine->slots[ask->slot];
         if (ask->head_size > slot->out_room) {
             u8 *grown = realloc(slot->out, (size_t)ask->head_size);
@@ -493,12 +504,12 @@ i64 lintas_ask(Engine *engine, const Ask *asks, i64 count, const u8 *heads) {
         slot->flags = USABLE;
     }
     pthread_mutex_lock(&engine->lock);
-    for (i64 at = 0; at < begun; at++) engine->asked[engine->asked_count++] = (i32)asks[at].slot;
-    int wake = engine->sleeping && begun;
+    for (i64 at = 0; at < taken; at++) engine->asked[engine->asked_count++] = (i32)asks[at].slot;
+    int wake = engine->sleeping && taken;
     if (wake) engine->sleeping = 0;
     pthread_mutex_unlock(&engine->lock);
     if (wake) eventfd_write(engine->bell, 1);
-    return begun == count ? 0 : begun;
+    return taken == count ? 0 : taken;
 }
 
 /* How exchanges have ended, with their fields one after the other; how many. Both end where there is no more room. */
