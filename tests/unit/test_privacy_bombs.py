@@ -254,6 +254,14 @@ def test_a_bomb_that_must_be_treated_is_refused() -> None:
         apply_treatment(store, URI, manifest, treatment("email"), KEYS, store, STAGED)
 
 
+def test_a_type_of_zero_ends_a_header_whatever_its_other_bits_are() -> None:
+    header = bytes([0x15, 0, 0x15, 20, 0x15, 20, 0x2C, 0x15, 8, 0x15, 0, 0x15, 6, 0x15, 6])
+    for end in (0x00, 0x40, 0xF0):
+        content = header + bytes([end, 0]) + bytes(10)
+        (page,) = pages(lambda at, size, content=content: content[at : at + size], 0, len(content), 4)
+        assert (page.at, page.values, page.first_version) == (len(header) + 2, 4, True)
+
+
 def test_page_headers_of_nonsense_are_an_error() -> None:
     for content in (b"\x00" * 40, b"\x15\x00" * 20, b"\xff" * 4000, b""):
         with pytest.raises(PageError):

@@ -18,9 +18,6 @@ from tasks.core.detectors import native
 from tasks.core.detectors.candidates import Bytes, Hashes, Ints, hashed
 from tasks.core.detectors.patterns import PLAIN
 
-LEAST_CELLS = 16
-"""Fewer cells are searched in Python."""
-
 _HEAD = 2000
 _PLAIN_HEAD = 512
 
@@ -64,8 +61,8 @@ class Cells:
 
     @property
     def kernel(self) -> native.Kernel | None:
-        """The kernel, where there is one and it is worth a call."""
-        return native.kernel() if len(self) >= LEAST_CELLS else None
+        """The kernel, where there is one and anything to be read."""
+        return native.kernel() if len(self) else None
 
     @cached_property
     def hashes(self) -> Hashes:

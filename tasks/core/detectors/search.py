@@ -10,7 +10,6 @@ import polars as pl
 
 from tasks.core.detectors import native, phones
 from tasks.core.detectors.candidates import Candidates, Hits, Ints, buffers, strings
-from tasks.core.detectors.cells import LEAST_CELLS
 from tasks.core.detectors.classify import classified, in_cells
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.named import named_hits
@@ -44,7 +43,7 @@ def hits_in(
 
 
 def _candidates_in(cells: pl.Series) -> Iterator[Hits]:
-    kernel = native.kernel() if len(cells) >= LEAST_CELLS else None
+    kernel = native.kernel() if len(cells) else None
     if kernel is None:
         yield from classified(cells)
         return
