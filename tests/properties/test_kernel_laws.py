@@ -210,6 +210,22 @@ def test_a_sample_holds_the_least_hashes(texts: list[str], wanted: int) -> None:
     assert strange & set(hashes.tolist()) == set(unknown_hashes.tolist())
 
 
+ALMOST_PLAIN = "0123456789-.:TZ tok_abcdefABCDEF\n"
+
+
+@needs_kernel
+@settings(max_examples=400, deadline=None)
+@given(st.from_regex(patterns.PLAIN), st.integers(0, 40), st.text(ALMOST_PLAIN, max_size=2), st.booleans())
+def test_the_kernel_knows_the_forms_that_no_entity_has(text: str, at: int, other: str, longer: bool) -> None:
+    kernel = native.kernel()
+    assert kernel
+    for each in (text, text[:at] + other + text[at + len(other) * (not longer) :]):
+        column = pl.Series([each])
+        assert kernel.plain(*buffers(column)) == column.str.contains(patterns.PLAIN).all()
+    several = ["12.5", "tok_" + "a2" * 13, text]
+    assert kernel.plain(*buffers(pl.Series(several))) == pl.Series(several).str.contains(patterns.PLAIN).all()
+
+
 @needs_kernel
 def test_loading_it_again_changes_nothing() -> None:
     library = native._library()

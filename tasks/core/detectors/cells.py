@@ -90,6 +90,9 @@ class Cells:
     @cached_property
     def plain(self) -> bool:
         """Whether all of them are of forms that no entity has (`patterns.PLAIN`)."""
+        kernel = self.kernel
+        if kernel is not None:
+            return kernel.plain(*self.laid)
         if not len(self) or not re.match(PLAIN, self.array[0].as_py()):
             return False
         return bool(self.text.head(_PLAIN_HEAD).str.contains(PLAIN).all() and self.text.str.contains(PLAIN).all())

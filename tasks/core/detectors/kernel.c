@@ -1371,3 +1371,45 @@ i64 lintas_sample(const i64 *offsets, const u8 *data, const uint64_t *cell_hashe
     *unknowns = handed;
     return take(&s, hashes, marks);
 }
+
+static int two_digits(Cell c, i64 p) { return run(c, p, DIGIT, 2) == 2; }
+
+/* The twin of `patterns.PLAIN`. */
+static int like_plain(Cell c) {
+    if (c.n == 30 && !memcmp(c.s, "tok_", 4)) {
+        int fitting = 1;
+        for (i64 p = 4; p < c.n; p++) fitting &= (c.s[p] >= 'a' && c.s[p] <= 'z') | (c.s[p] >= '2' && c.s[p] <= '7');
+        return fitting;
+    }
+    if (c.n == 36 && uuid(c, 0) == c.n) return 1;
+    i64 p = at(c, 0, '-'), whole = p;
+    while (is(c, whole, DIGIT)) whole++;
+    if (whole == p) return 0;
+    if (whole == c.n) return whole - p <= 8;
+    if (c.s[whole] == '.') {
+        i64 end = whole + 1;
+        while (is(c, end, DIGIT)) end++;
+        return end > whole + 1 && end == c.n;
+    }
+    int century = c.s[0] == '1' ? c.s[1] == '8' || c.s[1] == '9' : c.s[0] == '2' && c.s[1] == '0';
+    if (p || whole != 4 || !century || !at(c, 4, '-') || !two_digits(c, 5) || !at(c, 7, '-') || !two_digits(c, 8)) return 0;
+    if (c.n == 10) return 1;
+    if (!one_of(c, 10, "T ") || !two_digits(c, 11) || !at(c, 13, ':') || !two_digits(c, 14)) return 0;
+    i64 end = 16;
+    if (at(c, end, ':')) {
+        if (!two_digits(c, 17)) return 0;
+        end = 19;
+        if (at(c, end, '.')) {
+            for (end = 20; is(c, end, DIGIT); end++) {}
+            if (end == 20) return 0;
+        }
+    }
+    return end + at(c, end, 'Z') == c.n;
+}
+
+/* Whether all cells are of forms that no entity has. */
+int lintas_plain(const i64 *offsets, const u8 *data, i64 cells) {
+    for (i64 cell = 0; cell < cells; cell++)
+        if (!like_plain((Cell){data + offsets[cell], offsets[cell + 1] - offsets[cell]})) return 0;
+    return 1;
+}

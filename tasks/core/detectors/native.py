@@ -354,6 +354,9 @@ class Kernel:
         self._longest = self._dll.lintas_longest
         self._longest.restype = number
         self._longest.argtypes = [pointer, number, number]
+        self._plain = self._dll.lintas_plain
+        self._plain.restype = ctypes.c_int
+        self._plain.argtypes = [pointer, pointer, number]
         self._referred = self._dll.lintas_referred
         self._referred.restype = number
         self._referred.argtypes = [pointer, number, number, ctypes.c_int, pointer, number]
@@ -394,6 +397,14 @@ class Kernel:
         made = np.empty(len(offsets) - 1, np.uint64)
         self._hashes(offsets.ctypes.data, data.ctypes.data, len(made), made.ctypes.data)
         return made
+
+    def plain(self, offsets: Ints, data: Bytes) -> bool:
+        """Whether all cells are of forms that no entity has, as `patterns.PLAIN` says.
+
+        Args:
+            offsets, data: As for `search`.
+        """
+        return bool(self._plain(offsets.ctypes.data, data.ctypes.data, len(offsets) - 1))
 
     def tally(
         self, offsets: Ints, data: Bytes, hashes: Hashes, room: int, ask: Ask, rows: Ints | None,
