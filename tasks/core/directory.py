@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.core.dataset import CHUNK_BYTES, Entry, content_digest
 from tasks.core.errors import Invalid
-from tasks.core.manifest import Manifest
+
+if TYPE_CHECKING:
+    from tasks.core.manifest import Manifest
 
 
 def directory_manifest(directory: Path, *, hidden: bool = True, skip: Collection[str] = ()) -> Manifest:
@@ -26,6 +29,9 @@ def directory_manifest(directory: Path, *, hidden: bool = True, skip: Collection
     """
     if not directory.is_dir():
         raise Invalid(f"there is no directory '{directory}'", "correct the path")
+    # Manifests bring Arrow, 80 MB that whoever only reads specs, prices and releases has no use for.
+    from tasks.core.manifest import Manifest
+
     root = directory.resolve()
     return Manifest.of(_entry(root, path) for path in _files(root, hidden, skip))
 

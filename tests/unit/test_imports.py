@@ -52,8 +52,15 @@ def test_what_the_command_moves_by_loads_neither_prefect_nor_what_reads_tables()
     assert modules.isdisjoint((*SDKS, "prefect", "polars", "cryptography", "pyarrow.parquet", "tasks.core.treatments"))
 
 
-def test_an_installation_that_treats_nothing_loads_no_treatment() -> None:
-    assert "polars" not in loaded("import tasks.registry; tasks.registry.providers()")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import deployments.event_bridge",
+        "import tasks.placement, tasks.core.release, tasks.registry; tasks.registry.providers()",
+    ],
+)
+def test_who_watches_events_or_reads_prices_and_releases_loads_neither_arrow_nor_prefect(statement: str) -> None:
+    assert loaded(statement).isdisjoint((*SDKS, "pyarrow", "numpy", "polars", "prefect"))
 
 
 def test_core_loads_neither_prefect_nor_an_sdk() -> None:
