@@ -93,6 +93,8 @@ class Wire:
                 return
             server = socket.create_connection(self._server)
             self._sockets += [client, server]
+            for end in (client, server):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             silent = threading.Event()
             sending = (client, server, silent, self._sent, self._damage_sent, self._cut_sent_at)
             receiving = (server, client, silent, self._received, self._damage_received, self._cut_at)
