@@ -146,6 +146,37 @@ def test_of_files_with_wrong_bytes_the_kernel_reads_what_arrow_reads_or_neither(
     assert 100 < read < 1_100
 
 
+@needs_kernel
+@settings(max_examples=60, deadline=None)
+@given(column, st.booleans(), options)
+def test_references_never_become_more_than_is_foretold(texts: list[str | None], required: bool, how: Any) -> None:
+    file = BoundedParquet(opened(written(table_of(texts, required=required), **how)))
+    for group in range(file.metadata.num_row_groups):
+        columns = file._columns([group])
+        assert not isinstance(columns, str)
+        most = file._most_spelt(columns[0])
+        if how["data_page_version"] == "2.0":
+            assert most is None
+        elif all(page.refers or page.is_dictionary for page in columns[0].pages):
+            (batch,) = file._file.iter_batches(batch_size=10_000, row_groups=[group], columns=["text"])
+            assert most is not None
+            assert most >= sum(len((text or "").encode()) for text in batch.column(0).to_pylist())
+
+
+@needs_kernel
+def test_a_dictionary_is_looked_into_where_its_references_could_be_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[str] = []
+    walk = BoundedParquet._longest_of
+    monkeypatch.setattr(BoundedParquet, "_longest_of", lambda *given: looked.append("") or walk(*given))
+    different = written(pa.table({"text": [f"person{at}@example.org" for at in range(20_000)], "at": range(20_000)}))
+    assert sum(batch.num_rows for batch in BoundedParquet(opened(different)).batches()) == 20_000
+    assert not looked
+    repeated = ["x" * 10_000 if at % 2 else f"person{at % 5_000}" for at in range(20_000)]
+    often = written(pa.table({"text": repeated, "at": range(20_000)}))
+    assert sum(batch.num_rows for batch in BoundedParquet(opened(often)).batches()) == 20_000
+    assert looked
+
+
 def test_small_parts_are_joined_and_large_ones_are_left() -> None:
     once = Texts("c", pa.array(["a", "b"], pa.large_string()), None)
     often = Texts("c", pa.array(["c"], pa.large_string()), np.array([3]))

@@ -79,6 +79,30 @@ def texts(
     return None if laid is None else [Texts(column, _array(*laid), counts[: len(laid[0]) - 1]), *found]
 
 
+def most_spelt(
+    kernel: Kernel, pages: Sequence[Page], content: Callable[[Page], Bytes | None], *, optional: bool
+) -> int | None:
+    """How many bytes a column chunk's references can be at most once they are spelt out, whatever its dictionary holds.
+
+    That is as if all of it were the entry that is referred to most. None when it is not known.
+
+    Args:
+        kernel, pages, content, optional: As for `texts`.
+    """
+    size_bytes = 0
+    counts: Ints = np.zeros(0, np.int64)
+    for page in pages:
+        if not _known(page, first=page is pages[0]):
+            return None
+        if page.is_dictionary:
+            size_bytes, counts = page.size_bytes, np.zeros(page.values, np.int64)
+        elif page.refers:
+            data = content(page)
+            if data is None or not kernel.referred(data, page.values, counts, optional=optional):
+                return None
+    return size_bytes * int(counts.max(initial=0))
+
+
 def joined(parts: list[Texts]) -> list[Texts]:
     """The same in one part where there are many small ones."""
     if len(parts) < 2 or sum(len(part.array) for part in parts) >= _LARGE * len(parts):

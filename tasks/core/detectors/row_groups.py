@@ -21,7 +21,7 @@ from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
 from tasks.core.detectors import native
 from tasks.core.detectors.candidates import Bytes
-from tasks.core.detectors.chunks import Texts, joined, texts
+from tasks.core.detectors.chunks import Texts, joined, most_spelt, texts
 from tasks.core.detectors.leaves import Rows, parents_of
 from tasks.core.detectors.pages import Page, PageError, pages
 from tasks.core.detectors.ranged import RangedFile
@@ -37,6 +37,9 @@ _LEAST_ROWS = 8192
 
 _TEXTS_BYTES = 64 * 1024 * 1024
 """Columns of row groups that are larger are read by Arrow, batch by batch."""
+
+_SPELT_BYTES = 8 * 1024 * 1024
+"""Of columns that are at most so large once they are spelt out the dictionary is not looked into."""
 
 _SHORT_BYTES = 64
 _FIXED_BYTES = 16
@@ -61,7 +64,9 @@ class _Column:
     chunks: list[tuple[Page, ...]] = field(default_factory=list[tuple[Page, ...]])
     """The pages of each row group."""
     longest_bytes: int = 0
-    """The longest value of its dictionaries."""
+    """The longest value of its dictionaries; 0 where `spelt_bytes` says enough."""
+    spelt_bytes: int = 0
+    """What all references into its dictionaries are at most once they are spelt out, where that is little."""
 
     def dense(self, rows: int) -> int:
         """The most bytes of pages that so many values in a row can touch."""
@@ -268,8 +273,10 @@ class BoundedParquet:
         total_rows = max(1, sum(self.metadata.row_group(group).num_rows for group in groups))
         short: list[_Column] = []
         references: list[_Column] = []
+        room = BATCH_BYTES // 2
         for column in columns:
-            column.longest_bytes = self._longest_value(groups, column)
+            column.longest_bytes = self._longest_value(groups, column, room)
+            room -= column.spelt_bytes
             fits = column.longest_bytes * (column.values if column.repeated else _LEAST_ROWS) <= BATCH_BYTES
             (short if fits else references).append(column)
         short.sort(key=lambda column: column.longest_bytes)
@@ -279,7 +286,8 @@ class BoundedParquet:
         a_row += sum(column.longest_bytes * _times(column, total_rows) for column in short)
 
         def needed(rows: int) -> int:
-            return sum(column.dense(rows * _times(column, total_rows)) for column in columns) + rows * a_row
+            dense = sum(column.dense(rows * _times(column, total_rows)) for column in columns)
+            return dense + rows * a_row + sum(column.spelt_bytes for column in columns)
 
         rows = most_rows
         least = max(BATCH_BYTES, needed(1))
@@ -287,8 +295,10 @@ class BoundedParquet:
             rows //= 2
         return max(1, rows), references
 
-    def _longest_value(self, groups: list[int], column: _Column) -> int:
-        """The longest value in a column's dictionaries, or more; 0 where values are of a fixed size."""
+    def _longest_value(self, groups: list[int], column: _Column, room: int) -> int:
+        """The longest value in a column's dictionaries, or more; 0 where values are of a fixed size, or all of them
+        fit into the room together.
+        """
         dictionaries = [page for page in column.pages if page.is_dictionary]
         longest = max((page.size_bytes - 4 * (page.values - 1) for page in dictionaries), default=0)
         physical = self._file.schema.column(column.index).physical_type
@@ -296,6 +306,10 @@ class BoundedParquet:
             return max((page.size_bytes // max(1, page.values) for page in dictionaries), default=0)
         if physical != "BYTE_ARRAY" or longest <= _SHORT_BYTES:
             return longest if physical == "BYTE_ARRAY" else 0
+        spelt = self._most_spelt(column)
+        if spelt is not None and spelt <= min(_SPELT_BYTES, room):
+            column.spelt_bytes = spelt
+            return 0
         walked = [self._longest_of(page, column.compressions) for page in dictionaries]
         if all(found is not None for found in walked):
             return max(found or 0 for found in walked)
@@ -310,6 +324,17 @@ class BoundedParquet:
                 longest_read = max(longest_read, pc.max(pc.binary_length(array.dictionary)).as_py() or 0)
         # A dictionary that the first row does not bring along whole is known by its size alone.
         return longest_read if read >= sum(page.values for page in dictionaries) else longest
+
+    def _most_spelt(self, column: _Column) -> int | None:
+        """What a column's references are at most once they are spelt out; None when it is not known."""
+        kernel = native.kernel()
+        if kernel is None or column.index not in self._flat_texts:
+            return None
+        content = partial(self._content_of, compressions=column.compressions)
+        optional = self._flat_texts[column.index]
+        most = [most_spelt(kernel, chunk, content, optional=optional) for chunk in column.chunks]
+        known = [each for each in most if each is not None]
+        return sum(known) if len(known) == len(most) else None
 
     def _longest_of(self, page: Page, compressions: set[str]) -> int | None:
         """The longest value of a dictionary's page, by the kernel; None when it cannot tell."""
