@@ -12,12 +12,12 @@ from tasks.core.dataset import DatasetURI
 from tasks.core.errors import Invalid, NotFound
 from tasks.core.findings import ScanReport
 from tasks.core.held import Held, Listed
-from tasks.core.manifest import Manifest
 from tasks.core.policy import Policy
 from tasks.registry import installation
 from tasks.steps import flow_run_id, say, step
 
 if TYPE_CHECKING:
+    from tasks.core.manifest import Manifest
     from tasks.core.quarantine import Sifted
 
 _NAMED = 100

@@ -57,9 +57,10 @@ def test_what_the_command_moves_by_loads_neither_prefect_nor_what_reads_tables()
     [
         "import deployments.event_bridge",
         "import tasks.placement, tasks.core.release, tasks.registry; tasks.registry.providers()",
+        "import tasks.auditing, tasks.quarantine",
     ],
 )
-def test_who_watches_events_or_reads_prices_and_releases_loads_neither_arrow_nor_prefect(statement: str) -> None:
+def test_who_watches_events_or_reads_prices_or_records_loads_neither_arrow_nor_prefect(statement: str) -> None:
     assert loaded(statement).isdisjoint((*SDKS, "pyarrow", "numpy", "polars", "prefect"))
 
 
