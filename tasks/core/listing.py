@@ -17,6 +17,8 @@ from tasks.core.dataset import DIGEST_METADATA, PUBLISHED_MANIFEST, RESERVED_PRE
 from tasks.core.errors import IntegrityError, Invalid, NotFound
 from tasks.core.levels import listed
 from tasks.core.manifest import SCHEMA, Manifest, ManifestWriter
+from tasks.core.plane.reading import Beginning, beginnings
+from tasks.core.plane.wire import SMALL_BYTES
 from tasks.core.retries import in_parallel, with_retries
 from tasks.core.rows import BATCH_ROWS, Batch, Rows, aligned, batch_of, in_order
 from tasks.core.selection import Selection
@@ -217,8 +219,19 @@ class _Reader:
         def find_out(each: _Unknown) -> None:
             filled[each.at] = self._digest(each, stop)
 
-        in_parallel(find_out, _unknown(found, digests), self.in_flight, stop)
+        unknown = list(_unknown(found, digests))
+        small = [each for each in unknown if self._is_read_at_once(each)]
+        for each, content in beginnings(self.store, small, self._whole, self.attempts):
+            filled[each.at] = self._learned(each, *content_digest([content]))
+        others = (each for each in unknown if not self._is_read_at_once(each))
+        in_parallel(find_out, others, self.in_flight, stop)
         return pa.array(filled, pa.string())
+
+    def _is_read_at_once(self, each: _Unknown) -> bool:
+        return not self.trust_labels and each.size_bytes <= SMALL_BYTES
+
+    def _whole(self, each: _Unknown) -> Beginning:
+        return Beginning(self.uri.key(each.path), each.version, each.size_bytes, each.size_bytes)
 
     def _digest(self, each: _Unknown, stop: threading.Event) -> str:
         key = self.uri.key(each.path)
@@ -231,12 +244,21 @@ class _Reader:
             digest, size_bytes = with_retries(
                 lambda: content_digest(self.store.get(key, version=each.version)), self.attempts, stop
             )
-            if size_bytes != each.size_bytes:
-                raise IntegrityError(
-                    f"'{each.path}' of {self.uri} gave {size_bytes} bytes where the listing says {each.size_bytes}",
-                    "check the store and run again",
-                )
+            return self._learned(each, digest, size_bytes)
+        return self._noted(each, digest)
+
+    def _learned(self, each: _Unknown, digest: str, size_bytes: int) -> str:
+        """The digest of what was read."""
+        if size_bytes != each.size_bytes:
+            raise IntegrityError(
+                f"'{each.path}' of {self.uri} gave {size_bytes} bytes where the listing says {each.size_bytes}",
+                "check the store and run again",
+            )
+        return self._noted(each, digest)
+
+    def _noted(self, each: _Unknown, digest: str) -> str:
         if self.journal is not None:
+            key = self.uri.key(each.path)
             self.journal.record(self.store.cloud, self.store.bucket, key, each.version, each.size_bytes, digest)
         return digest
 

@@ -15,6 +15,7 @@ import pytest
 from tasks.core.cloud import CloudConfig
 from tasks.core.dataset import content_digest
 from tasks.core.errors import IntegrityError, Invalid, PreconditionFailed, Retryable
+from tasks.core.plane.reading import Beginning, beginnings
 from tasks.core.ports import LevelledStore, Store
 from tests.conformance.stores import (
     MIB,
@@ -60,6 +61,21 @@ def test_a_range_is_exactly_the_bytes_that_were_asked_for(store: Store, prefix: 
     for start, length in [(0, 1), (1, 1), (0, 9 * MIB), (8 * MIB - 1, 2), (9 * MIB - 1, 1), (5, 8 * MIB + 7)]:
         assert read(store, key, start=start, length=length, version=version) == content[start : start + length]
     assert read(store, key, start=8 * MIB + 3) == content[8 * MIB + 3 :]
+
+
+def test_beginnings_of_many_objects_come_in_order_whichever_way_they_are_read(store: Store, prefix: str) -> None:
+    contents = {f"{prefix}{at:02}": random_bytes(size) for at, size in enumerate([0, 1, 1000, 65_536, 65_537] * 4)}
+    versions = {key: put(store, key, content) for key, content in contents.items()}
+
+    def want(key: str) -> Beginning:
+        return Beginning(key, versions[key], min(len(contents[key]), 65_536), len(contents[key]))
+
+    found = list(beginnings(store, contents, want))
+
+    assert found == [(key, content[:65_536]) for key, content in contents.items()]
+    gone = Beginning(f"{prefix}00", versions[f"{prefix}01"], 1, 1)
+    with pytest.raises(PreconditionFailed):
+        list(beginnings(store, [gone], lambda each: each))
 
 
 @pytest.mark.parametrize(("start", "length"), [(4, 1), (3, 2), (0, 5), (10, None), (-1, None), (0, 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import socket
 import ssl
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from weakref import ref
 
 import pytest
 from hypothesis import given, settings
@@ -428,6 +430,39 @@ def test_nothing_is_written_to_a_room_after_the_end(serving: Callable[..., Serve
     with suppress(OSError):
         server._open[0].sendall(b"more")
     assert bytes(room) == b"........"
+
+
+class Room(bytearray):
+    """Memory that can be watched."""
+
+
+@pytest.mark.skipif(not COMPILER, reason="there is no compiler")
+def test_memory_that_is_under_way_outlives_whoever_waits_for_it(serving: Callable[..., Server]) -> None:
+    server = serving([[b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"]], stays=True)
+    loop = Loop()
+    wire = Wire(loop)
+    rooms: list[ref[Room]] = []
+
+    async def read() -> None:
+        room = Room(8)
+        rooms.append(ref(room))
+        await wire.small(SignedRequest("GET", server.origin, "/", {}), None, memoryview(room))
+
+    async def fail() -> None:
+        while not server.requests:
+            await loop.sleep(0.001)
+        raise KeyboardInterrupt
+
+    loop.spawn(read())
+    loop.spawn(fail())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    gc.collect()
+    assert rooms[0]() is not None
+    wire.close()
+    loop.close()
+    gc.collect()
+    assert rooms[0]() is None
 
 
 names = st.text("abcXYZ-", min_size=1, max_size=8)

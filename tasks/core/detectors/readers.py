@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -112,20 +113,12 @@ def csv_batches(source: Source) -> Iterator[tuple[list[str], Any]]:
     row = 0
     header: list[str] = []
     try:
-        reader = arrow_csv.open_csv(
-            source.streamed(),
-            read_options=arrow_csv.ReadOptions(
-                use_threads=False, block_size=BLOCK_BYTES, autogenerate_column_names=True
-            ),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types={f"f{at}": pa.binary() for at in range(_MAX_COLUMNS)},
-                null_values=[""],
-                strings_can_be_null=True,
-            ),
-        )
+        columns = _most_columns(source.head, delimiter)
+        reader = _opened(source, delimiter, skip, columns)
+        if len(reader.schema) > columns:
+            # A type would be guessed for those beyond.
+            ragged = 0
+            reader = _opened(source, delimiter, skip, len(reader.schema))
         for arrived in reader:
             batch = arrived
             if not header:
@@ -137,6 +130,31 @@ def csv_batches(source: Source) -> Iterator[tuple[list[str], Any]]:
         yield header, Unread(f"CSV that cannot be parsed after {row} rows ({_kind(error)})")
     if ragged:
         yield header, Unread("rows with another number of fields than the first", count=ragged)
+
+
+def _opened(source: Source, delimiter: str, skip: Callable[[Any], str], columns: int) -> Any:
+    return arrow_csv.open_csv(
+        source.streamed(),
+        read_options=arrow_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, autogenerate_column_names=True),
+        parse_options=arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=_all_bytes(columns),
+    )
+
+
+def _most_columns(head: bytes, delimiter: str) -> int:
+    """How many columns the first row has at most, and some more: few kinds of options serve all files.
+
+    Of a cell with line breaks the rest is not counted.
+    """
+    first_line = head.lstrip(b"\r\n").split(b"\n", 1)[0]
+    return min(_MAX_COLUMNS, 1 << first_line.count(delimiter.encode()).bit_length())
+
+
+@lru_cache(16)
+def _all_bytes(columns: int) -> Any:
+    """Every cell as bytes, empty ones null."""
+    types = {f"f{at}": pa.binary() for at in range(columns)}
+    return arrow_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
 
 
 def _leave_to_arrow(handler: Callable[[Any], str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache, partial
@@ -31,9 +31,11 @@ from tasks.core.detectors.patterns import ALL
 from tasks.core.detectors.readers import names_of, read
 from tasks.core.detectors.recall import FIRST, Recall
 from tasks.core.detectors.sampling import Groups, draw
-from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, Batch, Leaf, Source, Unread, format_of
+from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, SNIFF_BYTES, Batch, Leaf, Source, Unread, format_of
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.manifest import Manifest
+from tasks.core.plane.reading import Beginning, beginnings
+from tasks.core.retries import in_turn
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -180,8 +182,10 @@ def read_tables(
     """
     tables: dict[TableKey, Table] = {}
     unread: list[Finding] = []
-    with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="scan") as pool:
-        for seen in pool.map(partial(scan_object, store, uri, detection, by_name, recall=recall), entries):
+    looked = beginnings(store, entries, partial(_beginning, uri))
+    look = partial(_scan_looked, store, uri, detection, by_name, recall)
+    with closing(looked), closing(in_turn(look, looked, in_flight)) as scans:
+        for seen in scans:
             _merge(tables.setdefault(seen.key, Table(format=seen.key.format)), seen)
             unread += [_unread_finding(seen, each) for each in seen.unread]
     return tables, unread
@@ -198,7 +202,24 @@ def scan_object(
 ) -> ObjectScan:
     """Read one object of a manifest, or some row groups of it, and count what is in it."""
     entry, groups = part
-    source = replace(Source.open(store, uri, entry), groups=groups)
+    return _scan_source(replace(Source.open(store, uri, entry), groups=groups), detection, by_name, recall)
+
+
+def _beginning(uri: DatasetURI, part: tuple[Entry, Groups]) -> Beginning:
+    entry, _ = part
+    return Beginning(uri.key(entry.path), entry.version, min(SNIFF_BYTES, entry.size_bytes), entry.size_bytes)
+
+
+def _scan_looked(
+    store: Store, uri: DatasetURI, detection: Detection, by_name: bool, recall: Recall | None,
+    looked: tuple[tuple[Entry, Groups], bytes],
+) -> ObjectScan:  # fmt: skip
+    (entry, groups), head = looked
+    return _scan_source(replace(Source.of(store, uri, entry, head), groups=groups), detection, by_name, recall)
+
+
+def _scan_source(source: Source, detection: Detection, by_name: bool, recall: Recall | None) -> ObjectScan:
+    entry = source.entry
     kind, _ = format_of(source)
     seen = ObjectScan(entry.path, TableKey(directory_of(entry.path), kind, ()))
     for batch in names_of(source) if by_name else read(source, counted=recall is None):

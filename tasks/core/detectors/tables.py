@@ -114,6 +114,12 @@ class Source:
         """Look at the object's first bytes. Raises what `Store.get` raises."""
         length = min(SNIFF_BYTES, entry.size_bytes)
         head = b"".join(store.get(uri.key(entry.path), version=entry.version or None, length=length)) if length else b""
+        return cls.of(store, uri, entry, head)
+
+    @classmethod
+    def of(cls, store: Store, uri: DatasetURI, entry: Entry, head: bytes) -> Source:
+        """The same of who has read its first `SNIFF_BYTES` already."""
+        length = min(SNIFF_BYTES, entry.size_bytes)
         packing = packing_of(head)
         if not packing:
             return cls(store, uri, entry, head)

@@ -66,6 +66,8 @@ class Exchanges:
     def __init__(self, loop: Loop, library: _Library, engine: int) -> None:
         self._library, self._engine = library, engine
         self._tasks: dict[int, Task] = {}
+        # Whoever waits may be gone before the thread is: until then this is what keeps the memory.
+        self._memory: dict[int, tuple[memoryview | None, memoryview | None]] = {}
         self._asks: list[bytes] = []
         self._heads: list[bytes] = []
         self._ended = ctypes.create_string_buffer(_BATCH * _ENDED.size)
@@ -114,8 +116,8 @@ class Exchanges:
             body: Its body, which is left alone meanwhile.
             room: Where the content of a successful answer goes, which must have room for it.
         """
-        at, size_bytes = _memory(body)
-        to, room_bytes = _memory(room)
+        (at, size_bytes), (to, room_bytes) = _place(body), _place(room)
+        self._memory[slot] = body, room
         self._asks.append(_ASK.pack(slot, len(head), at, size_bytes, to, room_bytes))
         self._heads.append(head)
 
@@ -128,6 +130,7 @@ class Exchanges:
         """End what is under way: no memory of others is written to afterwards."""
         self._library.close(self._engine)
         self._engine = 0
+        self._memory.clear()
 
     def _ask(self) -> None:
         if not self._asks:
@@ -149,6 +152,7 @@ class Exchanges:
             headers = dict(zip(parts[:-1:2], parts[1::2], strict=True))
             body = ctypes.string_at(spilled, size_bytes) if spilled else b""
             done = Ended(error, bool(flags & _USABLE), bool(flags & _BEGUN), status, headers, body, size_bytes)
+            del self._memory[slot]
             self._loop.resume(self._tasks.pop(slot), done)
 
 
@@ -194,7 +198,7 @@ def _function(function: Any, result: Any, *arguments: Any) -> Any:
     return function
 
 
-def _memory(view: memoryview | None) -> tuple[int, int]:
+def _place(view: memoryview | None) -> tuple[int, int]:
     if view is None or not len(view):
         return 0, 0
     return ctypes.addressof(ctypes.c_char.from_buffer(view)), len(view)
