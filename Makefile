@@ -14,7 +14,7 @@ export GX_ANALYTICS_ENABLED := false
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults fault-trials bench-mover bench-mover-emulators bench-mover-memory bench-plan bench-gate bench-corpora bench-anonymity bench-pseudonyms bench-placement bench-gateway browser lock docs clean
+.PHONY: help setup setup-dev demo test lint types conformance conformance-azure-ml clouds faults fault-trials bench-mover bench-mover-emulators bench-mover-memory bench-plan bench-gate bench-gate-objects bench-corpora bench-anonymity bench-pseudonyms bench-placement bench-gateway browser lock docs clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -92,6 +92,9 @@ bench-mover-memory: setup-dev ## Peak memory of a move against the size of its d
 
 bench-gate: setup-dev $(VENV)/bench/.installed ## The privacy gate against decoding alone and against Presidio
 	$(BIN)/python -m benchmarks.privacy
+
+bench-gate-objects: setup-dev ## What the gate takes for many small objects, near and 50 ms away
+	$(BIN)/python -m benchmarks.privacy.objects
 
 bench-corpora: setup-dev ## The detectors on numbers that others labelled, read from registry packages
 	$(BIN)/python -m benchmarks.privacy.corpora
