@@ -7,7 +7,6 @@ again, row group by row group. What comes out is scanned and measured again like
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import polars as pl
 from tasks.core.arrow import csv as arrow_csv
 from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
+from tasks.core.copying import Looked, copied_by, unchanged, written
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors import readers
 from tasks.core.detectors.leaves import decode, unique_names
@@ -27,7 +27,6 @@ from tasks.core.policy import Policy
 from tasks.core.rewriters import GROUP_ROWS, LeftOpen, as_arrow, cannot_be_treated, csv_line, leaf_values
 from tasks.core.scratch import spooled
 from tasks.core.structure import tables_of
-from tasks.core.transform import kept_with_copy, unchanged, written
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -63,26 +62,17 @@ def coarsen(
             if least is not None:
                 found.append(least)
                 of_path |= dict.fromkeys(table.paths, least)
-    work = partial(_copied, source, uri, into, into_uri, of_path)
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="coarsen") as pool:
-        return Manifest.of(pool.map(work, manifest)), tuple(found)
+    work = partial(_copied, into, into_uri, of_path)
+    return Manifest.of(copied_by(work, source, uri, manifest, 2)), tuple(found)
 
 
-def _copied(
-    source: Store,
-    uri: DatasetURI,
-    into: Store,
-    into_uri: DatasetURI,
-    of_path: Mapping[str, Coarsening],
-    entry: Entry,
-) -> Entry:
-    attributes = kept_with_copy(source, uri, entry)
-    change = of_path.get(entry.path)
+def _copied(into: Store, into_uri: DatasetURI, of_path: Mapping[str, Coarsening], looked: Looked) -> Entry:
+    change = of_path.get(looked.entry.path)
     if change is None:
-        return unchanged(source, uri, into, into_uri, entry, attributes)
+        return unchanged(looked, into, into_uri)
     with spooled() as spool:
-        _rewrite(Source.open(source, uri, entry), change, spool)
-        return written(into, into_uri, entry.path, spool, attributes)
+        _rewrite(looked.source, change, spool)
+        return written(into, into_uri, looked.entry.path, spool, looked.attributes)
 
 
 def _rewrite(source: Source, change: Coarsening, sink: IO[bytes]) -> None:

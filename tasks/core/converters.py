@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
 from tasks.core.attributes import Attributes
 from tasks.core.conversion import Conversion
+from tasks.core.copying import Looked, copied_by, unchanged, written
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors import readers
 from tasks.core.detectors.leaves import decode, unique_names
@@ -35,7 +35,6 @@ from tasks.core.errors import Invalid
 from tasks.core.manifest import Manifest
 from tasks.core.rewriters import LeftOpen
 from tasks.core.scratch import spooled
-from tasks.core.transform import kept_with_copy, unchanged, written
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -78,18 +77,15 @@ def convert(
         Invalid: An object cannot be read as what it is named, or two objects would get one name.
         PreconditionFailed: An object changed since the manifest was made; read the manifest again.
     """
-    work = partial(_converted, source, uri, conversion, into, into_uri)
-    with ThreadPoolExecutor(max_workers=in_flight, thread_name_prefix="convert") as pool:
-        return Manifest.of(pool.map(work, manifest))
+    work = partial(_converted, conversion, into, into_uri)
+    return Manifest.of(copied_by(work, source, uri, manifest, in_flight))
 
 
-def _converted(
-    source: Store, uri: DatasetURI, conversion: Conversion, into: Store, into_uri: DatasetURI, entry: Entry
-) -> Entry:
-    attributes = kept_with_copy(source, uri, entry)
+def _converted(conversion: Conversion, into: Store, into_uri: DatasetURI, looked: Looked) -> Entry:
+    entry, attributes = looked.entry, looked.attributes
     if not entry.size_bytes:
-        return unchanged(source, uri, into, into_uri, entry, attributes)
-    seen = Source.open(source, uri, entry)
+        return unchanged(looked, into, into_uri)
+    seen = looked.source
     kind, _ = format_of(seen)
     if conversion.format == "parquet" and kind in _TO_PARQUET:
         path = _renamed(entry.path, seen) + ".parquet"
@@ -98,7 +94,7 @@ def _converted(
     if conversion.compress and not seen.packing and kind != "parquet" and not _PACKED.search(entry.path):
         made = replace(attributes, content_type="application/zstd")
         return _spooled(into, into_uri, f"{entry.path}.zst", made, partial(_compressed, seen))
-    return unchanged(source, uri, into, into_uri, entry, attributes)
+    return unchanged(looked, into, into_uri)
 
 
 def _spooled(

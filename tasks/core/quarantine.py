@@ -8,15 +8,13 @@ It lifts `quarantine` and nothing else: what other rules want done is done, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.detection import Detection
 from tasks.core.detectors.entities import UNREADABLE, entity_of
-from tasks.core.detectors.scan import NAME_COLUMN, ObjectScan, may_be_of, personal_name, safe_path, scan, scan_object
+from tasks.core.detectors.scan import NAME_COLUMN, ObjectScan, may_be_of, personal_name, safe_path, scan, scan_objects
 from tasks.core.errors import Invalid
 from tasks.core.findings import ScanReport
 from tasks.core.held import Held, Reason
@@ -148,8 +146,8 @@ def _reasons(
         return {}
     concerned = {entry: about for entry in manifest if (about := _about(entry, wanted))}
     looked_into = [entry for entry, about in concerned.items() if any(_needs_a_look(each, entry) for each in about)]
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="quarantine") as pool:
-        seen = dict(zip(looked_into, pool.map(partial(_seen, store, uri, detection), looked_into), strict=True))
+    scans = scan_objects(store, uri, ((entry, None) for entry in looked_into), detection=detection)
+    seen = dict(zip(looked_into, map(_Seen.of, scans), strict=True))
     searched = {key for each in seen.values() for key, count in each.hits.items() if count}
     reasons = {
         entry: tuple(sorted(_of_object(entry, about, seen.get(entry), searched))) for entry, about in concerned.items()
@@ -170,10 +168,6 @@ def _about(entry: Entry, wanted: Iterable[Decision]) -> list[Decision]:
 def _needs_a_look(decision: Decision, entry: Entry) -> bool:
     """Whether the finding is about several objects, and so perhaps not about this one."""
     return decision.finding.path != entry.path and not decision.finding.column.startswith((NAME_COLUMN, "#"))
-
-
-def _seen(store: Store, uri: DatasetURI, detection: Detection, entry: Entry) -> _Seen:
-    return _Seen.of(scan_object(store, uri, detection, False, (entry, None)))
 
 
 def _of_object(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,7 @@ from tasks.core.detectors.patterns import ALL
 from tasks.core.detectors.readers import names_of, read
 from tasks.core.detectors.recall import FIRST, Recall
 from tasks.core.detectors.sampling import Groups, draw
-from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, SNIFF_BYTES, Batch, Leaf, Source, Unread, format_of
+from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, Batch, Leaf, Source, Unread, beginning_of, format_of
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.manifest import Manifest
 from tasks.core.plane.reading import Beginning, beginnings
@@ -182,40 +182,36 @@ def read_tables(
     """
     tables: dict[TableKey, Table] = {}
     unread: list[Finding] = []
-    looked = beginnings(store, entries, partial(_beginning, uri))
-    look = partial(_scan_looked, store, uri, detection, by_name, recall)
-    with closing(looked), closing(in_turn(look, looked, in_flight)) as scans:
+    with closing(
+        scan_objects(store, uri, entries, detection=detection, in_flight=in_flight, by_name=by_name, recall=recall)
+    ) as scans:
         for seen in scans:
             _merge(tables.setdefault(seen.key, Table(format=seen.key.format)), seen)
             unread += [_unread_finding(seen, each) for each in seen.unread]
     return tables, unread
 
 
-def scan_object(
+def scan_objects(
     store: Store,
     uri: DatasetURI,
-    detection: Detection,
-    by_name: bool,
-    part: tuple[Entry, Groups],
+    entries: Iterable[tuple[Entry, Groups]],
     *,
+    detection: Detection,
+    in_flight: int = 2,
+    by_name: bool = False,
     recall: Recall | None = None,
-) -> ObjectScan:
-    """Read one object of a manifest, or some row groups of it, and count what is in it."""
-    entry, groups = part
-    return _scan_source(replace(Source.open(store, uri, entry), groups=groups), detection, by_name, recall)
+) -> Generator[ObjectScan]:
+    """Read objects of a manifest, or some row groups of them, and count what is in each, in order."""
 
+    def look(looked: tuple[tuple[Entry, Groups], bytes]) -> ObjectScan:
+        (entry, groups), head = looked
+        return _scan_source(replace(Source.of(store, uri, entry, head), groups=groups), detection, by_name, recall)
 
-def _beginning(uri: DatasetURI, part: tuple[Entry, Groups]) -> Beginning:
-    entry, _ = part
-    return Beginning(uri.key(entry.path), entry.version, min(SNIFF_BYTES, entry.size_bytes), entry.size_bytes)
+    def beginning(part: tuple[Entry, Groups]) -> Beginning:
+        return beginning_of(uri, part[0])
 
-
-def _scan_looked(
-    store: Store, uri: DatasetURI, detection: Detection, by_name: bool, recall: Recall | None,
-    looked: tuple[tuple[Entry, Groups], bytes],
-) -> ObjectScan:  # fmt: skip
-    (entry, groups), head = looked
-    return _scan_source(replace(Source.of(store, uri, entry, head), groups=groups), detection, by_name, recall)
+    with closing(beginnings(store, entries, beginning)) as looked, closing(in_turn(look, looked, in_flight)) as scans:
+        yield from scans
 
 
 def _scan_source(source: Source, detection: Detection, by_name: bool, recall: Recall | None) -> ObjectScan:

@@ -18,6 +18,7 @@ import polars as pl
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.ranged import RangedFile, StreamedFile
 from tasks.core.detectors.unpacking import UnpackError, packing_of, unpacked, unpacked_head
+from tasks.core.plane.reading import Beginning
 
 if TYPE_CHECKING:
     import numpy as np
@@ -155,6 +156,11 @@ class Source:
     def buffered(self) -> io.BufferedReader:
         """The same for readers of few bytes at a time."""
         return io.BufferedReader(cast("Any", self.streamed()), _BUFFER_BYTES)
+
+
+def beginning_of(uri: DatasetURI, entry: Entry) -> Beginning:
+    """What is to be read of an object for `Source.of`."""
+    return Beginning(uri.key(entry.path), entry.version, min(SNIFF_BYTES, entry.size_bytes), entry.size_bytes)
 
 
 _FORMATS: dict[str, Format] = {
