@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ def examine() -> Iterator[Check]:
     yield _check("MLflow", lambda: _answers(f"{settings.services.mlflow_url}/health"))
     yield _check("audit log", lambda: f"head {here.records.audit.head().sequence}")
     yield _disk(here)
+    yield native_code()
     for path in sorted(settings.policies_dir.glob("*.yaml")):
         yield _check(f"policy {path.stem}", lambda p=path: here.policy(str(p)).digest[:16])
 
@@ -76,6 +78,22 @@ def examine_cloud(name: str) -> Iterator[Check]:
             yield Check(what, False, f"the permission {probe.permission} is missing: {error}")
         except LintasError as error:
             yield Check(what, False, str(error))
+
+
+def native_code() -> Check:
+    """Whether the gate's kernel and the mover's exchanges run here as compiled code; without it all works, slower."""
+    from tasks.core.detectors.native import kernel
+    from tasks.core.plane.exchanges import loaded
+
+    missing = [
+        name for name, there in (("the gate's kernel", kernel()), ("the mover's exchanges", loaded())) if not there
+    ]
+    if not missing:
+        return Check("native code", True, "the gate's kernel and the mover's exchanges are compiled")
+    if os.environ.get("LINTAS_NATIVE") == "0":
+        return Check("native code", True, "turned off by LINTAS_NATIVE=0", seen=False)
+    mend = "install a C compiler (cc, gcc or clang), and see that ~/.cache/lintas is this user's alone"
+    return Check("native code", True, f"Python does the work of {' and '.join(missing)}, slower: {mend}", seen=False)
 
 
 def _check(what: str, look: Callable[[], str]) -> Check:
