@@ -44,6 +44,10 @@ _STATE_BYTES = 2048
 _LEAST_ID = 1e8
 
 
+Bounds = tuple[int, dict[tuple[str, Evidence], int]]
+"""Of a column's different cells, and of its candidates by entity and kind of evidence."""
+
+
 class ColumnState:
     """Everything that is remembered of one column while a table is read: counts and hashes, never values."""
 
@@ -72,6 +76,21 @@ class ColumnState:
         """About how much memory it takes."""
         hashes = len(self.cells) + sum(len(tally.candidates) for tally in self.tallies.values())
         return _STATE_BYTES + 9 * hashes
+
+    @property
+    def bounds(self) -> Bounds:
+        """Above which hashes nothing of the same column would enter its samples."""
+        return self.cells.bound, {key: tally.candidates.bound for key, tally in self.tallies.items()}
+
+    def join_later(self, bounds: Bounds) -> None:
+        """Leave out of the samples, before anything is added, what will be of no use when it is merged.
+
+        Args:
+            bounds: Those of the state that this one will be merged into.
+        """
+        of_cells, of_candidates = bounds
+        self.cells = Sketch(ceiling=of_cells)
+        self.tallies = {key: Tally.below(bound) for key, bound in of_candidates.items()}
 
     def merge(self, other: ColumnState) -> None:
         """Add what another state saw of the same column, as if this one had seen it."""

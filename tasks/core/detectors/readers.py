@@ -79,7 +79,7 @@ def parquet(source: Source, *, counted: bool = False) -> Iterator[Batch | Unread
 def _columns_of(schema: Any) -> Batch:
     """All columns, in their order, without any row."""
     found = leaves(pa.RecordBatch.from_pylist([], schema=schema))
-    return Batch(0, 0, tuple(each for each in found if isinstance(each, Leaf)))
+    return Batch(0, 0, tuple(each for each in found if isinstance(each, Leaf)), is_header=True)
 
 
 def csv(source: Source) -> Iterator[Batch | Unread]:

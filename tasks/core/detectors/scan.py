@@ -22,7 +22,7 @@ import polars as pl
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.candidates import Candidates, Evidence
 from tasks.core.detectors.classify import classified
-from tasks.core.detectors.columns import ColumnState, judge
+from tasks.core.detectors.columns import Bounds, ColumnState, judge
 from tasks.core.detectors.coverage import Mode, Thoroughness
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.entities import ENTITIES, UNREADABLE
@@ -61,12 +61,18 @@ class TableKey:
     columns: tuple[str, ...]
 
 
+Known = dict[TableKey, dict[str, Bounds]]
+"""Of each table and column, above which hashes nothing enters the samples of what was counted so far."""
+
+
 @dataclass
 class ObjectScan:
     """What was seen of one object: counts and hashes, never values."""
 
     path: str
     key: TableKey
+    joins: TableKey | None = None
+    """The table whose samples need not be gathered again, where that was known before its values were read."""
     rows: int = 0
     columns: dict[str, ColumnState] = field(default_factory=dict[str, ColumnState])
     unread: list[Unread] = field(default_factory=list[Unread])
@@ -182,11 +188,19 @@ def read_tables(
     """
     tables: dict[TableKey, Table] = {}
     unread: list[Finding] = []
+    known: Known = {}
+    told: dict[TableKey, int] = {}
     with closing(
-        scan_objects(store, uri, entries, detection=detection, in_flight=in_flight, by_name=by_name, recall=recall)
+        scan_objects(
+            store, uri, entries, detection=detection, in_flight=in_flight, by_name=by_name, recall=recall, known=known
+        )
     ) as scans:
         for seen in scans:
-            _merge(tables.setdefault(seen.key, Table(format=seen.key.format)), seen)
+            table = tables.setdefault(seen.key, Table(format=seen.key.format))
+            _merge(table, seen)
+            if recall is None and table.rows >= 2 * told.get(seen.key, 0):
+                told[seen.key] = table.rows
+                known[seen.key] = {name: state.bounds for name, state in table.columns.items()}
             unread += [_unread_finding(seen, each) for each in seen.unread]
     return tables, unread
 
@@ -200,12 +214,20 @@ def scan_objects(
     in_flight: int = 2,
     by_name: bool = False,
     recall: Recall | None = None,
+    known: Known | None = None,
 ) -> Generator[ObjectScan]:
-    """Read objects of a manifest, or some row groups of them, and count what is in each, in order."""
+    """Read objects of a manifest, or some row groups of them, and count what is in each, in order.
+
+    Args:
+        store, uri, entries, detection, in_flight, by_name, recall: As for `read_tables`.
+        known: Of tables, which may become more meanwhile, what their samples have no use for; objects of these tables
+            gather the rest alone.
+    """
 
     def look(looked: tuple[tuple[Entry, Groups], bytes]) -> ObjectScan:
         (entry, groups), head = looked
-        return _scan_source(replace(Source.of(store, uri, entry, head), groups=groups), detection, by_name, recall)
+        source = replace(Source.of(store, uri, entry, head), groups=groups)
+        return _scan_source(source, detection, by_name, recall, known)
 
     def beginning(part: tuple[Entry, Groups]) -> Beginning:
         return beginning_of(uri, part[0])
@@ -214,7 +236,9 @@ def scan_objects(
         yield from scans
 
 
-def _scan_source(source: Source, detection: Detection, by_name: bool, recall: Recall | None) -> ObjectScan:
+def _scan_source(
+    source: Source, detection: Detection, by_name: bool, recall: Recall | None, known: Known | None
+) -> ObjectScan:
     entry = source.entry
     kind, _ = format_of(source)
     seen = ObjectScan(entry.path, TableKey(directory_of(entry.path), kind, ()))
@@ -224,9 +248,27 @@ def _scan_source(source: Source, detection: Detection, by_name: bool, recall: Re
         elif not _add(seen, batch, detection, recall):
             seen.unread.append(Unread(f"values in more than {MAX_COLUMNS} columns", count=batch.rows))
             break
+        elif batch.is_header and known:
+            _join_later(seen, known)
     if kind in ("parquet", "csv"):
-        seen.key = replace(seen.key, columns=tuple(name for name in seen.columns if name != METADATA))
+        seen.key = replace(seen.key, columns=_names_in(seen))
+    if seen.joins is not None and seen.joins != seen.key:
+        return _scan_source(source, detection, by_name, recall, None)
     return seen
+
+
+def _names_in(seen: ObjectScan) -> tuple[str, ...]:
+    return tuple(name for name in seen.columns if name != METADATA)
+
+
+def _join_later(seen: ObjectScan, known: Known) -> None:
+    """Gather nothing that the samples of the object's table have no use for, if that table is known."""
+    table = replace(seen.key, columns=_names_in(seen))
+    bounds = known.get(table)
+    if bounds is not None:
+        seen.joins = table
+        for name in table.columns:
+            seen.columns[name].join_later(bounds[name])
 
 
 def _add(seen: ObjectScan, batch: Batch, detection: Detection, recall: Recall | None) -> bool:

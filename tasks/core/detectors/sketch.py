@@ -35,10 +35,17 @@ def smallest(hashes: Hashes, size: int) -> npt.NDArray[np.int64]:
 
 
 class Sketch:
-    """The sample of at most `size` different values that were added."""
+    """The sample of at most `size` different values that were added.
 
-    def __init__(self, size: int = 1024) -> None:
+    Args:
+        size: How many.
+        ceiling: Above which hash nothing needs to be kept, because it would be of no use to the sketch that this one
+            is to be joined to.
+    """
+
+    def __init__(self, size: int = 1024, ceiling: int = LARGEST) -> None:
         self.size = size
+        self.ceiling = ceiling
         self._hashes: Hashes = np.zeros(0, np.uint64)
         self._marks: Marks = np.zeros(0, np.uint8)
         self._added: list[tuple[Hashes, Marks]] = []
@@ -49,7 +56,7 @@ class Sketch:
 
     def copy(self) -> Sketch:
         """A sketch of the same sample, which goes its own way."""
-        made = Sketch(self.size)
+        made = Sketch(self.size, self.ceiling)
         made._hashes, made._marks = self.hashes, self.marks  # Neither array is ever changed in place.
         return made
 
@@ -69,8 +76,8 @@ class Sketch:
     def bound(self) -> int:
         """The largest hash that may still enter."""
         if len(self._hashes) + self._waiting < self.size:
-            return LARGEST
-        return LARGEST if len(self) < self.size else int(self.hashes[-1])
+            return self.ceiling
+        return self.ceiling if len(self) < self.size else min(self.ceiling, int(self.hashes[-1]))
 
     def admits(self, hashes: Hashes) -> npt.NDArray[np.bool_]:
         """Which of the hashes may enter; marks need to be worked out for these only."""

@@ -72,11 +72,15 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of an object: how many, the number of the first one, and its columns."""
+    """Some rows of an object: how many, the number of the first one, and its columns.
+
+    A header has no rows and all columns that are to come.
+    """
 
     rows: int
     first_row: int
     leaves: tuple[Leaf, ...]
+    is_header: bool = False
 
 
 @dataclass(frozen=True, slots=True)

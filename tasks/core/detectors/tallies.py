@@ -34,6 +34,11 @@ class Tally:
     whole: int = 0
     candidates: Sketch = field(default_factory=lambda: Sketch(_SAMPLE))
 
+    @classmethod
+    def below(cls, ceiling: int) -> Tally:
+        """One that samples no candidates with hashes above a ceiling."""
+        return cls(candidates=Sketch(_SAMPLE, ceiling))
+
     @property
     def pass_rate(self) -> float:
         """The share of different candidates that pass the checks."""
