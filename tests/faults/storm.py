@@ -141,6 +141,8 @@ class Guard(ABC):
                 return
             lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
             with socket.create_connection(self._server) as server:
+                for end in (client, server):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 server.sendall(b"\r\n".join([*lines, b"Connection: close"]) + _END_OF_HEAD + begun)
                 self._count(len(data), 0)
                 sending = threading.Thread(target=self._pump, args=(client, server), daemon=True)

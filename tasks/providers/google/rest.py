@@ -27,7 +27,7 @@ Json = dict[str, Any]
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _CONNECT_TIMEOUT_S = 10.0
 _CONNECTIONS = 32
-_POLL_S = 0.25
+_FIRST_POLL_S, _LONGEST_POLL_S = 0.02, 0.5
 
 # google.rpc.Code, by number and by name.
 _CODES = {
@@ -133,11 +133,12 @@ class Rest:
 
     def finished(self, operation: Json, what: str, timeout_s: float) -> Json:
         """The operation once it is done, well or not. Raises `Retryable` when it is not after `timeout_s` seconds."""
-        deadline = time.monotonic() + timeout_s
+        deadline, pause_s = time.monotonic() + timeout_s, _FIRST_POLL_S
         while not operation.get("done"):
             if time.monotonic() > deadline:
                 raise Retryable(f"'{self.cloud}' still works on {what} after {timeout_s:.0f} s", "try again")
-            time.sleep(_POLL_S)
+            time.sleep(pause_s)
+            pause_s = min(_LONGEST_POLL_S, 2 * pause_s)
             operation = self.get(operation["name"], f"operation on {what}")
         return operation
 
