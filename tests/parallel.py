@@ -1,9 +1,8 @@
 """How the suite is shared between processes (`pytest -n 3`): tests that need the same servers stay together.
 
-A file's tests run in one process. All that need the whole twin count as one file, so that it starts once. Those that
-need clouds that compute, whose doubles, and the models that they serve, take long to start, count as two: they mostly
-wait, and as one they would end long after all others. What takes longest begins first, and the twin, which is never
-idle, ends with the last test that needs it.
+A file's tests run in one process. All that need the whole twin count as one file, so that it starts once; so do all
+that need clouds that compute, whose doubles, and the models that they serve, take long to start. What takes longest
+begins first, and the twin, which is never idle, ends with the last test that needs it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 _WHOLE_TWIN = ("flows", "browser")
-_SLOWEST_FIRST = ("the whole twin", "every cloud that computes", "the clouds' own")
+_SLOWEST_FIRST = ("the whole twin", "clouds that compute")
 _FILES_SLOWEST_FIRST = ("faults", "conformance", "twin", "properties", "unit")
 
 
@@ -31,12 +30,10 @@ def _computes(file: Path) -> bool:
 
 def _unit(nodeid: str, root: Path) -> str:
     """What a test is handed out with: one of `_SLOWEST_FIRST`, or its file."""
-    file, folder = nodeid.split("::", 1)[0], _folder(nodeid)
-    if folder in _WHOLE_TWIN:
+    file = nodeid.split("::", 1)[0]
+    if _folder(nodeid) in _WHOLE_TWIN:
         return "the whole twin"
-    if _computes(root / file):
-        return "every cloud that computes" if folder == "conformance" else "the clouds' own"
-    return file
+    return "clouds that compute" if _computes(root / file) else file
 
 
 def _place(item: pytest.Item) -> tuple[int, bool, int]:
@@ -55,7 +52,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling
 
     class TogetherByServers(LoadScopeScheduling):
-        """Hands out files; those of the whole twin as one, those of the clouds that compute as two."""
+        """Hands out files; those of the whole twin, and those of the clouds that compute, as one each."""
 
         def _split_scope(self, nodeid: str) -> str:
             return _unit(nodeid, config.rootpath)
