@@ -190,7 +190,7 @@ def test_a_file_that_is_being_written_is_not_told_before_it_is_whole(
 ) -> None:
     place = Onprem(object_clouds["onprem"], tmp_path)
     place.begin()
-    source = place.source(options={**place.config.options, "settle_s": "1", "poll_s": "0"})
+    source = place.source(options={**place.config.options, "settle_s": "2", "poll_s": "0"})
     with (place.directory / "growing").open("wb", buffering=0) as file:
         for _ in range(4):
             file.write(b"x" * 1000)

@@ -227,6 +227,6 @@ def test_the_double_knows_who_asks(pulling: CloudConfig, near: Store, far: Store
     link = near.direct.link(work.source_key, valid_s=60).url
     url = f"{pulling.endpoint('objects')}/{far.bucket}/x?comp=block&blockid=YQ=="
 
-    answer = requests.put(url, headers={"x-ms-copy-source": link, "x-ms-version": "2021-08-06"}, timeout=10)
+    answer = requests.put(url, headers={"x-ms-copy-source": link, "x-ms-version": "2021-08-06"}, timeout=60)
 
     assert answer.status_code == 403

@@ -180,7 +180,7 @@ def google_api(service: CloudConfig, method: str, path: str) -> dict[str, Any]:
     import requests
 
     bearer = {"authorization": f"Bearer {service.credentials['token'].reveal()}"}
-    answer = requests.request(method, f"{service.endpoint('transfers')}/v1/{path}", headers=bearer, timeout=10)
+    answer = requests.request(method, f"{service.endpoint('transfers')}/v1/{path}", headers=bearer, timeout=60)
     answer.raise_for_status()
     return answer.json()
 
@@ -497,8 +497,8 @@ def test_the_double_of_google_takes_official_messages_alone(services: dict[str, 
     url = f"{google.endpoint('transfers')}/v1/transferJobs"
     bearer = {"authorization": f"Bearer {google.credentials['token'].reveal()}"}
 
-    unknown = requests.post(url, json={"projectID": "x"}, headers=bearer, timeout=10)
-    nobody = requests.post(url, json={}, timeout=10)
+    unknown = requests.post(url, json={"projectID": "x"}, headers=bearer, timeout=60)
+    nobody = requests.post(url, json={}, timeout=60)
 
     assert (unknown.status_code, nobody.status_code) == (400, 401)
     assert "projectID" in unknown.json()["error"]["message"]

@@ -65,7 +65,7 @@ def bucket(client: Any) -> Any:
 @pytest.fixture(scope="module")
 def http(google: CloudConfig) -> httpx.Client:
     token = google.credentials["token"].reveal()
-    return httpx.Client(base_url=google.endpoint("objects"), headers={"authorization": f"Bearer {token}"})
+    return httpx.Client(base_url=google.endpoint("objects"), headers={"authorization": f"Bearer {token}"}, timeout=60)
 
 
 @pytest.fixture

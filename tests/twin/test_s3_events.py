@@ -70,7 +70,7 @@ def announced(aws: CloudConfig, s3: Any, bucket: str) -> Callable[[], list[dict[
     def take() -> list[dict[str, Any]]:
         s3.put_object(Bucket=bucket, Key="mark")
         found: list[dict[str, Any]] = []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             answer = sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1, MaxNumberOfMessages=10)
             for message in answer.get("Messages", []):
