@@ -25,7 +25,7 @@ from benchmarks.mover.stubs import certificate
 from tasks.core.dataset import CHUNK_BYTES, Entry
 from tasks.core.errors import Denied, IntegrityError, Invalid, LintasError, PreconditionFailed, Retryable, Terminal
 from tasks.core.plane import Load, Recipient, copied, exchanges
-from tasks.core.plane.buffers import PIECE_BYTES, Buffers
+from tasks.core.plane.buffers import PIECES_BYTES, Buffers
 from tasks.core.plane.direct import PROCESSES, DirectPlane, _Run
 from tasks.core.plane.limits import Limits, Rate
 from tasks.core.plane.loop import Loop
@@ -66,25 +66,53 @@ def test_buffers_never_exceed_their_budget_and_are_used_again() -> None:
     async def waiter() -> None:
         piece = await buffers.lease(1)
         story.append("leased")
-        assert len(piece) == PIECE_BYTES
+        assert len(piece) == PIECES_BYTES[0]
 
     looped(holder(), loop=loop)
 
     assert story == ["released", "leased"]
 
 
-def test_small_objects_share_a_chunk_and_give_it_back_whole() -> None:
+@pytest.mark.parametrize(("size_bytes", "piece_bytes"), [(0, 32_768), (32_768, 32_768), (32_769, 262_144)])
+def test_small_objects_share_a_chunk_and_give_it_back_whole(size_bytes: int, piece_bytes: int) -> None:
     loop = Loop()
     buffers = Buffers(loop, 2 * CHUNK_BYTES)
 
     async def work() -> None:
-        pieces = [await buffers.lease(10) for _ in range(2 * CHUNK_BYTES // PIECE_BYTES)]
+        pieces = [await buffers.lease(size_bytes) for _ in range(2 * CHUNK_BYTES // piece_bytes)]
         assert len({id(piece.obj) for piece in pieces}) == 2
+        assert {len(piece) for piece in pieces} == {piece_bytes}
         for piece in pieces:
             buffers.release(piece)
         assert len(await buffers.lease(CHUNK_BYTES)) == CHUNK_BYTES
 
     looped(work(), loop=loop)
+
+
+def test_a_chunk_that_was_cut_for_others_is_whole_for_who_waits() -> None:
+    loop = Loop()
+    buffers = Buffers(loop, CHUNK_BYTES)
+    story: list[int] = []
+
+    async def small() -> None:
+        piece = await buffers.lease(1)
+        loop.spawn(larger())
+        await loop.sleep(0.01)
+        buffers.release(piece)
+
+    async def larger() -> None:
+        for size_bytes in (100_000, CHUNK_BYTES, 1):
+            leased = await buffers.lease(size_bytes)
+            story.append(len(leased))
+            loop.spawn(give_back(leased))
+
+    async def give_back(leased: memoryview) -> None:
+        await loop.sleep(0.01)
+        buffers.release(leased)
+
+    looped(small(), loop=loop)
+
+    assert story == [PIECES_BYTES[1], CHUNK_BYTES, PIECES_BYTES[0]]
 
 
 def far_buffers(loop: Loop, hold_s: Callable[[int], float], distance_s: float) -> list[int]:

@@ -8,8 +8,9 @@ from collections import deque
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.plane.loop import Loop, Task, parked
 
-PIECE_BYTES = 256 * 1024
-_PIECES = CHUNK_BYTES // PIECE_BYTES
+PIECES_BYTES = (32 * 1024, 256 * 1024)
+"""What chunks are cut into for small objects: each has the smallest that it fits in, so that hundreds are in memory."""
+
 _FOR_EACH_THAT_WAITS = 2
 """Buffers for each that waits for a distant store; one would fill the way there once it is at its full speed."""
 _FORGET = 1 / 16
@@ -31,7 +32,7 @@ class Buffers:
         self._distant = 0.0
         self._made = 0
         self._whole: list[memoryview] = []
-        self._pieces: list[memoryview] = []
+        self._pieces: dict[int, list[memoryview]] = {size_bytes: [] for size_bytes in PIECES_BYTES}
         # How many pieces of a cut buffer are free; when all are, it is whole again.
         self._free_of: dict[int, int] = {}
         self._home: dict[int, memoryview] = {}
@@ -49,7 +50,8 @@ class Buffers:
     async def lease(self, size_bytes: int) -> memoryview:
         """A buffer of at least this size (at most a chunk), after waiting for one."""
         while True:
-            found = self._piece() if size_bytes <= PIECE_BYTES else self._take()
+            piece_bytes = next((fits for fits in PIECES_BYTES if size_bytes <= fits), 0)
+            found = self._piece(piece_bytes) if piece_bytes else self._take()
             if found is not None:
                 return found
             await parked(self._waiting.append)
@@ -102,23 +104,24 @@ class Buffers:
         else:
             self._whole.append(whole)
 
-    def _piece(self) -> memoryview | None:
-        if not self._pieces:
+    def _piece(self, piece_bytes: int) -> memoryview | None:
+        pieces = self._pieces[piece_bytes]
+        if not pieces:
             whole = self._take()
             if whole is None:
                 return None
             self._home[id(whole.obj)] = whole
-            self._free_of[id(whole.obj)] = _PIECES
-            self._pieces += [whole[at : at + PIECE_BYTES] for at in range(0, CHUNK_BYTES, PIECE_BYTES)]
-        piece = self._pieces.pop()
+            self._free_of[id(whole.obj)] = CHUNK_BYTES // piece_bytes
+            pieces += [whole[at : at + piece_bytes] for at in range(0, CHUNK_BYTES, piece_bytes)]
+        piece = pieces.pop()
         self._free_of[id(piece.obj)] -= 1
         return piece
 
     def _put_piece(self, piece: memoryview) -> None:
-        home = id(piece.obj)
-        self._pieces.append(piece)
+        home, pieces, of_one = id(piece.obj), self._pieces[len(piece)], CHUNK_BYTES // len(piece)
+        pieces.append(piece)
         self._free_of[home] += 1
-        if self._free_of[home] == _PIECES and len(self._pieces) > _PIECES:
-            self._pieces = [other for other in self._pieces if id(other.obj) != home]
+        if self._free_of[home] == of_one and (len(pieces) > of_one or self._waiting):
+            self._pieces[len(piece)] = [other for other in pieces if id(other.obj) != home]
             del self._free_of[home]
             self._put(self._home.pop(home))

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from tasks.core.ports import Answer, Direct, Store, UploadJournal
 
 BUDGET_BYTES = 48 * 1024 * 1024
-IN_FLIGHT = 64
+IN_FLIGHT = 256
+"""The most, where more at a time brings more: small objects of distant stores."""
+
 ATTEMPTS = 6
 _CORES = len(os.sched_getaffinity(0))
 PROCESSES = min(4, _CORES)

@@ -14,7 +14,9 @@ from tasks.core.plane.loop import Loop, Task, parked
 TICK_S = 0.2
 FIRST = 64
 _OBJECT_WORTH_BYTES = 256 * 1024
-_GAIN = 1.05
+_GAIN = 1.25
+"""What twice as many must bring: at a distance they bring nearly twice as much, near by only noise and more memory."""
+
 _PATIENCE_TICKS = 15
 
 
