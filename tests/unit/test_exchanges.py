@@ -19,11 +19,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.mover.stubs import certificate
 from tasks.core.errors import LintasError, Retryable, Terminal
 from tasks.core.plane import exchanges
 from tasks.core.plane.loop import Loop
-from tasks.core.plane.wire import Wire, _context
+from tasks.core.plane.wire import Wire
 from tasks.core.ports import Answer, SignedRequest
 
 COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
@@ -138,16 +137,6 @@ def serving() -> Iterator[Callable[..., Server]]:
     yield serve
     for server in servers:
         server.close()
-
-
-@pytest.fixture
-def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A certificate for this machine, which is trusted."""
-    path = certificate(tmp_path)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
-    _context.cache_clear()
-    yield path
-    _context.cache_clear()
 
 
 Got = tuple[Answer, bytes] | LintasError
@@ -405,55 +394,36 @@ def test_where_no_thread_is_to_be_had_python_exchanges(
     assert one(serving([[b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"]]).origin)[3] == b"a"
 
 
-@pytest.mark.skipif(not COMPILER, reason="there is no compiler")
-def test_nothing_is_written_to_a_room_after_the_end(serving: Callable[..., Server]) -> None:
-    server = serving([[b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"]], stays=True)
-    loop = Loop()
-    wire = Wire(loop)
-    room = memoryview(bytearray(8))
-
-    async def read() -> None:
-        await wire.small(SignedRequest("GET", server.origin, "/", {}), None, room)
-
-    async def fail() -> None:
-        while not server.requests:
-            await loop.sleep(0.001)
-        raise KeyboardInterrupt
-
-    loop.spawn(read())
-    loop.spawn(fail())
-    with pytest.raises(KeyboardInterrupt):
-        loop.run()
-    wire.close()
-    loop.close()
-    room[:] = b"........"
-    with suppress(OSError):
-        server._open[0].sendall(b"more")
-    assert bytes(room) == b"........"
-
-
 class Room(bytearray):
     """Memory that can be watched."""
 
 
 @pytest.mark.skipif(not COMPILER, reason="there is no compiler")
-def test_memory_that_is_under_way_outlives_whoever_waits_for_it(serving: Callable[..., Server]) -> None:
-    server = serving([[b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"]], stays=True)
+def test_memory_that_is_under_way_outlives_whoever_waits_and_is_left_alone_after_the_end(
+    serving: Callable[..., Server],
+) -> None:
+    play = [b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf"]
+    server = serving([play], [play], stays=True)
     loop = Loop()
     wire = Wire(loop)
+    kept = memoryview(bytearray(8))
     rooms: list[ref[Room]] = []
 
-    async def read() -> None:
+    async def read(room: memoryview) -> None:
+        await wire.small(SignedRequest("GET", server.origin, "/", {}), None, room)
+
+    async def read_into_own() -> None:
         room = Room(8)
         rooms.append(ref(room))
-        await wire.small(SignedRequest("GET", server.origin, "/", {}), None, memoryview(room))
+        await read(memoryview(room))
 
     async def fail() -> None:
-        while not server.requests:
+        while len(server.requests) < 2:
             await loop.sleep(0.001)
         raise KeyboardInterrupt
 
-    loop.spawn(read())
+    loop.spawn(read_into_own())
+    loop.spawn(read(kept))
     loop.spawn(fail())
     with pytest.raises(KeyboardInterrupt):
         loop.run()
@@ -463,6 +433,11 @@ def test_memory_that_is_under_way_outlives_whoever_waits_for_it(serving: Callabl
     loop.close()
     gc.collect()
     assert rooms[0]() is None
+    kept[:] = b"........"
+    for connection in server._open:
+        with suppress(OSError):
+            connection.sendall(b"more")
+    assert bytes(kept) == b"........"
 
 
 names = st.text("abcXYZ-", min_size=1, max_size=8)

@@ -21,7 +21,6 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.mover.stubs import certificate
 from tasks.core.dataset import CHUNK_BYTES, Entry
 from tasks.core.errors import Denied, IntegrityError, Invalid, LintasError, PreconditionFailed, Retryable, Terminal
 from tasks.core.plane import Load, Recipient, copied, exchanges
@@ -32,7 +31,7 @@ from tasks.core.plane.loop import Loop
 from tasks.core.plane.pace import Gate, Pace
 from tasks.core.plane.routes import FallingBack, plane_for, route_between
 from tasks.core.plane.stream import StreamPlane
-from tasks.core.plane.wire import _PIECE_BYTES, Room, Wire, _context
+from tasks.core.plane.wire import _PIECE_BYTES, Room, Wire
 from tasks.core.ports import SignedRequest, Write
 from tasks.providers._dialects.sigv4 import LentKeys, Signer
 from tests.memory_store import MemoryStore
@@ -314,16 +313,6 @@ def test_no_buffer_is_asked_for_before_a_successful_answer_has_begun(answering: 
     looped(work(), loop=loop)
 
     assert story == ["404 Missing", "200 OK", "buffer"]
-
-
-@pytest.fixture
-def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A certificate for this machine, which is trusted."""
-    path = certificate(tmp_path)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
-    _context.cache_clear()
-    yield path
-    _context.cache_clear()
 
 
 def fetched(origin: str, size_bytes: int) -> tuple[memoryview, list[int]]:
