@@ -20,10 +20,11 @@ def serve(app: Any, *ports: int, **settings: Any) -> None:
 
     # A client that keeps its connection open, or waits for a fault to pass, must not keep a stopped server alive.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2, **settings)
-    uvicorn.Server(config).run(sockets=[_listening(port) for port in ports])
+    uvicorn.Server(config).run(sockets=[listening(port) for port in ports])
 
 
-def _listening(port: int) -> socket.socket:
+def listening(port: int) -> socket.socket:
+    """A socket that listens on the port of 127.0.0.1, for asyncio."""
     # asyncio switches Nagle's delay (40 ms an answer) off only where the protocol is named.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import threading
 import time
 import urllib.error
@@ -22,6 +23,7 @@ from starlette.responses import PlainTextResponse
 from deployments.local.compute import JobRunner
 from deployments.local.faults import Fault, FaultTable, WireFaults, put_faults
 from deployments.local.ports import free_ports
+from deployments.local.serve import listening
 from tasks.core.dataset import DatasetURI
 from tasks.core.errors import IntegrityError, Invalid
 from tasks.core.training import JobSpec, RunState, code_digest
@@ -173,6 +175,26 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+# How doubles listen
+
+
+def test_an_answer_in_two_pieces_does_not_wait_for_the_acknowledgement_of_the_first():
+    async def is_sent_at_once(port: int) -> bool:
+        seen: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def accepted(_: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
+            taken = answer.get_extra_info("socket")
+            seen.set_result(bool(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)))
+            answer.close()
+
+        async with await asyncio.start_server(accepted, sock=listening(port)):
+            _, request = await asyncio.open_connection("127.0.0.1", port)
+            request.close()
+            return await asyncio.wait_for(seen, 60)
+
+    assert asyncio.run(is_sent_at_once(*free_ports(1)))
 
 
 # Faults
