@@ -81,8 +81,8 @@ faults: setup-dev ## Kills, cuts, storms and wrong bytes, seeded, between all cl
 fault-trials: setup-dev ## Seeded trouble on every pair of clouds, counted (SEEDS=0-239)
 	LINTAS_TRIALS_TABLE=docs/faults_mover.md LINTAS_FAULT_SEEDS=$(or $(SEEDS),0-239) $(BIN)/python -m pytest tests/faults/test_mover_trials.py -m campaign
 
-bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved
-	$(BIN)/python -m benchmarks.mover
+bench-mover: setup-dev ## The mover against best-tuned rclone, interleaved (ARGS="--verified --over https --rtt-ms 50")
+	$(BIN)/python -m benchmarks.mover $(ARGS)
 
 bench-mover-emulators: setup-dev ## The same between the twin's object stores, which are slower than either
 	$(BIN)/python -m benchmarks.mover.emulators
@@ -90,8 +90,8 @@ bench-mover-emulators: setup-dev ## The same between the twin's object stores, w
 bench-mover-memory: setup-dev ## Peak memory of a move against the size of its dataset
 	$(BIN)/python -m benchmarks.mover.sizes
 
-bench-gate: setup-dev $(VENV)/bench/.installed ## The privacy gate against decoding alone and against Presidio
-	$(BIN)/python -m benchmarks.privacy
+bench-gate: setup-dev $(VENV)/bench/.installed ## The privacy gate against decoding alone and against Presidio (ARGS="--rows 100000")
+	$(BIN)/python -m benchmarks.privacy $(ARGS)
 
 bench-gate-objects: setup-dev ## What the gate takes for many small objects, near and 50 ms away
 	$(BIN)/python -m benchmarks.privacy.objects
