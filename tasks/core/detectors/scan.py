@@ -201,7 +201,7 @@ def read_tables(
             if recall is None and table.rows >= 2 * told.get(seen.key, 0):
                 told[seen.key] = table.rows
                 known[seen.key] = {name: state.bounds for name, state in table.columns.items()}
-            unread += [_unread_finding(seen, each) for each in seen.unread]
+            unread += [_unread_finding(seen, each, listed=len(unread) < _LISTED_UNREAD) for each in seen.unread]
     return tables, unread
 
 
@@ -423,7 +423,10 @@ def _name_findings(manifest: Manifest) -> Iterator[Finding]:
                 yield Finding(entity, safe_path(full_path), NAME_COLUMN, 1, 1.0, 0.9, "the name of an object")
 
 
-def _unread_finding(seen: ObjectScan, unread: Unread) -> Finding:
+def _unread_finding(seen: ObjectScan, unread: Unread, *, listed: bool) -> Finding:
+    """What could not be read; those that nobody will see by name (see `_shortened`) are not looked at for values."""
+    if not listed:
+        return Finding(UNREADABLE, "*", "", unread.count, 1.0, 1.0, unread.why)
     share = min(1.0, unread.count / (seen.rows + unread.count)) if seen.rows else 1.0
     hidden = Table(personal_names=seen.personal_names, format=seen.key.format).hides(unread.column)
     shown = "#?" if unread.column and (hidden or personal_name(unread.column)) else unread.column
