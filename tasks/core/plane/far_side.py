@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
-from tasks.core.dataset import CHUNK_BYTES
+from tasks.core.dataset import CHUNK_BYTES, RESERVED_PREFIX
 from tasks.core.errors import Invalid, LintasError, PreconditionFailed, Retryable
 from tasks.core.plane import Load, Recipient, copied, own_write, wrong_bytes
 from tasks.core.plane.parts import Parted, parts_of, resumable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MANY = 256
 """So many objects are worth asking the store which checksum it verifies: the cheapest one may be a tenth of another."""
 
+_NOBODYS = RESERVED_PREFIX + "checksum"
 _VERIFIED_BY = "blake3 on the way before it became visible, {cloud}'s own checksum of every request on arrival"
 
 
@@ -69,8 +70,11 @@ class FarSide:
                 self._stop,
             )
         largest = max(self.loads, key=lambda load: load.entry.size_bytes, default=None)
-        if largest is not None and (largest.entry.size_bytes > CHUNK_BYTES or len(self.loads) >= _MANY):
-            with_retries(lambda: self.far.prepare(largest.key), self._attempts, self._stop)
+        in_parts = largest is not None and largest.entry.size_bytes > CHUNK_BYTES
+        if largest is not None and (in_parts or len(self.loads) >= _MANY):
+            # What is tried leaves parts of no object, which a store may take for one: never where a whole one goes.
+            key = largest.key if in_parts else f"{self.recipient.key_prefix}{_NOBODYS}"
+            with_retries(lambda: self.far.prepare(key), self._attempts, self._stop)
 
     def parted(self, load: Load) -> Parted:
         """Begin, or continue, an upload in parts. Invalid: the store takes fewer parts than that."""
