@@ -168,6 +168,24 @@ def test_a_store_that_is_away_is_asked_as_often_as_told(store: MemoryStore) -> N
     assert len(calls) == 3
 
 
+def test_who_leaves_early_does_not_wait_for_pauses(store: MemoryStore) -> None:
+    keys = filled(store, 10)
+    asked = threading.Event()
+
+    def away(call: str, key: str) -> None:
+        if call == "head" and key == keys[-1]:
+            asked.set()
+            raise Retryable("away", "wait", retry_after_s=600.0)
+
+    store.before = away
+    wants = [Beginning(key, "", 1, 1) for key in keys[:1] + keys[-1:]]
+    wants[0] = wanted(store, keys[1])
+    found = beginnings(store, wants, lambda want: want, attempts=2)
+    next(found)
+    assert asked.wait(60)
+    found.close()
+
+
 def test_an_object_that_was_never_there_is_not_found() -> None:
     with pytest.raises(NotFound):
         list(beginnings(MemoryStore(), ["x"], lambda key: Beginning(key, "", 1, 1)))

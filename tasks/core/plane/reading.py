@@ -72,18 +72,21 @@ def beginnings(
             lambda: b"".join(store.get(want.key, version=want.version or None, length=length)), attempts, stop
         )
 
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="read") as threads:
+    with (
+        ThreadPoolExecutor(_THREADS, thread_name_prefix="read") as threads,
+        _asking(store, by_sdk, threads) as ask,
+    ):
         try:
-            with _asking(store, by_sdk, threads) as ask:
-                under_way: deque[tuple[T, Future[bytes]]] = deque()
-                for item in items:
-                    under_way.append((item, ask(wanted(item))))
-                    if len(under_way) == AHEAD:
-                        first, future = under_way.popleft()
-                        yield first, future.result()
-                for item, future in under_way:
-                    yield item, future.result()
+            under_way: deque[tuple[T, Future[bytes]]] = deque()
+            for item in items:
+                under_way.append((item, ask(wanted(item))))
+                if len(under_way) == AHEAD:
+                    first, future = under_way.popleft()
+                    yield first, future.result()
+            for item, future in under_way:
+                yield item, future.result()
         finally:
+            # Whoever leaves early waits for what is under way, but not for its pauses.
             stop.set()
             threads.shutdown(wait=False, cancel_futures=True)
 
