@@ -17,8 +17,8 @@ from tasks.core.dataset import DIGEST_METADATA, PUBLISHED_MANIFEST, RESERVED_PRE
 from tasks.core.errors import IntegrityError, Invalid, NotFound
 from tasks.core.levels import listed
 from tasks.core.manifest import SCHEMA, Manifest, ManifestWriter
+from tasks.core.plane.buffers import SMALL_BYTES
 from tasks.core.plane.reading import Beginning, beginnings
-from tasks.core.plane.wire import SMALL_BYTES
 from tasks.core.retries import in_parallel, with_retries
 from tasks.core.rows import BATCH_ROWS, Batch, Rows, aligned, batch_of, in_order
 from tasks.core.selection import Selection

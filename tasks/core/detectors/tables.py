@@ -124,12 +124,11 @@ class Source:
     @classmethod
     def of(cls, store: Store, uri: DatasetURI, entry: Entry, head: bytes) -> Source:
         """The same of who has read its first `SNIFF_BYTES` already."""
-        length = min(SNIFF_BYTES, entry.size_bytes)
         packing = packing_of(head)
         if not packing:
             return cls(store, uri, entry, head)
         try:
-            inside = unpacked_head(head, packing, SNIFF_BYTES, whole=entry.size_bytes <= length)
+            inside = unpacked_head(head, packing, SNIFF_BYTES, whole=entry.size_bytes <= SNIFF_BYTES)
         except UnpackError as error:
             return cls(store, uri, entry, b"", packing, str(error))
         return cls(store, uri, entry, inside, packing)

@@ -8,7 +8,10 @@ from collections import deque
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.plane.loop import Loop, Task, parked
 
-PIECES_BYTES = (32 * 1024, 256 * 1024)
+SMALL_BYTES = 256 * 1024
+"""What is no larger has a piece of a chunk, and is worth a thread that needs no interpreter (`Wire.small`)."""
+
+PIECES_BYTES = (32 * 1024, SMALL_BYTES)
 """What chunks are cut into for small objects: each has the smallest that it fits in, so that hundreds are in memory."""
 
 _FOR_EACH_THAT_WAITS = 2

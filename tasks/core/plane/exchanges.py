@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 from tasks.core.compiled import compiled
 from tasks.core.plane.loop import Loop, Task, parked
 
-CUT, SILENT, NOT_HTTP, TOO_LONG = 1, 2, 3, 4
-"""Why an exchange failed, as `exchange.c` numbers it."""
+SILENT = 2
+"""The error of an exchange that fell silent, as `exchange.c` numbers it."""
 
 _USABLE, _BEGUN = 1, 2
 _MOST_CONNECTIONS = 4096

@@ -20,11 +20,11 @@ from blake3 import blake3
 from tasks.core.dataset import CHUNK_BYTES
 from tasks.core.errors import LintasError, PreconditionFailed, Retryable
 from tasks.core.plane import Load, write_of
-from tasks.core.plane.buffers import Buffers
+from tasks.core.plane.buffers import SMALL_BYTES, Buffers
 from tasks.core.plane.limits import Rate
 from tasks.core.plane.loop import Loop
 from tasks.core.plane.pace import TICK_S, Gate, Pace
-from tasks.core.plane.wire import SMALL_BYTES, Wire
+from tasks.core.plane.wire import Wire
 from tasks.core.ports import Answer, SentPart, SignedRequest
 from tasks.core.retries import pause_s
 

@@ -33,9 +33,6 @@ Room = Callable[[], Awaitable[memoryview]]
 Seen = Callable[[memoryview], float]
 """Called with each run of bytes as it has been received; returns for how many seconds not to receive more."""
 
-SMALL_BYTES = 256 * 1024
-"""Bodies of so many bytes at most are worth a thread that needs no interpreter: see `Wire.small`."""
-
 _HEAD_BYTES = 64 * 1024
 _MOST_UNASKED_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 512 * 1024
@@ -122,7 +119,7 @@ class Wire:
 
         Args:
             request: What to send.
-            body: Its body of `SMALL_BYTES` at most; None for none. It is not copied.
+            body: Its body of `buffers.SMALL_BYTES` at most; None for none. It is not copied.
             room: Where the content of a successful answer goes.
             seen: Called with the content.
 
