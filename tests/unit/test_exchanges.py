@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from weakref import ref
 
 import pytest
@@ -31,8 +32,8 @@ WAYS = [
     "python",
 ]
 
-Play = Sequence[bytes | float]
-"""What is sent for a request, piece by piece; a number waits so many seconds."""
+Play = Sequence[bytes]
+"""What is sent for a request, piece by piece."""
 
 
 @dataclass
@@ -43,11 +44,14 @@ class Server:
         plays: For each connection what it answers to its requests; then it closes, or waits for more that it ignores.
         reads: Whether bodies are read before they are answered.
         stays: Whether it waits, silently, instead of closing.
+        resets: Whether it closes by a reset.
+        tls: Certificate and key, if it speaks TLS.
     """
 
     plays: list[list[Play]]
     reads: bool = True
     stays: bool = False
+    resets: bool = False
     tls: Path | None = None
     requests: list[bytes] = field(default_factory=list)
 
@@ -75,10 +79,9 @@ class Server:
                 for play in plays:
                     self._read(connection)
                     for piece in play:
-                        if isinstance(piece, bytes):
-                            connection.sendall(piece)
-                        else:
-                            time.sleep(piece)
+                        connection.sendall(piece)
+                if self.resets:
+                    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 if not self.stays:
                     if not self.reads:
                         # What was not read would make the kernel reset the connection, and take the answer along.
@@ -130,8 +133,8 @@ def serving() -> Iterator[Callable[..., Server]]:
     """Starts servers."""
     servers: list[Server] = []
 
-    def serve(*plays: list[Play], reads: bool = True, stays: bool = False, tls: Path | None = None) -> Server:
-        servers.append(Server(list(plays), reads, stays, tls))
+    def serve(*plays: list[Play], **how: Any) -> Server:
+        servers.append(Server(list(plays), **how))
         return servers[-1]
 
     yield serve
@@ -314,19 +317,7 @@ def test_silence_ends_an_exchange(way: str, serving: Callable[..., Server]) -> N
 
 
 def test_a_reset_is_no_answer(way: str, serving: Callable[..., Server]) -> None:
-    server = serving([[b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", 0.05]], [])
-    reset = struct.pack("ii", 1, 0)
-    accepted = threading.Event()
-
-    def reset_soon() -> None:
-        while not server.requests:
-            time.sleep(0.001)
-        server._open[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-        accepted.set()
-
-    threading.Thread(target=reset_soon, daemon=True).start()
-    fails(server.origin)
-    assert accepted.wait(10)
+    fails(serving([[b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe"]], resets=True).origin)
 
 
 def test_over_tls_bodies_go_and_come(way: str, serving: Callable[..., Server], tls: Path) -> None:
