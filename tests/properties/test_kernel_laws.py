@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.privacy import table
-from tasks.core.detectors import native, patterns, phones, search
+from tasks.core.detectors import forms, native, patterns, phones, search
 from tasks.core.detectors.candidates import Hits, Ints, buffers
 from tasks.core.detectors.candidates import hashed as hashes_of
 from tasks.core.detectors.cells import Cells
@@ -34,6 +34,8 @@ EXAMPLES = [text for _, text in (*VALID, *INVALID)] + [
     "NIK: 3273014507900001", "nomor-hp 0812 3456 7890!", "SSN123456782 ", "phone123456782",
     "no_ktp 3273014507900001", "e-mail12345678902",
     "+1 212 555 0100, telp 021 555 1234", "(021) 555 1234 5", "call 2125550100 or 2125550101",
+    "www.it.isn't@example.org", "ghp_" + "a1" * 18 + "@example.org", "xoxb-0123456789@example.org", "AKIA" + "A2" * 8,
+    "ab:cd:ef:01:23:45:6789:abcd", "20.10.2013", "2013-01-01 5551234567", "12.345.678.9-012.345.6", "1" * 26,
     "AB123456", "1Z999AA10123456784", "+62 812-3456-7890, 0812-3456-7890", "x" * 70_000 + " 1",
 ]  # fmt: skip
 DAY = "(19|20)[0-9]{2}[-/.][0-9]{1,2}[-/.][0-9]{1,2}"
@@ -85,11 +87,20 @@ def flat(found: Iterable[Hits]) -> list[tuple[str, str, int, str, bool]]:
 def assert_same(texts: list[str]) -> None:
     column = pl.Series(texts, dtype=pl.String)
     assert flat(search.hits_in(column)) == flat(phones.checked(classified(column), PHONE_REGIONS))
+    assert flat(search.hits_in(column)) == flat(by_form(column))
     assert counted(column) == counted_in_python(column)
     weights = np.arange(len(column))
     assert counted(column, weights=weights) == counted_in_python(column, weights=weights)
 
     assert noted(column) == noted_in_python(column)
+
+
+def by_form(column: pl.Series) -> list[Hits]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forms, "MANY", 1)
+        patch.setattr(forms, "FEW", 1)
+        patch.setattr(forms, "OFTEN", 0)
+        return list(phones.checked(classified(column), PHONE_REGIONS))
 
 
 def noted(column: pl.Series) -> tuple[list[int], list[int]]:

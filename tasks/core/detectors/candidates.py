@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from tasks.core.arrow import pa
+from tasks.core.detectors import patterns
 
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
@@ -59,35 +60,54 @@ def buffers(text: pl.Series) -> tuple[Ints, Bytes]:
 
 
 _FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
-_POWER = np.uint64(0xFF51AFD7ED558CCD)
+_POWER = 0xFF51AFD7ED558CCD
+
+
+_MANY = 512
+"""From how many strings on numpy takes a word of each at a time."""
 
 
 def hashed(offsets: Ints, data: Bytes) -> Hashes:
     """A hash of each string, the same on every machine: it draws samples, and need not resist anybody.
 
     Its words of eight bytes are each multiplied by a power of an odd number and added up, and the sum and the length
-    are finished as MurmurHash3 finishes, so that numpy can work on all words of all strings at once.
+    are finished as MurmurHash3 finishes, so that numpy can work on a word of all strings at once. Where few strings
+    are so long, it works on all that is left of them.
 
     Args:
         offsets, data: As `buffers` answers them.
     """
     sizes = np.diff(offsets)
-    counts = (sizes + 7) // 8
-    firsts = np.cumsum(counts) - counts
-    at = np.arange(int(counts.sum())) - np.repeat(firsts, counts)
     padded = np.concatenate([data[offsets[0] : offsets[-1]], np.zeros(8, np.uint8)])
-    places = np.repeat(offsets[:-1] - offsets[0], counts) + 8 * at
-    words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))[places]
-    words &= _FIRST_BYTES[np.minimum(np.repeat(sizes, counts) - 8 * at, 8)]
-    powers = np.multiply.accumulate(np.full(max(1, int(counts.max(initial=0))), _POWER))
-    words = (words ^ words >> np.uint64(29)) * powers[at]
+    words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))
     result = sizes.astype(np.uint64)
-    filled = np.flatnonzero(counts)
-    if len(filled):
-        result[filled] += np.add.reduceat(words, firsts[filled])
+    left: Ints | slice = np.flatnonzero(sizes) if len(sizes) and sizes.min() == 0 else slice(None)
+    places, rest = (offsets[:-1] - offsets[0])[left], sizes[left]
+    power = _POWER
+    while len(rest) >= _MANY:
+        result[left] += _mixed(words[places] & _FIRST_BYTES[np.minimum(rest, 8)], np.uint64(power))
+        power = power * _POWER & (1 << 64) - 1
+        if rest.min() > 8:
+            places, rest = places + 8, rest - 8
+            continue
+        more = np.flatnonzero(rest > 8)
+        left = more if isinstance(left, slice) else left[more]
+        places, rest = places[more] + 8, rest[more] - 8
+    if len(rest):
+        counts = (rest + 7) // 8
+        firsts = np.cumsum(counts) - counts
+        at = np.arange(int(counts.sum())) - np.repeat(firsts, counts)
+        parts = words[np.repeat(places, counts) + 8 * at]
+        parts &= _FIRST_BYTES[np.minimum(np.repeat(rest, counts) - 8 * at, 8)]
+        powers = np.multiply.accumulate(np.array([power, *[_POWER] * (int(counts.max()) - 1)], np.uint64))
+        result[left] += np.add.reduceat(_mixed(parts, powers[at]), firsts)
     for shift, factor in ((33, 0xFF51AFD7ED558CCD), (33, 0xC4CEB9FE1A85EC53)):
         result = (result ^ result >> np.uint64(shift)) * np.uint64(factor)
     return result ^ result >> np.uint64(33)
+
+
+def _mixed(words: Hashes, powers: Hashes | np.uint64) -> Hashes:
+    return (words ^ words >> np.uint64(29)) * powers
 
 
 def strings(ends: Ints, data: Bytes) -> pl.Series:
@@ -98,16 +118,31 @@ def strings(ends: Ints, data: Bytes) -> pl.Series:
 
 
 @dataclass(frozen=True)
+class Alike:
+    """What candidates are but for their digits.
+
+    Args:
+        which: For each candidate the number of its form.
+        forms: The forms, with zeros for digits.
+    """
+
+    which: Ints
+    forms: Candidates
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Pieces of a column's cells that may be something.
 
     Args:
         rows: For each candidate the index of its cell.
         text: The candidates.
+        alike: Their forms, where these are few: what digits do not decide is worked out once a form.
     """
 
     rows: Ints
     text: pl.Series
+    alike: Alike | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -124,22 +159,29 @@ class Candidates:
 
     def where(self, mask: Mask) -> Candidates:
         """Those that the mask selects."""
-        return Candidates(self.rows[mask], self.text.filter(pl.Series(mask)))
+        if mask.all():
+            return self
+        alike = self.alike and Alike(self.alike.which[mask], self.alike.forms)
+        return Candidates(self.rows[mask], self.text.filter(pl.Series(mask)), alike)
 
     def in_cells(self, cells: Ints) -> Candidates:
         """The same with the rows counted in other cells: row n is there `cells[n]`."""
-        return Candidates(cells[self.rows], self.text)
+        return Candidates(cells[self.rows], self.text, self.alike)
 
     @cached_property
     def _buffers(self) -> tuple[Ints, Bytes]:
         return buffers(self.text)
 
-    def contains(self, pattern: str, *, literal: bool = False) -> Mask:
+    def contains(self, pattern: str) -> Mask:
         """Which of them a regular expression matches."""
-        return self.text.str.contains(pattern, literal=literal).to_numpy()
+        if self.alike and pattern in patterns.WHATEVER_DIGITS:
+            return self.alike.forms.contains(pattern)[self.alike.which]
+        return self.text.str.contains(pattern).to_numpy()
 
     def contains_where(self, mask: Mask, pattern: str) -> Mask:
         """Which of the candidates of a mask a regular expression matches; the others are not looked at."""
+        if self.alike and pattern in patterns.WHATEVER_DIGITS:
+            return mask & self.contains(pattern)
         which = np.flatnonzero(mask)
         result = np.zeros(len(self), bool)
         if len(which):
@@ -154,6 +196,9 @@ class Candidates:
     @cached_property
     def _prefixes(self) -> tuple[list[str], Ints]:
         """The different letters that candidates begin with, in lower case, and which of them each begins with."""
+        if self.alike:
+            different, codes = self.alike.forms._prefixes
+            return different, codes[self.alike.which]
         prefixes: Any = self.text.str.extract("^([A-Za-z]*)", 1).str.to_lowercase()
         encoded = prefixes.to_arrow(compat_level=pl.CompatLevel.oldest()).dictionary_encode()
         return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
@@ -181,18 +226,33 @@ class Candidates:
     def count(self, byte_class: int) -> Ints:
         """How many bytes of a class (`DIGIT`, `LETTER` ...) each has."""
         if byte_class not in self._counts:
-            offsets, _ = self._buffers
-            of_class = (self._classes == byte_class).view(np.uint8)
-            starts = offsets[:-1] - offsets[0]  # No match is empty, so every sum is over its own bytes.
-            counted = np.add.reduceat(of_class, starts, dtype=np.int64) if len(self) else np.zeros(0, np.int64)
-            self._counts[byte_class] = counted
+            self._counts[byte_class] = self._counted(byte_class)
         return self._counts[byte_class]
+
+    def _counted(self, byte_class: int) -> Ints:
+        if self.alike:
+            return self.alike.forms.count(byte_class)[self.alike.which]
+        if not len(self):
+            return np.zeros(0, np.int64)
+        offsets, _ = self._buffers
+        of_class = (self._classes == byte_class).view(np.uint8)
+        return np.add.reduceat(of_class, offsets[:-1] - offsets[0], dtype=np.int64)  # No match is empty.
 
     @cached_property
     def first_byte(self) -> Bytes:
         """The first byte of each; matches are never empty."""
         offsets, data = self._buffers
         return data[offsets[:-1]]
+
+    @cached_property
+    def _digit_places(self) -> Ints:
+        """For each candidate, one a line, where in it its digits are, and zeros behind."""
+        counts = self.count(DIGIT)
+        places = np.zeros((len(self), int(counts.max(initial=0))), np.int64)
+        offsets, _ = self._buffers
+        within = np.flatnonzero(self._classes == DIGIT) - np.repeat(offsets[:-1] - offsets[0], counts)
+        places[np.arange(places.shape[1]) < counts[:, None]] = within
+        return places
 
     @cached_property
     def _digits(self) -> tuple[Ints, Bytes]:
@@ -203,12 +263,29 @@ class Candidates:
         return starts, used[self._classes == DIGIT] - np.uint8(48)
 
     def digits(self, which: Ints, width: int) -> Bytes:
-        """The digits of the candidates numbered in `which`, each of which has exactly `width`: one a line."""
-        starts, flat = self._digits
-        return flat[starts[which][:, None] + np.arange(width)]
+        """The digits of the candidates numbered in `which`, each of which has exactly `width`: one a line.
+
+        A column of them lies together in memory, for checks go from digit to digit.
+        """
+        result = np.empty((width, len(which)), np.uint8)
+        if self.alike:
+            offsets, data = self._buffers
+            starts, form = offsets[which], self.alike.which[which]
+            for at, places in enumerate(self.alike.forms._digit_places.T[:width]):
+                result[at] = data[starts + places[form]]
+            result -= np.uint8(48)
+        else:
+            begins, flat = self._digits
+            starts = begins[which]
+            for at in range(width):
+                result[at] = flat[starts + at]
+        return result.T
 
     def has_bytes_at(self, which: Ints, places: tuple[int, ...], allowed: bytes) -> Mask:
-        """Whether candidates, each long enough, have one of the allowed bytes at each of the places."""
+        """Whether candidates, each long enough, have one of the allowed bytes, which no digit is, at the places."""
+        if self.alike:
+            forms, of = np.unique(self.alike.which[which], return_inverse=True)
+            return self.alike.forms.has_bytes_at(forms, places, allowed)[of]
         offsets, data = self._buffers
         at = data[offsets[which][:, None] + np.array(places, np.int64)]
         return cast("Mask", np.isin(at, np.frombuffer(allowed, np.uint8)).all(axis=1))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import polars as pl
 
-from tasks.core.detectors import codes, patterns
+from tasks.core.detectors import codes, forms, patterns
 from tasks.core.detectors.candidates import (
     CODE_COUNTS,
     COLON,
@@ -41,7 +41,8 @@ def classified(cells: pl.Series) -> Iterator[Hits]:
     ibans, rest = written(cells)
     if ibans:
         yield ibans
-    yield from in_cells(classify(Candidates.found(rest.text, patterns.ALL)), rest.rows)
+    for each in forms.found(rest.text):
+        yield from in_cells(classify(each), rest.rows)
 
 
 def in_cells(found: Iterator[Hits], cells: Ints) -> Iterator[Hits]:
@@ -58,8 +59,8 @@ def classify(found: Candidates) -> Iterator[Hits]:
     if not len(found):
         return
     lettered = found.count(LETTER) > 0
-    at_sign = found.contains_where(lettered, "@")
-    url = found.contains_where(lettered, r"://|^www\.")
+    at_sign = found.contains_where(lettered, patterns.AT_SIGN)
+    url = found.contains_where(lettered, patterns.WEB_ADDRESS)
     secret = found.contains_where(lettered & np.isin(found.first_byte, _SECRET_BEGINS), patterns.ANY_SECRET)
     email = at_sign & ~url & ~secret
     for entity, pattern in patterns.SECRET_KINDS.items() if secret.any() else ():

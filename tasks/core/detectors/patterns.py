@@ -7,6 +7,8 @@ candidate; `candidates` sorts it by its bytes and `checks` verifies it. Alternat
 
 from __future__ import annotations
 
+import re
+
 _B = r"(?-u:\b)"
 
 _SECRETS = (
@@ -99,9 +101,28 @@ LEAST_DIGITS = 2
 ALL = "|".join(f"(?:{part})" for part in (*_SECRETS, _URL, _EMAIL, *_NETWORK, *_DATE, *_CODES, *_NUMBERS))
 """Everything that may be something, as one alternation; the first alternative that matches at a place wins."""
 
+WHOLE = (
+    rf"^(?:{_EMAIL}|[0-9A-Fa-f]{{2}}(?:[:-][0-9A-Fa-f]{{2}}){{5}}"
+    r"|(?:[0-9A-Fa-f]|[0-9A-Fa-f]{3,4}):(?:[0-9A-Fa-f]{1,4}:){6}[0-9A-Fa-f]{1,4})$"
+)
+"""Cells that are one address: unless they begin as `OTHERWISE` says, the match of `ALL` is the whole cell."""
+
+OTHERWISE = "^(?:" + "|".join((*_SECRETS, _URL)) + ")"
+"""The alternatives of `ALL` that come before those of `WHOLE`."""
+
+DECIDED_BY_DIGITS = "|".join((
+    "AKIA|ASIA",
+    "[0-9A-Za-z]{26}",
+    *(re.sub(r"\(\?:[0-9|]+\)", "[0-9]{2}", part) for part in _DATE),
+))  # fmt: skip
+"""Found wherever other digits could make another alternative of `ALL` match: keys of Amazon, cryptocurrency addresses,
+and dates, whose centuries are few."""
+
 INSIDE_URL = "|".join(f"(?:{part})" for part in (*_SECRETS, _EMAIL, *_CODES, *_NUMBERS))
 """What is looked for again inside a web address."""
 
+AT_SIGN = "@"
+WEB_ADDRESS = r"://|^www\."
 EXTENSION = r" ?(?:x|ext\.?) ?[0-9]{1,6}$"
 """The extension behind a telephone number."""
 
@@ -152,6 +173,12 @@ DATE = (
 )
 """A date to the day; a month or a year alone is what generalising leaves."""
 COORDINATE_PAIR = r"^-?[0-9]{1,3}\.[0-9]{4,}\s*,\s*-?[0-9]{1,3}\.[0-9]{4,}$"
+
+WHATEVER_DIGITS = frozenset((
+    AT_SIGN, WEB_ADDRESS, ANY_SECRET, *SECRET_KINDS.values(), EXTENSION, URL_CREDENTIALS, MAC_ADDRESS, IPV6,
+    COORDINATE_PAIR,
+))  # fmt: skip
+"""What matches a candidate with other digits too, unless `DECIDED_BY_DIGITS` was found in its cell."""
 
 VERSION = r"^0\.|^[0-9]\.[0-9]{1,2}[^0-9]|[0-9]\.[0-9]\."
 """Digits in groups that are numbers of a version: one digit alone between dots, a zero or one before a short group."""

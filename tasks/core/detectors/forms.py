@@ -1,0 +1,88 @@
+"""Where the candidates of a column's cells are, found out once for all cells that differ in their digits alone.
+
+A cell's form is itself with zeros for its digits. Columns of numbers and codes have few forms, and but for some
+alternatives (`patterns.DECIDED_BY_DIGITS`) digits do not decide where a candidate begins and ends. Cells of many forms
+are often one address each; whether they are is asked of the whole cell, which takes a tenth of looking for its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from tasks.core.arrow import pa
+from tasks.core.detectors import patterns
+from tasks.core.detectors.candidates import Alike, Candidates, Ints, Mask, buffers, strings
+
+MANY = 1024
+"""So many cells are worth a look at the first of them."""
+
+FEW = 0.25
+"""The largest share of different forms among the first cells at which it pays to go by forms."""
+
+OFTEN = 0.05
+"""The least share of addresses among the first cells at which it pays to ask all for addresses."""
+
+_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
+_BEGIN, _END = 1, 2
+_MARKED = f"{chr(_BEGIN)}$0{chr(_END)}"
+_MARKS = f"[{chr(_BEGIN)}{chr(_END)}]"
+
+
+def found(cells: pl.Series) -> Iterator[Candidates]:
+    """All that may be something in cells, none of which is null; what is in a cell is among one of the answers."""
+    rows = np.arange(len(cells))
+    if len(cells) >= MANY and _addresses(cells.head(1024)).mean() >= OFTEN:
+        whole = _addresses(cells)
+        yield Candidates(rows, cells).where(whole)
+        rows, cells = rows[~whole], cells.filter(pl.Series(~whole))
+    if len(cells) >= MANY and len(_forms(cells.head(1024))[0]) <= FEW * 1024:
+        alike, others = _by_form(cells)
+        yield alike.in_cells(rows)
+        rows, cells = rows[others], cells.gather(others)
+    yield Candidates.found(cells, patterns.ALL).in_cells(rows)
+
+
+def _addresses(cells: pl.Series) -> Mask:
+    """Which cells are an address as a whole."""
+    return (cells.str.contains(patterns.WHOLE) & ~cells.str.contains(patterns.OTHERWISE)).to_numpy()
+
+
+def _forms(cells: pl.Series) -> tuple[pl.Series, Ints]:
+    """The different forms of cells, and the number of each cell's."""
+    offsets, data = buffers(cells)
+    zeros = data[offsets[0] : offsets[-1]].tobytes().translate(_ZEROS)
+    array = pa.LargeStringArray.from_buffers(len(cells), pa.py_buffer(offsets - offsets[0]), pa.py_buffer(zeros))
+    encoded = array.dictionary_encode()
+    return pl.Series(encoded.dictionary), encoded.indices.to_numpy().astype(np.int64)
+
+
+def _by_form(cells: pl.Series) -> tuple[Candidates, Ints]:
+    """The candidates in cells whose form says where they are, and which cells have other forms."""
+    forms, form_of = _forms(cells)
+    decided = forms.str.contains(f"{patterns.DECIDED_BY_DIGITS}|{_MARKS}").to_numpy()
+    marked, data = buffers(pl.Series(np.where(decided, "", forms)).str.replace_all(patterns.ALL, _MARKED))
+    begins, ends = np.flatnonzero(data == _BEGIN), np.flatnonzero(data == _END)
+    of = np.searchsorted(marked, begins, side="right") - 1
+    pieces = Candidates(of, strings(np.cumsum(ends - begins - 1), data[_within(begins + 1, ends)]))
+    counts = np.bincount(of, minlength=len(forms))
+    firsts = np.cumsum(counts) - counts
+    starts = begins - marked[of] - 2 * (np.arange(len(of)) - firsts[of])
+
+    rows = np.repeat(np.arange(len(cells)), counts[form_of])
+    which = firsts[form_of[rows]] + np.arange(len(rows)) - np.searchsorted(rows, rows)
+    text = cells.gather(rows)
+    whole = pieces.lengths == forms.str.len_bytes().to_numpy()[of]
+    if not whole.all():
+        sizes = pieces.lengths[which]
+        text = text.cast(pl.Binary).bin.slice(pl.Series(starts[which]), pl.Series(sizes)).cast(pl.String)
+    return Candidates(rows, text, Alike(which, pieces)), np.flatnonzero(decided[form_of])
+
+
+def _within(starts: Ints, ends: Ints) -> Ints:
+    """The numbers from each start to before its end."""
+    sizes = ends - starts
+    behind = np.cumsum(sizes)
+    return np.arange(int(behind[-1]) if len(behind) else 0) + np.repeat(starts - behind + sizes, sizes)
