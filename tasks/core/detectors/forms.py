@@ -74,10 +74,9 @@ def _by_form(cells: pl.Series) -> tuple[Candidates, Ints]:
     rows = np.repeat(np.arange(len(cells)), counts[form_of])
     which = firsts[form_of[rows]] + np.arange(len(rows)) - np.searchsorted(rows, rows)
     text = cells.gather(rows)
-    whole = pieces.lengths == forms.str.len_bytes().to_numpy()[of]
-    if not whole.all():
-        sizes = pieces.lengths[which]
-        text = text.cast(pl.Binary).bin.slice(pl.Series(starts[which]), pl.Series(sizes)).cast(pl.String)
+    if (pieces.lengths < forms.str.len_bytes().to_numpy()[of]).any():
+        placed = pl.DataFrame({"cell": text.cast(pl.Binary), "start": starts[which], "size": pieces.lengths[which]})
+        text = placed.select(pl.col("cell").bin.slice("start", "size").cast(pl.String)).to_series()
     return Candidates(rows, text, Alike(which, pieces)), np.flatnonzero(decided[form_of])
 
 
