@@ -6,6 +6,7 @@ import csv as csv_module
 import io
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import polars as pl
@@ -14,6 +15,7 @@ from tasks.core.arrow import compute as pc
 from tasks.core.arrow import csv as arrow_csv
 from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
+from tasks.core.chunkwise import Described, NotByChunks, Plan, Texts, write
 from tasks.core.detectors import readers
 from tasks.core.detectors.leaves import decode, is_binary, unique_names
 from tasks.core.detectors.row_groups import BoundedParquet
@@ -23,7 +25,16 @@ from tasks.core.detectors.unpacking import UnpackError
 from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.policy import Action
 from tasks.core.privacy import ColumnTreatment
-from tasks.core.treatments import SAMPLE, ObjectTreatment, mostly_different, treat_column, treat_hits
+from tasks.core.treatments import (
+    SAMPLE,
+    ObjectTreatment,
+    constant_of,
+    each_by_itself,
+    mostly_different,
+    treat_column,
+    treat_hits,
+    treat_texts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +43,53 @@ GROUP_ROWS = 131_072
 
 
 def parquet(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
-    """A Parquet file: treated columns change their type to text where need be; notes beside the rows are left out."""
+    """A Parquet file: treated columns change their type to text where need be; notes beside the rows are left out.
+
+    It is written column chunk by column chunk, or batch by batch where that cannot be.
+    """
+    try:
+        file = BoundedParquet(source)
+        if file.metadata.num_rows:
+            described = Described.of(file)
+            left = write(described, _plan(described, needed), sink)
+            if isinstance(left, Unread):
+                raise cannot_be_treated(source.entry.path, left.why)
+            return left
+    except NotByChunks:
+        sink.seek(0)
+        sink.truncate()
+    except readers.ARROW_ERRORS as error:
+        raise _cannot_be_decoded(source, error) from None
+    return _by_batches(source, needed, sink)
+
+
+def _plan(described: Described, needed: ObjectTreatment) -> Plan:
+    """What becomes of a Parquet file's columns."""
+    in_place = described.texts
+    texts: dict[str, Texts] = {}
+    rows: set[str] = set()
+    names = [column.name for column in described.columns]
+    for name in names:
+        treatment = needed.columns.get(name)
+        if treatment is not None and name in in_place and each_by_itself(treatment):
+            constant = constant_of(treatment)
+            texts[name] = Texts(
+                partial(treat_texts, treatment=treatment, needed=needed),
+                None if constant is None else constant.encode(),
+            )
+        elif _is_concerned(name, needed) and not needed.dropped(name):
+            rows.add(name)
+
+    def treat(batch: Any) -> Any:
+        treated = _treated_batch(batch, needed)
+        return treated.select([name for name in treated.schema.names if name in rows])
+
+    dropped = frozenset(name for name in names if needed.dropped(name))
+    read = rows | needed.subject_columns if rows else rows
+    return Plan(texts, frozenset(rows), frozenset(read), dropped, treat)
+
+
+def _by_batches(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
     try:
         file = BoundedParquet(source)
         writer: Any = None
@@ -51,8 +108,12 @@ def parquet(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:
         if writer is not None:
             writer.close()
     except readers.ARROW_ERRORS as error:
-        raise cannot_be_treated(source.entry.path, f"Parquet that cannot be decoded ({type(error).__name__})") from None
+        raise _cannot_be_decoded(source, error) from None
     return True
+
+
+def _cannot_be_decoded(source: Source, error: Exception) -> PolicyViolation:
+    return cannot_be_treated(source.entry.path, f"Parquet that cannot be decoded ({type(error).__name__})")
 
 
 def _worth_a_dictionary(paths: list[str], batch: Any) -> list[str]:
@@ -86,9 +147,14 @@ def _treated_batch(batch: Any, needed: ObjectTreatment) -> Any:
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema(fields))
 
 
+def _is_concerned(name: str, needed: ObjectTreatment) -> bool:
+    """Whether a column is treated, or anything that is nested in it."""
+    return any(column == name or column.startswith((f"{name}.", f"{name}[]")) for column in needed.columns)
+
+
 def _treated_array(name: str, array: Any, needed: ObjectTreatment) -> Any:
     """The array with the leaves under `name` treated; None when nothing is left; the array itself when unconcerned."""
-    if not any(column == name or column.startswith((f"{name}.", f"{name}[]")) for column in needed.columns):
+    if not _is_concerned(name, needed):
         return array
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
@@ -153,11 +219,12 @@ def as_arrow(values: pl.Series) -> Any:
 
 
 def leaf_values(array: Any) -> pl.Series:
-    """Leaf values as they are treated."""
+    """Leaf values as they are treated. Raises `ArrowInvalid` for texts that are not UTF-8."""
     if isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
     if is_binary(array.type):
         array, _ = decode(array)
+    array.validate(full=True)  # Polars takes it for granted.
     return pl.Series(array.cast(pa.string()) if pa.types.is_decimal(array.type) else array)
 
 

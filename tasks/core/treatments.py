@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from tasks.core.detectors import native
-from tasks.core.detectors.candidates import buffers, strings
+from tasks.core.detectors.candidates import Bytes, Ints, buffers, strings
 from tasks.core.detectors.detection import Detection
 from tasks.core.errors import Invalid
 from tasks.core.policy import Action
@@ -35,6 +36,7 @@ _DIFFERENT = 0.9
 """From this share of different values in a sample on, looking a value up costs as much as making its token again."""
 
 _DIGESTED = (Action.TOKENISE, Action.HASH)
+_EACH_BY_ITSELF = (Action.GENERALISE, Action.MASK, Action.REPLACE, Action.ENCRYPT, *_DIGESTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,47 @@ def treat_column(
     return _all_changed(different, treatment, keys, destination).gather(pl.Series(coded.indices)).alias(texts.name)
 
 
+def each_by_itself(treatment: ColumnTreatment) -> bool:
+    """Whether what becomes of a text follows from the text alone, and there is something for every text."""
+    return treatment.in_text or treatment.action in _EACH_BY_ITSELF
+
+
+def constant_of(treatment: ColumnTreatment) -> str | None:
+    """The text that every value becomes; None when they differ."""
+    return _replacement(treatment) if treatment.action is Action.REPLACE and not treatment.in_text else None
+
+
+def treat_texts(
+    parts: Sequence[tuple[Ints, Bytes]], treatment: ColumnTreatment, needed: ObjectTreatment
+) -> list[tuple[Ints, Bytes]]:
+    """Texts of a column, each treated by itself.
+
+    Args:
+        parts: Where texts begin in their bytes, one more than there are, and the bytes.
+        treatment: One that is `each_by_itself`.
+        needed: What else is known of the treatment.
+    """
+    kernel = native.kernel()
+    if kernel is not None and treatment.action in _DIGESTED and not treatment.in_text:
+        key, tokens = _digest_key(treatment, needed.keys, needed.destination), treatment.action is Action.TOKENISE
+        width = native.TOKEN_CHARACTERS if tokens else native.HASH_CHARACTERS
+        return [
+            (np.arange(len(offsets), dtype=np.int64) * width, kernel.digests(key, offsets, data, tokens=tokens))
+            for offsets, data in parts
+        ]
+    counts = [len(offsets) - 1 for offsets, _ in parts]
+    sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(offsets) for offsets, _ in parts)])
+    joined = np.concatenate([np.zeros(0, np.uint8), *(data[offsets[0] : offsets[-1]] for offsets, data in parts)])
+    values = strings(np.cumsum(sizes), joined)
+    if treatment.in_text:
+        made = treat_hits(values, treatment, needed)
+    else:
+        made = treat_column(values, treatment, needed.keys, needed.destination)
+    offsets, data = buffers(made)
+    ends = np.cumsum([0, *counts]).tolist()
+    return [(offsets[start : end + 1], data) for start, end in pairwise(ends)]
+
+
 def mostly_different(different: int, values: int) -> bool:
     """Whether hardly a value comes again, so that looking values up would gain nothing.
 
@@ -199,9 +242,25 @@ def treat_hits(cells: pl.Series, treatment: ColumnTreatment, needed: ObjectTreat
         found = pl.Series(hits, dtype=pl.String)
         digested = treatment.action in _DIGESTED
         changed = _all_changed(found, treatment, needed.keys, needed.destination) if digested else map(change, hits)
-        cells = cells.str.replace_many(hits, list(changed), leftmost=True)
+        cells = replaced(cells, found, pl.Series(changed, dtype=pl.String))
     names = entities.intersection(CONFIDENCE) if needed.detection.names_in_text else set[str]()
     return without_names(cells, names, change) if names else cells
+
+
+def replaced(cells: pl.Series, pieces: pl.Series, replacements: pl.Series) -> pl.Series:
+    """Texts in which every piece is replaced wherever it stands, from left to right; nulls stay null.
+
+    Args:
+        cells: The texts.
+        pieces: Different ones; where several fit it is the first.
+        replacements: What stands in their places.
+    """
+    kernel = native.kernel()
+    if kernel is None or not pieces.str.len_bytes().min():
+        return cells.str.replace_many(pieces.to_list(), replacements.to_list(), leftmost=True)
+    ends, text = kernel.replaced(buffers(cells), buffers(pieces), buffers(replacements))
+    made = strings(ends[1:], text).alias(cells.name)
+    return made.set(cells.is_null(), None) if cells.null_count() else made
 
 
 def text_change(treatment: ColumnTreatment, keys: PseudonymKey, destination: str) -> Callable[[str], str]:

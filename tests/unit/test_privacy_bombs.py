@@ -247,11 +247,20 @@ def test_a_compressed_object_is_treated_and_compressed_again_with_the_same_bytes
     assert "example.org" not in text
 
 
-def test_a_bomb_that_must_be_treated_is_refused() -> None:
-    bomb = parquet_bytes(pa.table({"email": repeated(GIANT, 200_000)}), store_schema=False)
+def test_a_bomb_that_must_be_treated_and_spelt_out_is_refused() -> None:
+    nested = pa.StructArray.from_arrays([repeated(GIANT, 200_000)], ["email"])
+    bomb = parquet_bytes(pa.table({"who": nested}), store_schema=False)
     store, manifest = stored({"t.parquet": bomb})
     with pytest.raises(PolicyViolation, match="expands to more than"):
-        apply_treatment(store, URI, manifest, treatment("email"), KEYS, store, STAGED)
+        apply_treatment(store, URI, manifest, treatment("who.email"), KEYS, store, STAGED)
+
+
+def test_one_giant_value_is_treated_where_it_lies() -> None:
+    bomb = parquet_bytes(pa.table({"email": repeated(GIANT, 200_000)}), store_schema=False)
+    store, manifest = stored({"t.parquet": bomb})
+    apply_treatment(store, URI, manifest, treatment("email"), KEYS, store, STAGED)
+    made = pq.read_table(io.BytesIO(store.objects[STAGED.key("t.parquet")][0]))["email"].unique().to_pylist()
+    assert [len(each) for each in made] == [len("tok_") + 26]
 
 
 def test_a_type_of_zero_ends_a_header_whatever_its_other_bits_are() -> None:

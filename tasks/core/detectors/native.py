@@ -46,6 +46,7 @@ _SLOTS_EACH = 4
 _SOURCE = Path(__file__).with_name("kernel.c")
 _DIGESTS = Path(__file__).with_name("digests.c")
 _PARQUET = Path(__file__).with_name("parquet.c")
+_REWRITING = Path(__file__).with_name("rewriting.c")
 _BLOCK_BYTES = 64
 _SPARE_BYTES = 16
 TOKEN_CHARACTERS, HASH_CHARACTERS = 30, 64
@@ -64,7 +65,17 @@ def source() -> str:
     cut = "static void digit_strings("
     before, after = tail.split(cut, 1)
     return "\n".join(
-        (_tables(), _DIGESTS.read_text(), _PARQUET.read_text(), head, forms, before, tail_begin, cut + after)
+        (
+            _tables(),
+            _DIGESTS.read_text(),
+            _PARQUET.read_text(),
+            _REWRITING.read_text(),
+            head,
+            forms,
+            before,
+            tail_begin,
+            cut + after,
+        )
     )
 
 
@@ -369,6 +380,18 @@ class Kernel:
         self._digests = self._dll.lintas_digests
         self._digests.restype = None
         self._digests.argtypes = [pointer, number, pointer, pointer, number, ctypes.c_int, ctypes.c_int, pointer]
+        self._numbers = self._dll.lintas_numbers
+        self._numbers.restype = number
+        self._numbers.argtypes = [pointer, number, ctypes.c_int, number, pointer]
+        self._laid = self._dll.lintas_laid
+        self._laid.restype = number
+        self._laid.argtypes = [pointer, pointer, number, pointer, number, pointer]
+        self._replace = self._dll.lintas_replace
+        self._replace.restype = number
+        self._replace.argtypes = [
+            pointer, pointer, number, pointer, pointer, number, ctypes.c_int, pointer, pointer, pointer, number,
+            pointer, pointer, number, pointer,
+        ]  # fmt: skip
         self._own = _Own()
 
     def search(self, offsets: Ints, data: Bytes, first: int, room: int) -> Part:
@@ -521,6 +544,62 @@ class Kernel:
             page.ctypes.data, len(page), values, optional, text.ctypes.data, offsets.ctypes.data
         )  # fmt: skip
         return (offsets[: kept + 1], text) if kept >= 0 else None
+
+    def numbers(self, page: Bytes, width: int, count: int) -> Ints | None:
+        """So many numbers of so many bits each, written as runs; None when they cannot be read.
+
+        Args:
+            page: The runs.
+            width: At most 32.
+            count: How many there are.
+        """
+        found = np.empty(count, np.int64)
+        odd: int = self._numbers(page.ctypes.data, len(page), width, count, found.ctypes.data)
+        return None if odd else found
+
+    def laid(self, offsets: Ints, data: Bytes, which: Ints | None, before: Bytes) -> Bytes:
+        """Texts one behind the other, each behind its length in four bytes, as pages of Parquet hold them.
+
+        Args:
+            offsets, data: As for `search`.
+            which: The numbers of those that are wanted, each less than there are; None for all.
+            before: What stands before them.
+        """
+        sizes = np.diff(offsets) if which is None else np.diff(offsets)[which]
+        made = np.empty(len(before) + int(sizes.sum()) + 4 * len(sizes) + _SPARE_BYTES, np.uint8)
+        made[: len(before)] = before
+        used: int = self._laid(
+            offsets.ctypes.data, data.ctypes.data, len(data), None if which is None else which.ctypes.data, len(sizes),
+            made.ctypes.data + len(before),
+        )  # fmt: skip
+        return made[: len(before) + used]
+
+    def replaced(
+        self, texts: tuple[Ints, Bytes], pieces: tuple[Ints, Bytes], replacements: tuple[Ints, Bytes]
+    ) -> tuple[Ints, Bytes]:
+        """Texts in which every piece is replaced, from left to right, the first piece in order that stands at a place.
+
+        Args:
+            texts: Laid out as for `search`.
+            pieces: The different pieces, none of which is empty.
+            replacements: What stands in their places.
+        """
+        sizes = np.diff(pieces[0])
+        width = min(8, int(sizes.min()))
+        slots = np.full(1 << int(2 * len(sizes)).bit_length(), -1, np.int32)
+        following, ends = np.empty(len(sizes), np.int32), np.zeros(len(texts[0]), np.int64)
+        room = 2 * int(texts[0][-1] - texts[0][0]) + 1024
+        while True:
+            made = np.empty(room, np.uint8)
+            used: int = self._replace(
+                texts[0].ctypes.data, texts[1].ctypes.data, len(ends) - 1, pieces[0].ctypes.data,
+                pieces[1].ctypes.data, len(sizes), width, replacements[0].ctypes.data, replacements[1].ctypes.data,
+                slots.ctypes.data, len(slots), following.ctypes.data, made.ctypes.data, room, ends[1:].ctypes.data,
+            )  # fmt: skip
+            if used >= 0:
+                return ends, made[:used]
+            room *= 4
+            slots[:] = -1
 
     def digests(self, key: bytes, offsets: Ints, data: Bytes, *, tokens: bool, portable: bool = False) -> Bytes:
         """The HMAC-SHA256 of each string, written as `treatments.token` and `treatments.hashed` write it, joined.

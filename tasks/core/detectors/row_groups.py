@@ -83,6 +83,33 @@ class _Column:
         return max((page.size_bytes for page in self.pages), default=0)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """A column chunk as it lies in its file.
+
+    Args:
+        column: The column in the chunk's row group.
+        start: Where its first page begins.
+        pages: Its pages, in order.
+        rows: How many rows its row group has.
+    """
+
+    column: _Column
+    start: int
+    pages: tuple[Page, ...]
+    rows: int
+
+    @property
+    def end(self) -> int:
+        """Where its last page ends."""
+        return self.pages[-1].at + self.pages[-1].stored_bytes if self.pages else self.start
+
+    @property
+    def size_bytes(self) -> int:
+        """What its pages need after decompression."""
+        return sum(page.size_bytes for page in self.pages)
+
+
 class BoundedParquet:
     """A Parquet file whose batches fit into memory.
 
@@ -179,6 +206,44 @@ class BoundedParquet:
                 yield piece
                 if isinstance(piece, Unread):
                     return
+
+    def stored(self) -> Iterator[tuple[int, list[Stored]] | Unread]:
+        """Row groups that have rows, each with its columns as they lie there; an `Unread` after which nothing comes."""
+        for part in self._described(1):
+            if isinstance(part, Unread):
+                yield part
+                return
+            groups, columns = part
+            for at, group in enumerate(groups):
+                about = self.metadata.row_group(group)
+                chunks = [
+                    Stored(column, _place(about.column(column.index))[0], column.chunks[at], about.num_rows)
+                    for column in columns
+                ]
+                if about.num_rows:
+                    yield group, chunks
+
+    def decoded(self, group: int, chunks: list[Stored], most_rows: int) -> Iterator[Any]:
+        """Record batches of some columns of a row group; an `Unread` after which nothing comes."""
+        return self._read([group], [chunk.column for chunk in chunks], most_rows)
+
+    def content(self, chunk: Stored, page: Page) -> Bytes | None:
+        """A page's bytes, decompressed; None when they cannot be or are not as many as it says."""
+        return self._content_of(page, chunk.column.compressions)
+
+    @property
+    def size_bytes(self) -> int:
+        """How large the file is."""
+        return self._ranged.size_bytes
+
+    def at(self, offset: int, size: int) -> bytes:
+        """The file's bytes from an offset on, as they lie there."""
+        return self._ranged.at(offset, size)
+
+    @property
+    def flat_texts(self) -> dict[int, bool]:
+        """Which columns are texts, one a row, with whether they may be missing; none where names are ambiguous."""
+        return self._flat_texts
 
     @cached_property
     def _flat_texts(self) -> dict[int, bool]:
