@@ -16,6 +16,8 @@ static uint64_t counts_of[256];
 /* Of two bytes, one after the other, the number (from one on) of the first hint whose rarest two they are, or zero. */
 static u8 anchors[256][256];
 
+static inline int is_capital(u8 byte) { return byte >= 'A' && byte <= 'Z'; }
+
 static void set(const char *bytes, int flag) {
     for (; *bytes; bytes++) class_of[(u8)*bytes] |= flag;
 }
@@ -329,11 +331,9 @@ static int all_same(const u8 *d, int from, int w) {
     return 1;
 }
 static int check_luhn(const u8 *d, int w) {
-    int total = 0;
-    for (int k = w - 1, twice = 0; k >= 0; k--, twice = !twice) {
-        int v = d[k] << twice;
-        total += v > 9 ? v - 9 : v;
-    }
+    static const u8 twice[10] = {0, 2, 4, 6, 8, 1, 3, 5, 7, 9};
+    int total = w & 1 ? d[0] : 0;
+    for (int k = w & 1; k < w; k += 2) total += twice[d[k]] + d[k + 1];
     return total % 10 == 0;
 }
 static int card_network(const u8 *d, int w) {
@@ -467,7 +467,7 @@ static int check_after_zero(const u8 *d, int w) {
 /* What a candidate may be. */
 
 typedef struct {
-    const u8 *data;
+    const u8 *data, *end; /* the cells' bytes, and where they end */
     i64 *rows, *starts, *ends; /* of candidates: their cell, and where they stand in the data */
     i64 *hit_candidates;
     int16_t *hit_keys;
@@ -539,21 +539,6 @@ static int may_hold_more(const u8 *t, i64 n) {
         run_of = 0;
     }
     return 0;
-}
-
-static int ipv4_check(const u8 *t, i64 n) {
-    int parts = 0, size = 0, value = 0;
-    for (i64 k = 0; k <= n; k++) {
-        if (k < n && t[k] != '.') {
-            if (size == 1 && value == 0) return 0;
-            value = value * 10 + t[k] - '0';
-            if (++size > 3 || value > 255) return 0;
-        } else {
-            if (!size) return 0;
-            parts++, size = value = 0;
-        }
-    }
-    return parts == 4;
 }
 
 typedef struct {
@@ -640,6 +625,8 @@ static int like_version(Cell t) {
 /* What a text without letters shows whatever its digits are: where they stand, and what stands between them. */
 typedef struct {
     u8 width, plain, settled, dated, rare, dotted, plus, grouped, bracketed, more; /* see `form_of` */
+    u8 joined; /* whether its digits stand side by side */
+    u8 part[4], sizes[4], may_be_ipv4; /* of a dotted one: where its numbers begin, and how long they are */
     u8 version[2]; /* whether it is like a version's number, when it begins with another byte than a zero and with one */
     u8 fitting, forms[MOST_FORMS]; /* which FORMS it has */
     u8 places[MOST_DIGITS];
@@ -654,15 +641,30 @@ static int may_be_date(Cell t) {
     return (second == 1 || second == 2) && one_of(t, third, "-/.") && (first == 4 || run(t, third + 1, DIGIT, 5) == 4);
 }
 
+/* Where the numbers of a text of digits and three dots stand; they are no address when any has no or four digits. */
+static void dotted_parts(Form *form, Cell t) {
+    form->may_be_ipv4 = t.n <= 15;
+    for (i64 p = 0, part = 0; p <= t.n && form->may_be_ipv4; p++) {
+        if (p < t.n && t.s[p] != '.') {
+            form->sizes[part]++;
+            continue;
+        }
+        form->may_be_ipv4 = form->sizes[part] >= 1 && form->sizes[part] <= 3;
+        if (++part < 4) form->part[part] = (u8)(p + 1);
+    }
+}
+
 static Form form_of(Cell t, Counts k) {
     Form form = {.plus = t.s[0] == '+'};
     i64 separators = k.dots + k.dashes + k.spaces, between = t.n - k.digits;
     i64 other = between - separators - k.parens - form.plus;
     for (i64 p = 0; p < t.n && form.width < MOST_DIGITS && p < 256; p++)
         if (class_of[t.s[p]] & DIGIT) form.places[form.width++] = (u8)p;
+    form.joined = form.width && form.places[form.width - 1] - form.places[0] == form.width - 1;
     form.plain = !between, form.dated = (u8)may_be_date(t);
     form.rare = other > 0 || ((separators == 2 || separators == 5) && (k.dashes == 5 || form.dated));
     form.dotted = k.dots == 3 && separators == 3 && !other && k.digits <= 12;
+    if (form.dotted) dotted_parts(&form, t);
     form.settled = k.dots == 1 && separators == 1 && !other;
     form.grouped = separators > 0, form.bracketed = k.parens == 2;
     form.more = k.digits > 9 && may_hold_more(t.s, t.n);
@@ -698,22 +700,43 @@ static int rare_number(Found *f, Cell t, Counts k) {
     return date || is_mac || v6;
 }
 
+/* Whether a text of that form is an address of IP version 4: numbers up to 255 without leading zeros. */
+static int ipv4_check(Cell t, const Form *form) {
+    static const u8 by[4][3] = {{0}, {1, 0, 0}, {10, 1, 0}, {100, 10, 1}};
+    int wrong = !form->may_be_ipv4;
+    for (int k = 0; k < 4 && !wrong; k++) {
+        const u8 *digits = t.s + form->part[k], *weights = by[form->sizes[k]];
+        int last = form->sizes[k] - 1; /* no byte behind the number is read */
+        int value = (digits[0] - '0') * weights[0] + (digits[last > 0] - '0') * weights[1] + (digits[last] - '0') * weights[2];
+        wrong |= (value > 255) | ((last > 0) & (digits[0] == '0'));
+    }
+    return !wrong;
+}
+
+/* The digits of a form as numbers. */
+static inline void digits_at(const Found *f, Cell t, const Form *form, u8 *d) {
+    const u8 *first = t.s + form->places[0];
+    if (form->joined && form->width <= 32 && f->end - first >= 32)
+        for (int k = 0; k < 32; k++) d[k] = first[k] - '0';
+    else
+        for (int k = 0; k < form->width; k++) d[k] = t.s[form->places[k]] - '0';
+}
+
 /* What the digits of a form may be. Answers 0 when the cell must be handed back. */
 static int numbers(Found *f, Cell t, const Form *form) {
     u8 d[MOST_DIGITS];
     int w = form->width, taken = 0, phone = 0;
     if (form->dotted) {
-        int valid = ipv4_check(t.s, t.n);
+        int valid = ipv4_check(t, form);
         hit(f, IP_ADDRESS, SHAPED, valid);
         if (valid) return 1;
     }
     if (form->settled) return 1;
+    digits_at(f, t, form, d);
     if (form->plain) {
-        for (int k = 0; k < w; k++) d[k] = t.s[k] - '0';
         digit_strings(f, d, w, BARE);
         return 1;
     }
-    for (int k = 0; k < w; k++) d[k] = t.s[form->places[k]] - '0';
     for (int k = 0; k < form->fitting; k++) {
         int each = form->forms[k], valid = FORMS[each].check(d, w);
         hit(f, FORMS[each].entity, SHAPED, valid);
@@ -812,20 +835,61 @@ static inline uint64_t word_at(const u8 *text) {
     return word;
 }
 
+/* The addresses of devices and networks that most columns of them hold, as the whole of a cell: what the search comes to,
+ * at once. Six pairs of hex digits between equal marks, or eight groups of up to four between colons of which the first
+ * six are not such pairs. Answers 0 of all other cells. */
+static int network_address(Found *f, Cell c, i64 row) {
+    if (c.n == 17 && (c.s[2] == ':' || c.s[2] == '-')) {
+        int marks = 0, digits = HEX;
+        for (int k = 2; k < 17; k += 3) marks |= c.s[k] ^ c.s[2];
+        for (int k = 0; k < 17; k += 3) digits &= class_of[c.s[k]] & class_of[c.s[k + 1]];
+        if (marks || !digits) return 0;
+        hit(f, MAC_ADDRESS, SHAPED, 1);
+        add(f, c, row);
+        return 1;
+    }
+    if (c.n < 15 || c.n > 39 || !is(c, 0, HEX)) return 0;
+    if (c.s[1] != ':' && c.s[2] != ':' && c.s[3] != ':' && c.s[4] != ':') return 0;
+    int colons = 0, size = 0, pairs = 1;
+    for (i64 p = 0; p < c.n; p++) {
+        if (class_of[c.s[p]] & HEX) {
+            if (++size > 4) return 0;
+        } else {
+            if (c.s[p] != ':' || !size) return 0;
+            if (colons < 6) pairs &= size == 2;
+            colons++, size = 0;
+        }
+    }
+    if (colons != 7 || !size || pairs) return 0;
+    hit(f, IP_ADDRESS, SHAPED, 1);
+    add(f, c, row);
+    return 1;
+}
+
 /* Most columns of numbers and codes have cells of a few forms: the same but for their digits. What a search comes to is
  * decided by the form, all but the checks, so it is worked out once a form. */
-enum { LEAST_KNOWN = 8, MOST_KNOWN = 24, KNOWN = 512, KNOWN_PIECES = 2, TRIED = 1024 };
+enum { LEAST_KNOWN = 8, MOST_KNOWN = 32, KNOWN = 512, KNOWN_PIECES = 2, TRIED = 1024 };
 
-/* A candidate of a form: where it stands, and what it shows. */
+/* A candidate of a form: where it stands, and what its digits may be. */
 typedef struct {
     u8 from, size;
+    enum { NOTHING, NUMBERS, PREFIXED, ANYTHING } holds; /* whatever its digits are */
     Counts counts;
-    Form form; /* of one without letters */
+    Form form;
 } Piece;
 
+typedef uint64_t Words __attribute__((vector_size(16)));
+typedef u8 Text __attribute__((vector_size(16)));
+
+/* A cell of 8 to 32 bytes with zeros for digits and As for capitals. Its first and its last sixteen bytes, which may
+ * overlap, or, of a cell of no more, its first and its last eight. */
 typedef struct {
-    uint64_t text[3]; /* with zeros for digits; the last eight bytes are the last word, which may overlap */
-    u8 size, settled, pieces; /* whether the form decides what is found, and how many candidates these are */
+    Words first, last;
+} Outline;
+
+typedef struct {
+    Outline outline;
+    u8 size, settled, hints, pieces; /* whether the form decides what is found but for hints, how many candidates these are */
     Piece piece[KNOWN_PIECES];
 } KnownForm;
 
@@ -842,70 +906,115 @@ static void forget(struct Known *known) {
     for (int k = 0; k < KNOWN; k++) known->forms[k].size = 0;
 }
 
-/* Eight bytes of ASCII with zeros for digits. */
-static inline uint64_t without_digits(uint64_t word) {
-    const uint64_t each = ~(uint64_t)0 / 255;
-    uint64_t others = (word ^ each * '0') + each * (128 - 10);
-    return word & ~((~others >> 7 & each) * 15);
+static inline Words outlined(Words words) {
+    Text text = (Text)words;
+    Text digits = (Text)((text - '0') < 10), capitals = (Text)((text - 'A') < 26);
+    return (Words)((text & ~(digits & 15) & ~capitals) | (capitals & 'A'));
+}
+
+static inline int same(const Outline *one, const Outline *other) {
+    Words apart = (one->first ^ other->first) | (one->last ^ other->last);
+    return !(apart[0] | apart[1]);
 }
 
 /* What is known of cells like this one, or where it is to be kept; NULL of cells that are not looked at so: codes end in
  * digits, words do not, and where most cells have a form of their own it is not worth it. */
-static KnownForm *known_form(struct Known *known, Cell c, uint64_t *text) {
+static inline KnownForm *known_form(struct Known *known, Cell c, Outline *outline) {
     if (c.n < LEAST_KNOWN || c.n > MOST_KNOWN || !is(c, c.n - 1, DIGIT) || known->new > known->met + TRIED) return 0;
-    text[0] = word_at(c.s), text[1] = word_at(c.n > 16 ? c.s + 8 : c.s + c.n - 8), text[2] = word_at(c.s + c.n - 8);
-    if ((text[0] | text[1] | text[2]) & ~(uint64_t)0 / 255 << 7) return 0;
-    for (int k = 0; k < 3; k++) text[k] = without_digits(text[k]);
-    uint64_t mixed = ((text[0] * 0xFF51AFD7ED558CCDu ^ text[1]) * 0xFF51AFD7ED558CCDu ^ text[2]) + (uint64_t)c.n;
-    KnownForm *first = &known->forms[mixed * 0xC4CEB9FE1A85EC53u >> 55], *second = known->forms + ((first - known->forms) ^ 1);
-    if (!first->size || (first->size == c.n && !memcmp(first->text, text, sizeof first->text))) return first;
-    return second;
+    i64 second = c.n > 16 ? 8 : c.n - 8, third = c.n > 16 ? c.n - 16 : 0;
+    Words first = {word_at(c.s), word_at(c.s + second)}, last = {word_at(c.s + third), word_at(c.s + c.n - 8)};
+    Words wide = (first | last) & (~(uint64_t)0 / 255 << 7);
+    if (wide[0] | wide[1]) return 0;
+    first = outlined(first), last = outlined(last);
+    *outline = (Outline){first, last};
+    uint64_t mixed = (first[0] * 0xFF51AFD7ED558CCDu ^ first[1]) * 0xFF51AFD7ED558CCDu + (last[0] ^ last[1] * 0xC4CEB9FE1A85EC53u) + (uint64_t)c.n;
+    KnownForm *one = &known->forms[mixed * 0xC4CEB9FE1A85EC53u >> 55], *two = known->forms + ((one - known->forms) ^ 1);
+    if (!one->size || (one->size == c.n && same(&one->outline, outline))) return one;
+    return two;
 }
 
 static int search_unknown(Found *f, Cell c, Counts all, i64 row);
 static int search_piece(Found *f, Cell c, Counts all, i64 row);
 static int classify(Found *f, Cell t, Counts k);
 
-/* Keeps what the search of a cell came to, whose first candidate has that number. Of what the digits themselves decide
- * where candidates are it is kept only that it is not settled: dates, IBANs, addresses of networks and of people. */
+/* What the digits of a piece may be, whatever they are: what `codes` comes to. */
+static int may_hold(Cell text, Counts k) {
+    if (!k.letters) return NUMBERS;
+    if (k.letters >= 2 && k.letters + k.digits >= LEAST_IBAN) return ANYTHING;
+    return k.digits >= 9 && k.digits <= 19 && k.letters <= 12 && text.s[0] > '9' ? PREFIXED : NOTHING;
+}
+
+/* Whether a hint may stand in a cell that differs from this one in its digits and capitals. */
+static int may_be_hinted(Cell c) {
+    for (int hint = 0; hint < HINT_COUNT; hint++)
+        for (i64 p = 0; p + HINTS[hint].size <= c.n; p++) {
+            int k = 0;
+            for (; k < HINTS[hint].size; k++) {
+                u8 here = c.s[p + k], there = (u8)HINTS[hint].text[k];
+                if (here != there && !(is_capital(here) && is_capital(there))) break;
+            }
+            if (k == HINTS[hint].size) return 1;
+        }
+    return 0;
+}
+
+/* Keeps what the search of a cell came to, whose first candidate has that number. Of what digits and capitals themselves
+ * decide where candidates are it is kept only that it is not settled: dates, IBANs, addresses of networks, people and
+ * purses. */
 static void keep(KnownForm *known, const Found *f, i64 first, Cell c, Counts all) {
     int ibans = all.letters >= 2 && all.letters + all.digits >= LEAST_IBAN && all.digits >= IBAN_DIGITS;
     known->pieces = (u8)(f->candidates - first <= KNOWN_PIECES ? f->candidates - first : 0);
     known->settled = f->candidates - first <= KNOWN_PIECES && !ibans && !all.at_signs && !all.colons && all.dashes < 4;
-    for (i64 p = 0; p < c.n && known->settled; p++)
+    for (i64 p = 0; p < c.n && known->settled; p++) {
         known->settled = is(c, p - 1, DIGIT) || !may_be_date((Cell){c.s + p, c.n - p});
+        known->settled &= run(c, p, DIGIT | LETTER, LEAST_CRYPTO) < LEAST_CRYPTO;
+    }
+    known->hints = (u8)may_be_hinted(c);
     for (int k = 0; k < known->pieces && known->settled; k++) {
         Cell text = {f->data + f->starts[first + k], f->ends[first + k] - f->starts[first + k]};
         Piece piece = {.from = (u8)(text.s - c.s), .size = (u8)text.n, .counts = counted(text)};
-        if (!piece.counts.letters) piece.form = form_of(text, piece.counts), known->settled = !piece.form.rare;
+        piece.holds = may_hold(text, piece.counts), piece.form = form_of(text, piece.counts);
+        if (piece.holds == NUMBERS) known->settled = !piece.form.rare;
         known->piece[k] = piece;
     }
 }
 
 /* Answers 0 when the cell must be handed back. */
+static int search_known(Found *f, Cell c, const KnownForm *known, i64 row) {
+    if (known->hints && counted(c).anchored && hinted(c)) return 0;
+    for (int k = 0; k < known->pieces; k++) {
+        const Piece *piece = &known->piece[k];
+        Cell part = {c.s + piece->from, piece->size};
+        if (piece->holds == NUMBERS) {
+            if (!numbers(f, part, &piece->form)) return 0;
+        } else if (piece->holds == PREFIXED) {
+            u8 d[MOST_DIGITS];
+            digits_at(f, part, &piece->form, d);
+            digit_strings(f, d, piece->form.width, CODED);
+        } else if (piece->holds == ANYTHING && !classify(f, part, piece->counts)) return 0;
+        add(f, part, row);
+    }
+    return 1;
+}
+
+/* Answers 0 when the cell must be handed back. */
 static int search(Found *f, Cell c, i64 row) {
     if (c.n > LONGEST_CELL) return 0;
-    uint64_t text[3];
-    KnownForm *known = known_form(f->known, c, text);
+    if (network_address(f, c, row)) return 1;
+    Outline outline;
+    KnownForm *known = known_form(f->known, c, &outline);
     if (!known) return search_unknown(f, c, counted(c), row);
-    if (known->size != c.n || memcmp(known->text, text, sizeof text)) {
+    if (known->size != c.n || !same(&known->outline, &outline)) {
         i64 candidates = f->candidates;
         Counts all = counted(c);
         f->known->new++;
         if (!search_unknown(f, c, all, row)) return 0;
-        memcpy(known->text, text, sizeof text), known->size = (u8)c.n;
+        known->outline = outline, known->size = (u8)c.n;
         keep(known, f, candidates, c, all);
         return 1;
     }
     f->known->met++;
-    if (!known->settled) return search_unknown(f, c, counted(c), row);
-    for (int k = 0; k < known->pieces; k++) {
-        const Piece *piece = &known->piece[k];
-        Cell part = {c.s + piece->from, piece->size};
-        if (!(piece->counts.letters ? classify(f, part, piece->counts) : numbers(f, part, &piece->form))) return 0;
-        add(f, part, row);
-    }
-    return 1;
+    return known->settled ? search_known(f, c, known, row) : search_unknown(f, c, counted(c), row);
 }
 
 /* IBANs are taken out first, and what is left between them is searched. */
@@ -1004,7 +1113,7 @@ static int has_room(const Found *f, i64 size, i64 room, i64 text_room) {
 i64 lintas_search(const i64 *offsets, const u8 *data, i64 first, i64 cells, i64 *rows, i64 *starts, i64 *ends, u8 *text,
                   i64 *hit_candidates, int16_t *hit_keys, u8 *hit_valid, i64 *back, i64 room, i64 text_room, i64 *counts) {
     forget(&forms_known);
-    Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &forms_known};
+    Found f = {data, data + offsets[cells], rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &forms_known};
     i64 returned = 0, cell = first;
     for (; cell < cells; cell++) {
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
@@ -1221,7 +1330,7 @@ i64 lintas_tally(const i64 *offsets, const u8 *data, const uint64_t *cell_hashes
     Tally t = {tallied, whole, {{0}}, {0}, {0}};
     i64 returned = 0, sampled = 0;
     forget(&forms_known);
-    Found f = {data, rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &forms_known};
+    Found f = {data, data + offsets[cells], rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &forms_known};
     for (int key = 0; key < KEYS; key++) {
         i64 slots = key * wanted * SLOTS_EACH;
         t.samples[key] = (Sample){bounds[key], wanted, 0, table + slots, notes + slots};
@@ -1230,7 +1339,7 @@ i64 lintas_tally(const i64 *offsets, const u8 *data, const uint64_t *cell_hashes
     for (i64 cell = 0; cell < cells; cell++) {
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
         f.candidates = f.hits = f.bytes = 0;
-        if (most_candidates(c.n) > room || !search(&f, c, cell)) back[returned++] = cell;
+        if ((c.n > room && most_candidates(c.n) > room) || !search(&f, c, cell)) back[returned++] = cell;
         else if (f.hits) count_hits(&f, ask, &t, c, cell_hashes[cell], rows_of ? rows_of[cell] : cell, weights ? weights[cell] : 1);
     }
     for (int key = 0; key < KEYS; key++) {
