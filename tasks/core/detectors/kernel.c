@@ -14,7 +14,14 @@ static u8 class_of[256];
 /* What a byte counts as, eight counts of eight bits: so many bytes are summed up by one addition each. */
 static uint64_t counts_of[256];
 /* Of two bytes, one after the other, the number (from one on) of the first hint whose rarest two they are, or zero. */
-static u8 anchors[256][256];
+static u8 anchors[1 << 16];
+
+/* Two bytes as a number. */
+static inline unsigned pair_at(const void *text) {
+    uint16_t pair;
+    memcpy(&pair, text, 2);
+    return pair;
+}
 
 static inline int is_capital(u8 byte) { return byte >= 'A' && byte <= 'Z'; }
 
@@ -29,11 +36,20 @@ static uint32_t rare_with[MOST_LETTERS + 1][MOST_RARE_DIGITS + 1];
 /* Hints by their anchors: each the next one that has the same. */
 static u8 next_hint[HINT_COUNT + 1];
 
+/* The powers of ten modulo 97. */
+enum { WIDEST_IBAN = 34, IBAN_HEAD = 6 /* places of the four that stand last, two of which are letters */ };
+static u8 tens[2 * WIDEST_IBAN];
+/* The same in a falling row, for a code without further letters: zeros behind its last digit. */
+static int16_t descending[2 * WIDEST_IBAN];
+
 /* Once a process, by one thread, before anything is asked. */
 void lintas_start(void) {
     static int started;
     if (started++) return;
     choose_mix();
+    tens[0] = 1;
+    for (int k = 1; k < 2 * WIDEST_IBAN; k++) tens[k] = tens[k - 1] * 10 % 97;
+    for (int k = 0; k < WIDEST_IBAN - 4; k++) descending[k] = tens[IBAN_HEAD + WIDEST_IBAN - 5 - k];
     for (int k = 0; k < RARE_FORMS; k++) rare_with[RARE[k].letters][RARE[k].digits] |= (uint32_t)1 << k;
     for (int b = 0; b < 256; b++) {
         int digit = b >= '0' && b <= '9', letter = (b >= 'a' && b <= 'z') || (b >= 'A' && b <= 'Z');
@@ -41,7 +57,7 @@ void lintas_start(void) {
         if (b >= 128) class_of[b] = WIDE;
     }
     for (int k = 0; k < HINT_COUNT; k++) {
-        u8 *first = &anchors[(u8)HINTS[k].text[HINTS[k].anchor]][(u8)HINTS[k].text[HINTS[k].anchor + 1]];
+        u8 *first = &anchors[pair_at(HINTS[k].text + HINTS[k].anchor)];
         next_hint[k + 1] = *first, *first = (u8)(k + 1);
     }
     for (int b = 0; b < 256; b++) {
@@ -488,32 +504,45 @@ static void digit_strings(Found *f, const u8 *d, int w, int evidence) {
     by_width(f, d, w, evidence);
 }
 
+/* Modulo 97: each digit counts by a power of ten, and a letter is two digits. The first four stand last. */
 static int iban_check(const u8 *code, int w) {
-    i64 rest = 0;
-    if (w > 34 || IBAN_WIDTHS[(code[0] - 'A') * 26 + code[1] - 'A'] != w) return 0;
-    for (int k = 4; k < w + 4; k++) {
-        u8 byte = code[k < w ? k : k - w];
-        rest = byte <= '9' ? rest * 10 + byte - '0' : rest * 100 + byte - 'A' + 10;
-        if (rest >> 52) rest %= 97;
+    if (w > WIDEST_IBAN || IBAN_WIDTHS[(code[0] - 'A') * 26 + code[1] - 'A'] != w) return 0;
+    int total = code[3] - '0' + (code[2] - '0') * 10 + (code[1] - 'A' + 10) * tens[2] + (code[0] - 'A' + 10) * tens[4];
+    int letters = 0, place = IBAN_HEAD;
+    for (int k = 4; k < w; k++) letters |= code[k] > '9';
+    if (!letters) {
+        const int16_t *by = descending + WIDEST_IBAN - w;
+        for (int k = 0; k < WIDEST_IBAN - 4; k++) total += (code[4 + k] - '0') * by[k];
+        return total % 97 == 1;
     }
-    return rest % 97 == 1;
+    for (int k = w - 1; k >= 4; k--) {
+        int letter = code[k] > '9';
+        total += (letter ? code[k] - 'A' + 10 : code[k] - '0') * tens[place];
+        place += 1 + letter;
+    }
+    return total % 97 == 1;
 }
 
 /* An IBAN in any grouping, the twin of `ibans.written`: answers where it ends, or -1, and whether it is right. Wrong ones
  * are those that have digits alone behind their country's code. */
 static i64 iban_written(Cell c, i64 p, int *valid) {
-    if (run(c, p, LETTER, 2) < 2) return -1;
+    if (c.n - p < LEAST_IBAN || run(c, p, LETTER, 2) < 2) return -1;
     i64 q = p + 2;
-    u8 code[34] = {c.s[p] & 0xDF, c.s[p + 1] & 0xDF};
+    u8 code[WIDEST_IBAN + 4] = {c.s[p] & 0xDF, c.s[p + 1] & 0xDF};
     int w = 2, width = IBAN_WIDTHS[(code[0] - 'A') * 26 + code[1] - 'A'];
     if (at(c, q, ' ') && c.s[p] <= 'Z' && c.s[p + 1] <= 'Z') q++;
     if (!width || run(c, q, DIGIT, 2) < 2) return -1;
     int digits = 0;
     for (; w < width; q++) {
-        if (w >= 4) q += one_of(c, q, " .-");
-        if (!is(c, q, DIGIT | LETTER)) return -1;
-        digits += is(c, q, DIGIT);
-        code[w++] = c.s[q] >= 'a' ? c.s[q] - 32 : c.s[q];
+        if (q == c.n) return -1;
+        u8 byte = c.s[q];
+        if (w >= 4 && !(class_of[byte] & (DIGIT | LETTER))) {
+            if ((byte != ' ' && byte != '.' && byte != '-') || ++q == c.n) return -1;
+            byte = c.s[q];
+        }
+        if (!(class_of[byte] & (DIGIT | LETTER))) return -1;
+        digits += byte <= '9';
+        code[w++] = byte >= 'a' ? byte - 32 : byte;
     }
     if (is(c, q, WORD) || digits < IBAN_DIGITS) return -1;
     *valid = iban_check(code, width);
@@ -550,11 +579,9 @@ static Counts counted_singly(Cell c) {
     for (i64 at = 0; at < c.n; at += SUMMED) {
         i64 end = at + SUMMED < c.n ? at + SUMMED : c.n;
         uint64_t sum = 0;
-        u8 seen = 0, anchored = 0, before = at ? c.s[at - 1] : 0;
-        for (i64 p = at; p < end; p++) {
-            u8 byte = c.s[p];
-            sum += counts_of[byte], seen |= class_of[byte], anchored |= anchors[before][byte], before = byte;
-        }
+        u8 seen = 0, anchored = 0;
+        for (i64 p = at; p < end; p++) sum += counts_of[c.s[p]], seen |= class_of[c.s[p]];
+        for (i64 p = at ? at : 1; p < end; p++) anchored |= anchors[pair_at(c.s + p - 1)];
         k.letters += sum & 255, k.digits += sum >> 8 & 255, k.dots += sum >> 16 & 255, k.colons += sum >> 24 & 255;
         k.dashes += sum >> 32 & 255, k.spaces += sum >> 40 & 255, k.parens += sum >> 48 & 255, k.at_signs += sum >> 56;
         k.seen |= seen, k.anchored |= anchored;
@@ -571,6 +598,7 @@ static inline int summed(__m128i counts) {
 static inline __m128i between(__m128i text, char low, char high) {
     return _mm_and_si128(_mm_cmpgt_epi8(text, _mm_set1_epi8(low - 1)), _mm_cmplt_epi8(text, _mm_set1_epi8(high + 1)));
 }
+static inline uint64_t mask_of(__m128i bytes, int at) { return (uint64_t)(unsigned)_mm_movemask_epi8(bytes) << at; }
 static inline __m128i equal(__m128i text, char byte) { return _mm_cmpeq_epi8(text, _mm_set1_epi8(byte)); }
 
 /* The same of sixteen to SUMMED times sixteen bytes. Whether a hint may stand there it tells by HINT_MARKS alone. */
@@ -766,12 +794,12 @@ static int codes(Found *f, Cell t, Counts k) {
         if (k.letters == CODE_COUNTS[pair][0] && k.digits == CODE_COUNTS[pair][1]) return 0;
     int valid = 0;
     if (k.letters >= 2 && k.letters + k.digits >= LEAST_IBAN) {
-        u8 code[40];
+        u8 code[WIDEST_IBAN + 4] = {0};
         int w = 0, fitting = 1;
         for (i64 p = 0; p < t.n && fitting; p++) {
             u8 byte = t.s[p];
             if (byte == ' ' || byte == '-') continue;
-            if (w == 34 || !is(t, p, LETTER | DIGIT)) fitting = 0;
+            if (w == WIDEST_IBAN || !is(t, p, LETTER | DIGIT)) fitting = 0;
             else code[w++] = byte >= 'a' ? byte - 32 : byte;
         }
         fitting = fitting && w >= 12 && code[0] > '9' && code[1] > '9' && code[2] <= '9' && code[3] <= '9';
@@ -801,7 +829,7 @@ static int classify(Found *f, Cell t, Counts k) {
 
 /* Whether a hint has its anchor here and stands there. */
 static int hint_at(Cell c, i64 anchor) {
-    for (int k = anchors[c.s[anchor]][c.s[anchor + 1]]; k; k = next_hint[k]) {
+    for (int k = anchors[pair_at(c.s + anchor)]; k; k = next_hint[k]) {
         i64 from = anchor - HINTS[k - 1].anchor, size = HINTS[k - 1].size;
         if (from >= 0 && from + size <= c.n && !memcmp(c.s + from, HINTS[k - 1].text, size)) return 1;
     }
@@ -810,11 +838,10 @@ static int hint_at(Cell c, i64 anchor) {
 
 /* Whether any stands in a cell. */
 static int hinted(Cell c) {
-    unsigned pair = c.n ? c.s[0] : 0;
-    for (i64 p = 1; p < c.n; p++) {
-        pair = (pair << 8 | c.s[p]) & 0xFFFF;
-        if ((&anchors[0][0])[pair] && hint_at(c, p - 1)) return 1;
-    }
+    int any = 0;
+    for (i64 p = 1; p < c.n; p++) any |= anchors[pair_at(c.s + p - 1)];
+    for (i64 p = 1; p < c.n && any; p++)
+        if (hint_at(c, p - 1)) return 1;
     return 0;
 }
 
@@ -997,13 +1024,41 @@ static int search_known(Found *f, Cell c, const KnownForm *known, i64 row) {
     return 1;
 }
 
+#if defined __SSE2__
+/* An address of a person as the whole of a cell, what most cells with an @ are: what the search comes to, at once.
+ * Answers 0 of all other cells. */
+static int person_address(Found *f, Cell c, i64 row) {
+    uint64_t letters = 0, digits = 0, dots = 0, dashes = 0, others = 0, signs = 0;
+    if (c.n < 16 || c.n > 64 || f->end - c.s < 64) return 0;
+    for (int at = 0; at < c.n; at += 16) {
+        __m128i text = _mm_loadu_si128((const __m128i *)(c.s + at));
+        __m128i other = _mm_or_si128(_mm_or_si128(equal(text, '_'), equal(text, '%')), _mm_or_si128(equal(text, '+'), equal(text, '\'')));
+        letters |= mask_of(between(_mm_or_si128(text, _mm_set1_epi8(32)), 'a', 'z'), at);
+        digits |= mask_of(between(text, '0', '9'), at), others |= mask_of(other, at);
+        dots |= mask_of(equal(text, '.'), at), dashes |= mask_of(equal(text, '-'), at), signs |= mask_of(equal(text, '@'), at);
+    }
+    uint64_t all = ~(uint64_t)0 >> (64 - c.n), last = all ^ all >> 1, sign = signs & all;
+    if (!sign || sign & (sign - 1) || sign == 1) return 0;
+    uint64_t local = sign - 1, domain = all & ~(sign | local), labels = letters | digits | dashes, points = dots & domain;
+    if (local & ~(labels | dots | others) || domain & ~(labels | dots)) return 0;
+    if (!points || points & (points << 1 | sign << 1 | last)) return 0;
+    int few_digits = __builtin_popcountll(digits & all) < IBAN_DIGITS;
+    if (!(letters & all) || !few_digits || hinted(c)) return 0;
+    hit(f, EMAIL_ADDRESS, SHAPED, 1);
+    add(f, c, row);
+    return 1;
+}
+#else
+static int person_address(Found *f, Cell c, i64 row) { return (void)f, (void)c, (void)row, 0; }
+#endif
+
 /* Answers 0 when the cell must be handed back. */
 static int search(Found *f, Cell c, i64 row) {
     if (c.n > LONGEST_CELL) return 0;
     if (network_address(f, c, row)) return 1;
     Outline outline;
     KnownForm *known = known_form(f->known, c, &outline);
-    if (!known) return search_unknown(f, c, counted(c), row);
+    if (!known) return person_address(f, c, row) || search_unknown(f, c, counted(c), row);
     if (known->size != c.n || !same(&known->outline, &outline)) {
         i64 candidates = f->candidates;
         Counts all = counted(c);
@@ -1039,6 +1094,15 @@ static int search_unknown(Found *f, Cell c, Counts all, i64 row) {
     return !rest.n || search_piece(f, rest, from ? counted(rest) : all, row);
 }
 
+/* Where a word ends that begins here and is of letters alone, if neither it nor it together with what follows can be
+ * anything but part of an address of a person; or where it begins, if so. */
+static inline i64 mere_word(Cell c, i64 p) {
+    i64 q = p + 1;
+    while (is(c, q, LETTER)) q++;
+    if (q - p >= LEAST_CRYPTO || (q - p == 2 && at(c, q, ' '))) return p;
+    return q < c.n && (class_of[c.s[q]] & WORD || one_of(c, q, "-#:+(")) ? p : q;
+}
+
 static int search_piece(Found *f, Cell c, Counts all, i64 row) {
     int signs = all.at_signs, digits = all.digits, colons = all.colons, dashes = all.dashes;
     if (!signs && !colons && dashes < 4 && digits < LEAST_DIGITS && !(digits && c.n >= LEAST_CRYPTO)) return 1;
@@ -1054,6 +1118,13 @@ static int search_piece(Found *f, Cell c, Counts all, i64 row) {
         i64 end = -1;
         u8 flag = class_of[c.s[p]];
         if (signs && p >= local_end && flag & LOCAL && (p == resume || !is(c, p - 1, LOCAL))) end = email(c, p, &local_end);
+        if (end < 0 && flag & LETTER && edge(c, p)) {
+            i64 q = mere_word(c, p);
+            if (q > p) {
+                p = q;
+                continue;
+            }
+        }
         if (end < 0 && flag & (DIGIT | LETTER) && edge(c, p)) {
             if (flag & HEX && (colons || dashes)) {
                 if (dashes >= 4) end = uuid(c, p);
