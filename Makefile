@@ -96,8 +96,8 @@ bench-gate: setup-dev $(VENV)/bench/.installed ## The privacy gate against decod
 bench-gate-objects: setup-dev ## What the gate takes for many small objects, near and 50 ms away
 	$(BIN)/python -m benchmarks.privacy.objects
 
-bench-corpora: setup-dev ## The detectors on numbers that others labelled, read from registry packages
-	$(BIN)/python -m benchmarks.privacy.corpora
+bench-corpora: setup-dev ## The detectors on numbers that others labelled, read from registry packages (ARGS="--presidio DIR": and by Presidio's tests)
+	$(BIN)/python -m benchmarks.privacy.corpora $(ARGS)
 
 bench-pseudonyms: setup-dev $(VENV)/bench/.installed ## A pseudonymising move against a plain one, tokens against presidio-anonymizer
 	$(BIN)/python -m benchmarks.pseudonyms

@@ -3,12 +3,13 @@
 The corpora are what registry packages bring along, read when this runs and not kept here: the examples in
 python-stdnum's modules and in the tests of its source archive (fetched with pip), and libphonenumber's example numbers
 of every country. A case is one cell by itself: whether a hit of its entity passes the checks. What a column of such
-cells would be taken for is not measured here. Names in sentences come from another package (see `names`).
-build/bench-corpora.json.
+cells would be taken for is not measured here. Names in sentences come from another package (see `names`), and with
+`--presidio DIR` cases from a checkout of Presidio's repository (see `presidio_cases`). build/bench-corpora.json.
 """
 
 from __future__ import annotations
 
+import argparse
 import doctest
 import importlib
 import json
@@ -28,7 +29,7 @@ import phonenumbers
 import polars as pl
 import stdnum
 
-from benchmarks.privacy import names
+from benchmarks.privacy import names, presidio_cases
 from benchmarks.privacy.scores import wilson
 from tasks.core.detectors.detection import Detection
 from tasks.core.detectors.search import hits_in
@@ -135,6 +136,9 @@ def judged(case: Case, detection: Detection) -> str:
 
 def main() -> None:
     """Measure, print a table, and write JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.privacy.corpora", description="Labelled corpora.")
+    parser.add_argument("--presidio", type=Path, metavar="DIR", help="a checkout of github.com/microsoft/presidio")
+    presidio: Path | None = parser.parse_args().presidio
     detection = Detection(phone_regions=tuple(sorted(phonenumbers.SUPPORTED_REGIONS)))
     answers = [(case, judged(case, detection)) for case in (*stdnum_cases(), *phone_cases())]
     lines = [
@@ -172,6 +176,10 @@ def main() -> None:
         recall = f"{count.found / labelled:.3f} ({low:.3f} to {high:.3f})"
         lines.append(f"| {entity} | {count.found} of {labelled} | {recall} | {count.false} |")
         rows.append({"corpus": names.PACKAGE, "entity": entity, **vars(count), "recall_95": [low, high]})
+    if presidio:
+        table, cases = presidio_cases.report(presidio, detection)
+        lines += ["", *table]
+        rows += cases
     BUILD.mkdir(exist_ok=True)
     (BUILD / "bench-corpora.json").write_text(json.dumps(rows, indent=2) + "\n")
     print("\n".join(lines))
