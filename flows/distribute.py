@@ -16,7 +16,7 @@ from tasks.steps import say
 def distribute(
     source: Dataset,
     destinations: Annotated[list[Dataset], Field(min_length=1)],
-    policy: str = "flights",
+    policy: str = "",
     delete: bool = False,
     delete_limit: str = "10%",
     include: list[str] = [],
@@ -34,7 +34,7 @@ def distribute(
     Args:
         source: Where the dataset is, as cloud://bucket/prefix with a cloud of lintas.yaml.
         destinations: Where it should be, in the same form. Missing buckets are created.
-        policy: Name of a policy under policies_dir, or the path of a YAML file.
+        policy: Name of a policy under policies_dir, or the path of a YAML file; empty for gate.policy of lintas.yaml.
         delete: Remove objects that only a destination has. Without it their presence refuses the move there.
         delete_limit: How many of them at most: a number, or a share of what the destination holds.
         include: Only objects that match one of these patterns, such as *.parquet or raw/**; all without any.

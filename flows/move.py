@@ -15,7 +15,7 @@ from tasks.storage import copy_cleared
 def move(
     source: Dataset,
     destination: Dataset,
-    policy: str = "flights",
+    policy: str = "",
     delete: bool = False,
     delete_limit: str = "10%",
     include: list[str] = [],
@@ -30,7 +30,7 @@ def move(
     Args:
         source: Where the dataset is, as cloud://bucket/prefix with a cloud of lintas.yaml.
         destination: Where it should be, in the same form. A missing bucket is created.
-        policy: Name of a policy under policies_dir, or the path of a YAML file.
+        policy: Name of a policy under policies_dir, or the path of a YAML file; empty for gate.policy of lintas.yaml.
         delete: Remove objects that only the destination has. Without it their presence refuses the move.
         delete_limit: How many of them at most: a number, or a share of what the destination holds.
         include: Only objects that match one of these patterns, such as *.parquet or raw/**; all without any.
@@ -47,4 +47,4 @@ def move(
     with staged_copies():
         ready = prepare(source, destination, policy, options, conversion)
         receipt = copy_cleared(ready.plan, ready.verdict, limit_mb_per_s=limit_mb_per_s)
-    return moved(ready, receipt, policy, conversion, started)
+    return moved(ready, receipt, conversion, started)

@@ -20,7 +20,7 @@ from tasks.core.fanout import read_for
 from tasks.core.findings import Finding
 from tasks.core.held import Held
 from tasks.core.plane.limits import Limits
-from tasks.core.planning import DeleteLimit, TransferPlan, require_apart
+from tasks.core.planning import DeleteLimit, TransferPlan, require_apart, require_objects
 from tasks.core.privacy import Cleared, Refused
 from tasks.core.selection import Selection
 from tasks.core.transfer import Receipt
@@ -41,6 +41,7 @@ class Prepared:
     """A move before any byte moves: what was found, what stays, what would leave, its clearance, and the plan."""
 
     source: DatasetURI
+    policy: str
     findings: tuple[Finding, ...]
     held: tuple[Held, ...]
     page: str
@@ -154,7 +155,7 @@ def move_to_all(
                 group, _received([ready for _, ready in group], limit_mb_per_s), strict=True
             ):
                 outcomes[at] = (
-                    receipt if isinstance(receipt, LintasError) else moved(ready, receipt, policy, conversion, started)
+                    receipt if isinstance(receipt, LintasError) else moved(ready, receipt, conversion, started)
                 )
         if any(isinstance(each, LintasError) and not isinstance(each, PolicyViolation) for each in outcomes.values()):
             staged.keep()
@@ -172,7 +173,7 @@ def _received(group: Sequence[Prepared], limit_mb_per_s: float) -> list[Receipt 
         return [error]
 
 
-def moved(ready: Prepared, receipt: Receipt, policy: str, conversion: Conversion, started: float) -> Moved:
+def moved(ready: Prepared, receipt: Receipt, conversion: Conversion, started: float) -> Moved:
     """What was prepared and then carried, as it is told; `started` by the monotonic clock."""
     return Moved(
         source=ready.source,
@@ -183,7 +184,7 @@ def moved(ready: Prepared, receipt: Receipt, policy: str, conversion: Conversion
         page=ready.page,
         receipt=receipt,
         verdict=ready.verdict,
-        policy=policy,
+        policy=ready.policy,
         conversion=conversion.label,
         cost_usd=ready.plan.cost_usd,
         elapsed_s=time.monotonic() - started,
@@ -207,9 +208,11 @@ def prepare(
         Invalid: The destination cannot hold the dataset, or holds what may not be removed.
     """
     here = installation()
-    origin, target, rules = here.parse(source), here.parse(destination), here.policy(policy)
+    origin, target, policy = here.parse(source), here.parse(destination), here.policy_name(policy)
+    rules = here.policy(policy)
     require_apart(origin, target)
     manifest = manifest_of(origin, selection=options.selection)
+    require_objects(origin, manifest)
     wanted = conversion or Conversion()
     cleared = recall_clearance(origin, manifest, rules, target, wanted.label)
     if cleared is None:
@@ -234,4 +237,6 @@ def prepare(
         keep_clearance(cleared, origin, manifest, rules, target, wanted.label)
     leaving = cleared.outgoing
     plan, expected = plan_move(leaving.uri, leaving.manifest, target, charged_as=origin.cloud, options=options)
-    return Prepared(origin, cleared.findings, cleared.held, cleared.page, leaving, cleared.verdict, plan, expected)
+    return Prepared(
+        origin, policy, cleared.findings, cleared.held, cleared.page, leaving, cleared.verdict, plan, expected
+    )

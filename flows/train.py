@@ -13,6 +13,7 @@ from flows.moving import Moved
 from tasks.core.errors import LintasError, Stockout
 from tasks.core.evaluation import Evaluation
 from tasks.core.placement import Placement
+from tasks.core.planning import require_objects
 from tasks.core.training import JobStatus
 from tasks.placement import place_training
 from tasks.registry import installation, training_spec
@@ -58,19 +59,21 @@ class Trained:
 
 @flow(name="train", flow_run_name="train {spec} on {dataset}")
 def train(
-    dataset: Dataset, spec: str = "examples/flights/training.yaml", policy: str = "flights", train_on: list[str] = []
+    dataset: Dataset, spec: str = "examples/flights/training.yaml", policy: str = "", train_on: list[str] = []
 ) -> Trained:
     """Train a model on the cloud that can run it now at the least total cost, and register it as challenger.
 
     Args:
         dataset: The dataset, as cloud://bucket/prefix.
         spec: Path of the training spec (YAML).
-        policy: The policy that governs where the data may go.
+        policy: The policy that governs where the data may go; empty for gate.policy of lintas.yaml.
         train_on: The only clouds that may train; empty for all.
     """
     here = installation()
+    policy = here.policy_name(policy)
     wanted, origin, rules = training_spec(Path(spec)).on(train_on), here.parse(dataset), here.policy(policy)
     manifest = manifest_of(origin)
+    require_objects(origin, manifest)
 
     attempts: tuple[Attempt, ...] = ()
     started = flow_run_id() or uuid.uuid4().hex

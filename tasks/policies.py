@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from tasks.core.errors import Invalid
+from tasks.core.errors import Invalid, NotFound
 from tasks.core.policy import Policy
 from tasks.core.policy_loading import load_policy
 from tasks.settings import read_yaml
@@ -25,6 +25,20 @@ def policy_file(name: str, beside: Path) -> Path:
     if path.suffix not in _SUFFIXES and path.parent == Path():
         return beside / f"{name}.yaml"
     return path
+
+
+def find_policy(name: str, beside: Path) -> Path:
+    """The file of a policy that somebody named; see `policy_file`.
+
+    Raises:
+        NotFound: The directory has no policy of this name; the text says which it has.
+    """
+    path = policy_file(name, beside)
+    if path.is_file() or path == Path(name):
+        return path
+    others = ", ".join(sorted(each.stem for each in beside.glob(f"*{_SUFFIXES[0]}")))
+    mend = f"use one of {others}, or give a file's path" if others else "write one there, or give a file's path"
+    raise NotFound(f"there is no policy '{name}' in {beside}", mend)
 
 
 def read_policy(path: Path) -> Policy:

@@ -169,11 +169,21 @@ class Installation:
         """The key that pseudonyms are made with, then those that were retired. Raises `Denied` if one is missing."""
         return self.pseudonym_key, *map(_pseudonym_key, self.settings.gate.retired_pseudonym_keys)
 
+    def policy_name(self, named: str) -> str:
+        """The policy that somebody named, or else the configuration's. Raises `Invalid` when neither names one."""
+        name = named or self.settings.gate.policy
+        if not name:
+            raise Invalid(
+                "no policy is named, so nothing can be cleared",
+                "name one for this run (--policy), or for all as gate.policy in lintas.yaml",
+            )
+        return name
+
     def policy(self, name: str) -> Policy:
         """The policy of this name under `policies_dir`, or at this path. Raises `Invalid` or `NotFound`."""
-        from tasks.policies import policy_file, read_policy
+        from tasks.policies import find_policy, read_policy
 
-        return read_policy(policy_file(name, self.settings.policies_dir))
+        return read_policy(find_policy(name, self.settings.policies_dir))
 
     def place(self, cloud: str, purpose: Purpose = "storage", source: DatasetURI | str = "") -> Place:
         """A configured cloud as policies see it.

@@ -111,13 +111,14 @@ class MoverSettings(_Section):
 class GateSettings(_Section):
     """The privacy gate's keys: one signs verdicts, one makes pseudonyms, those before it open what they encrypted.
 
-    `data_docs` says whether every verdict has Data Docs written.
+    `data_docs` says whether every verdict has Data Docs written, `policy` which policy counts where none is named.
     """
 
     signing_key: SecretReference
     pseudonym_key: SecretReference
     retired_pseudonym_keys: tuple[SecretReference, ...] = ()
     data_docs: bool = True
+    policy: str = ""
 
 
 class Settings(BaseSettings):

@@ -28,7 +28,12 @@ Destination = Annotated[str, typer.Argument(metavar="DST", help="Where it should
 Destinations = Annotated[
     list[str], typer.Argument(metavar="DST...", help="Where it should be: cloud://bucket/prefix; one or several.")
 ]
-PolicyName = Annotated[str, typer.Option("--policy", help="A policy under policies_dir, or the path of a YAML file.")]
+PolicyName = Annotated[
+    str,
+    typer.Option(
+        "--policy", help="A policy under policies_dir, or a YAML file's path; gate.policy of lintas.yaml unless given."
+    ),
+]
 Compress = Annotated[str, typer.Option("--compress", help="Compress on the way what is not compressed yet: zstd.")]
 ToFormat = Annotated[str, typer.Option("--format", help="What CSV and JSON lines become on the way: parquet.")]
 Limit = Annotated[
@@ -86,7 +91,7 @@ def manifest(
 @app.command()
 def scan(
     uri: Dataset,
-    policy: PolicyName = "flights",
+    policy: PolicyName = "",
     to: Annotated[
         str | None, typer.Option("--to", help="Judge it for this destination; its own cloud unless given.")
     ] = None,
@@ -99,6 +104,8 @@ def scan(
     ] = "",
     parts: Annotated[int, typer.Option("--parts", min=1, help="How many parts a sample has.")] = 300,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draw of a sample.")] = 0,
+    include: Include = None,
+    exclude: Exclude = None,
     as_json: AsJson = False,
 ) -> None:
     """Look for personal data and secrets; shows places and counts, never values. Exit 3 when the policy refuses."""
@@ -106,15 +113,20 @@ def scan(
     from tasks.core.detectors.scan import scan as scan_objects
     from tasks.core.detectors.words import LANGUAGES
     from tasks.core.listing import read_manifest
+    from tasks.core.planning import require_objects
     from tasks.core.privacy import Refused, actions_for
+    from tasks.core.selection import Selection
     from tasks.gate_report import publish_gate_report
     from tasks.registry import installation
 
     here = installation()
     dataset = here.parse(uri)
+    policy = here.policy_name(policy)
     store, rules = here.store_of(dataset), here.policy(policy)
     detection = replace(rules.detection, languages=tuple(language or LANGUAGES))
-    listed = read_manifest(store, dataset, here.records.journal)
+    only = Selection.of(include or (), exclude or ())
+    listed = read_manifest(store, dataset, here.records.journal, selection=only or None)
+    require_objects(dataset, listed)
     if spans:
         from tasks.core.detectors.spans import spans as find_spans
 
@@ -152,11 +164,15 @@ def scan(
     else:
         from deployments.cli import show
 
-        show.table(
-            f"{dataset}: {report.rows:,} rows, {report.objects} objects",
-            ["entity", "path", "column", "count", "share", "confidence", "why"],
-            [(f.entity, f.path, f.column, f.count, f.share, f.confidence, f.why) for f in report.findings],
-        )
+        looked_at = f"{dataset}: {report.rows:,} rows, {report.objects} objects"
+        if report.findings:
+            show.table(
+                looked_at,
+                ["entity", "path", "column", "count", "share", "confidence", "why"],
+                [(f.entity, f.path, f.column, f.count, f.share, f.confidence, f.why) for f in report.findings],
+            )
+        else:
+            show.out.print(f"{looked_at}; nothing was found")
         show.out.print(f"  {report.coverage.in_words}")
         show.out.print(f"  as a page: {page}")
         if not isinstance(answer, Refused):
@@ -178,7 +194,7 @@ def scan(
 def plan(
     source: Source,
     destination: Destination,
-    policy: PolicyName = "flights",
+    policy: PolicyName = "",
     delete: Delete = False,
     delete_limit: DeleteLimit = "10%",
     include: Include = None,
@@ -237,7 +253,7 @@ def plan(
 def move(
     source: Source,
     destinations: Destinations,
-    policy: PolicyName = "flights",
+    policy: PolicyName = "",
     delete: Delete = False,
     delete_limit: DeleteLimit = "10%",
     include: Include = None,

@@ -52,7 +52,7 @@ def offers(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def place(spec: Spec, data: Data = None, policy: PolicyName = "flights", as_json: AsJson = False) -> None:
+def place(spec: Spec, data: Data = None, policy: PolicyName = "", as_json: AsJson = False) -> None:
     """Which offer a training would run on, by total cost, and why every other one would not. Exit 5: none."""
     from tasks.placement import place_training
     from tasks.registry import installation, training_spec
@@ -60,7 +60,7 @@ def place(spec: Spec, data: Data = None, policy: PolicyName = "flights", as_json
 
     here = installation()
     wanted = training_spec(spec)
-    origin, rules = here.parse(_dataset(wanted, data)), here.policy(policy)
+    origin, rules = here.parse(_dataset(wanted, data)), here.policy(here.policy_name(policy))
     placement = place_training(wanted, origin, manifest_of(origin).size_bytes, rules, {})
     if as_json:
         print_json(placement.as_json())
@@ -82,7 +82,7 @@ def place(spec: Spec, data: Data = None, policy: PolicyName = "flights", as_json
 def train(
     spec: Spec,
     data: Data = None,
-    policy: PolicyName = "flights",
+    policy: PolicyName = "",
     on: Annotated[str, typer.Option("--on", help="The only clouds that may train, with commas between.")] = "",
     as_json: AsJson = False,
 ) -> None:

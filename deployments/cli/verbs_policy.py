@@ -109,8 +109,8 @@ def _read(name: str) -> Policy:
     """A policy by its path even where nothing is configured yet, as in a pull request's check."""
     from pathlib import Path
 
-    from tasks.policies import policy_file, read_policy
+    from tasks.policies import find_policy, read_policy
     from tasks.registry import installation
 
     path = Path(name)
-    return read_policy(path) if path.is_file() else read_policy(policy_file(name, installation().settings.policies_dir))
+    return read_policy(path) if path.is_file() else read_policy(find_policy(name, installation().settings.policies_dir))

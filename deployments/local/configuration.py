@@ -67,7 +67,8 @@ def write_config(state: Path, ports: Mapping[str, int], secrets: SecretFiles, cl
         "gate": {
             name: _reference(secrets, f"gate-{name.replace('_', '-')}", credentials.token)
             for name in ("signing_key", "pseudonym_key")
-        },
+        }
+        | {"policy": "flights"},
         "state_dir": str(state),
         "policies_dir": str(_REPOSITORY / "examples" / "policies"),
     }

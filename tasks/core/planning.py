@@ -228,6 +228,15 @@ class TransferPlan:
             yield shard(number, tuple(held), after, None)
 
 
+def require_objects(source: DatasetURI, manifest: Manifest) -> None:
+    """Insist that a dataset is not empty, so that nothing is cleared by a mistyped prefix. Raises `Invalid`."""
+    if not len(manifest):
+        raise Invalid(
+            f"{source} holds no objects",
+            "check the bucket, the prefix (one object is named by --include, not by the prefix) and the patterns",
+        )
+
+
 def plan_transfer(
     source: DatasetURI,
     manifest: Manifest,
@@ -256,8 +265,7 @@ def plan_transfer(
             holds other objects and `delete` was not chosen or its limit is exceeded.
     """
     require_apart(source, destination)
-    if not len(manifest):
-        raise Invalid(f"{source} holds no objects", "check the bucket, the prefix and the patterns")
+    require_objects(source, manifest)
     steps, extra = Rows(STEPS), Rows(_EXTRA)
     counts: dict[str, tuple[int, int]] = {}
     assumed = 0

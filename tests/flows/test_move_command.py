@@ -119,3 +119,31 @@ def test_a_table_leaves_when_its_rows_hide_in_each_other_and_not_before(site: Si
     site.write("near", "raw/data/x/two.csv", "age,ward\n31,canary-east\n31,canary-east\n")
     code, _, said = site.lintas(*move)
     assert (code, site.holds("far")) == (0, {"x/two.csv"}), said
+
+
+@pytest.mark.parametrize("verb", [("scan", "near://raw/data/one.csv"), ("plan", "near://raw/dat", "far://lake/data")])
+def test_nothing_is_cleared_by_a_mistyped_prefix(site: Site, verb: tuple[str, ...]) -> None:
+    code, answer, said = site.lintas(*verb, "--policy", "open")
+    assert (code, f"{verb[1]} holds no objects" in said) == (2, True), said
+    assert "cleared" not in said + json.dumps(answer)
+
+
+def test_a_scan_looks_at_the_objects_that_match(site: Site) -> None:
+    code, answer, said = site.lintas("scan", "near://raw/data", "--policy", "open", "--include", "one.csv")
+    assert (code, answer["objects"]) == (0, 1), said
+
+
+@pytest.mark.parametrize("verb", [("scan", "near://raw/data"), ("move", "near://raw/data", "far://lake/data")])
+def test_a_policy_must_be_named_by_the_command_or_the_configuration(site: Site, verb: tuple[str, ...]) -> None:
+    code, _, said = site.lintas(*verb)
+    assert (code, "gate.policy" in said) == (2, True), said
+    code, _, said = site.lintas(*verb, "--policy", "opne")
+    assert (code, "there is no policy 'opne'" in said, "use one of lintas, open" in said) == (6, True, True), said
+
+    config = yaml.safe_load((site.root / "lintas.yaml").read_text())
+    config["gate"]["policy"] = "open"
+    (site.root / "lintas.yaml").write_text(yaml.safe_dump(config))
+    code, answer, said = site.lintas(*verb)
+    assert code == 0, said
+    if verb[0] == "move":
+        assert answer["policy"] == "open"
