@@ -64,7 +64,7 @@ def test_wrong_usage_is_one_sentence_and_exit_2(landed: Landed, tmp_path: Path) 
 def test_what_is_not_there_is_named_and_exit_6(landed: Landed) -> None:
     for arguments, words in [
         (("manifest", "aws://nowhere/x"), "bucket 'nowhere' does not exist on aws"),
-        (("scan", "aws://raw/flights", "--policy", "none"), "none.yaml"),
+        (("scan", "aws://raw/flights", "--policy", "none"), "no policy 'none'"),
         (("promote", "no-such-model", "1", "--to", "onprem"), "no-such-model"),
         (("rollback", "no-such-model"), "no-such-model"),
     ]:
