@@ -94,6 +94,7 @@ def scan_copy(store: Store, copy: DatasetURI, manifest: Manifest, policy: Policy
         detection=policy.detection,
         thoroughness=policy.thoroughness,
         recall=recall_of_move(),
+        keeps=False,
     )
 
 

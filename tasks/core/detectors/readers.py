@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,9 @@ from tasks.core.detectors.tables import (
 from tasks.core.detectors.unpacking import UnpackError
 from tasks.core.detectors.values import flattened
 
+if TYPE_CHECKING:
+    from tasks.core.detectors.recall import Ledger
+
 BLOCK_BYTES = 8 * 1024 * 1024
 """How much text is parsed at a time; a line that is longer is not read."""
 
@@ -48,8 +51,8 @@ _PIECE_BYTES = 32 * 1024
 ARROW_ERRORS: Any = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
 
 
-def parquet(source: Source, *, counted: bool = False) -> Iterator[Batch | Unread]:
-    """A Parquet file, column chunk by column chunk, and its own metadata as text; `counted` as for `read`."""
+def parquet(source: Source, *, counted: bool = False, ledger: Ledger | None = None) -> Iterator[Batch | Unread]:
+    """A Parquet file, column chunk by column chunk, and its own metadata as text; arguments as for `read`."""
     row = 0
     named = not counted
     try:
@@ -58,7 +61,7 @@ def parquet(source: Source, *, counted: bool = False) -> Iterator[Batch | Unread
         if metadata:
             notes = [f"{_text(key)}: {_text(value)}" for key, value in sorted(metadata.items())]
             yield Batch(0, 0, (Leaf(METADATA, pl.Series(METADATA, notes)),))
-        for batch in file.counted() if counted else file.batches():
+        for batch in file.counted(ledger=ledger) if counted else file.batches():
             if isinstance(batch, Unread):
                 yield batch
                 return
@@ -67,6 +70,10 @@ def parquet(source: Source, *, counted: bool = False) -> Iterator[Batch | Unread
                 named = True
             if isinstance(batch, Texts):
                 yield Batch(0, row, (Leaf(batch.column, None, None, batch.array, batch.weights),))
+                continue
+            if isinstance(batch, int):
+                yield Batch(batch, row, ())
+                row += batch
                 continue
             found = list(leaves(batch))
             yield from (each for each in found if isinstance(each, Unread))
@@ -420,13 +427,14 @@ def names_of(source: Source) -> Iterator[Batch | Unread]:
             return
 
 
-def read(source: Source, *, counted: bool = False) -> Iterator[Batch | Unread]:
+def read(source: Source, *, counted: bool = False, ledger: Ledger | None = None) -> Iterator[Batch | Unread]:
     """All of an object, batch by batch. Raises what `Store.get` raises, and nothing for what the bytes hold.
 
     Args:
         source: The object.
         counted: Whether values will only be counted: texts may then come in any order, each different one once with
             how many rows it stands for, in batches without rows of their own.
+        ledger: What is known of column chunks of Parquet that are only counted: these are not decoded.
     """
     if source.entry.size_bytes == 0:
         return
@@ -435,6 +443,8 @@ def read(source: Source, *, counted: bool = False) -> Iterator[Batch | Unread]:
         yield Unread(why)
         return
     try:
-        yield from parquet(source, counted=True) if counted and kind == "parquet" else _READERS[kind](source)
+        yield from (
+            parquet(source, counted=True, ledger=ledger) if counted and kind == "parquet" else _READERS[kind](source)
+        )
     except UnpackError as error:
         yield Unread(str(error))

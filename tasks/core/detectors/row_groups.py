@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from tasks.core.detectors.ranged import RangedFile
 from tasks.core.detectors.tables import BATCH_ROWS, MAX_COLUMNS, Source, Unread
 from tasks.core.detectors.unpacking import Expansion
 
+if TYPE_CHECKING:
+    from tasks.core.detectors.recall import Ledger
+
 BATCH_BYTES = 256 * 1024 * 1024
 """What the values of one batch may need once they are spelt out."""
 
@@ -35,6 +38,7 @@ _OPEN_PAGES_BYTES = 1024**3
 _LEAST_ROWS = 8192
 """For fewer rows than these a batch is not made shorter; long dictionary values are read as references instead."""
 
+_PIECE_BYTES = 8 * 1024 * 1024
 _TEXTS_BYTES = 64 * 1024 * 1024
 """Columns of row groups that are larger are read by Arrow, batch by batch."""
 
@@ -158,26 +162,76 @@ class BoundedParquet:
                 return
             yield from self._read(*part, most_rows)
 
-    def counted(self, most_rows: int = BATCH_ROWS) -> Iterator[Any]:
+    def counted(self, most_rows: int = BATCH_ROWS, ledger: Ledger | None = None) -> Iterator[Any]:
         """The same for those who count: `Texts` of columns that the kernel reads, before batches of all others.
 
-        At least one column is among the batches.
+        Args:
+            most_rows: How many rows a batch has at most.
+            ledger: What is known of column chunks already: they are not decoded. Where nothing is left for a batch, the
+                number of rows comes in its place; otherwise at least one column is in the batches.
         """
         for part in self._described(most_rows):
             if isinstance(part, Unread):
                 yield part
                 return
             groups, columns = part
+            taken = self._taken(groups, columns, ledger)
+            columns = [column for column in columns if column.path.split(".")[0] not in taken]
             left = [column for column in columns if column.index not in self._flat_texts]
             for at, column in enumerate(columns):
                 if column.index in self._flat_texts:
-                    last = not left and at == len(columns) - 1
+                    last = not left and not taken and at == len(columns) - 1
                     found = None if last else self._texts(groups, column)
                     if found is None:
                         left.append(column)
                     yield from found or ()
             left.sort(key=lambda column: column.index)
-            yield from self._read(groups, left, most_rows)
+            rows = 0
+            for batch in self._read(groups, left, most_rows) if left else ():
+                rows += 0 if isinstance(batch, Unread) else batch.num_rows
+                yield batch
+            if ledger is not None:
+                if not left:
+                    rows = ledger.rows or 0
+                    yield rows
+                ledger.close(rows)
+
+    def _taken(self, groups: list[int], columns: list[_Column], ledger: Ledger | None) -> set[str]:
+        """The columns, with all that is nested in them, whose chunks in some row groups were counted before."""
+        names: list[str] = self.schema.names
+        if ledger is None or len(set(names)) < len(names) or any(not name or set(name) & set(".[") for name in names):
+            return set()
+        inside: dict[str, list[_Column]] = {}
+        for column in columns:
+            inside.setdefault(column.path.split(".")[0], []).append(column)
+        return {
+            name
+            for name, parts in inside.items()
+            if ledger.takes_over(name, self._about(groups, name, parts), self._stored_bytes(groups, parts))
+        }
+
+    def _about(self, groups: list[int], name: str, columns: list[_Column]) -> str:
+        """Everything that says how the chunks of a column, with all that is nested in it, are decoded."""
+        field = self.schema.field(name)
+        said = [f"{field.type} {field.nullable}"]
+        for column in columns:
+            known = self._file.schema.column(column.index)
+            said.append(
+                f"{column.path} {known.physical_type} {known.logical_type} {known.converted_type} {known.length} "
+                f"{known.precision} {known.scale} {known.max_definition_level} {known.max_repetition_level}"
+            )
+            for group, chunk in zip(groups, column.chunks, strict=True):
+                about = self.metadata.row_group(group)
+                stored = about.column(column.index)
+                said.append(f"{about.num_rows} {stored.num_values} {stored.compression} {_extent(stored, chunk)[1]}")
+        return "\n".join(said)
+
+    def _stored_bytes(self, groups: list[int], columns: list[_Column]) -> Iterator[bytes]:
+        for column in columns:
+            for group, chunk in zip(groups, column.chunks, strict=True):
+                start, length = _extent(self.metadata.row_group(group).column(column.index), chunk)
+                for at in range(start, start + length, _PIECE_BYTES):
+                    yield self._ranged.at(at, min(_PIECE_BYTES, start + length - at))
 
     def _described(self, most_rows: int) -> Iterator[tuple[list[int], list[_Column]] | Unread]:
         """Row groups that are read together, with their columns; an `Unread` after which nothing comes."""
@@ -458,6 +512,12 @@ def _place(chunk: Any) -> tuple[int, int]:
     if start < 0 or chunk.total_compressed_size < 0:
         raise PageError
     return start, chunk.total_compressed_size
+
+
+def _extent(chunk: Any, held: tuple[Page, ...]) -> tuple[int, int]:
+    """Where a column chunk's pages begin, and how many bytes they take."""
+    start, _ = _place(chunk)
+    return start, held[-1].at + held[-1].stored_bytes - start if held else 0
 
 
 def _dictionaries(batch: Any) -> Iterator[tuple[Any, Rows | None]]:

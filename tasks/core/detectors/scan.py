@@ -29,7 +29,7 @@ from tasks.core.detectors.entities import ENTITIES, UNREADABLE
 from tasks.core.detectors.marks import FULL_NAME, GIVEN, text_marks
 from tasks.core.detectors.patterns import ALL
 from tasks.core.detectors.readers import names_of, read
-from tasks.core.detectors.recall import FIRST, Recall
+from tasks.core.detectors.recall import FIRST, Ledger, Recall
 from tasks.core.detectors.sampling import Groups, draw
 from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, Batch, Leaf, Source, Unread, beginning_of, format_of
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
@@ -114,6 +114,7 @@ def scan(
     thoroughness: Thoroughness = WHOLE,
     in_flight: int = 2,
     recall: Recall | None = None,
+    keeps: bool = True,
 ) -> ScanReport:
     """Search a whole dataset for personal data and secrets, and count its columns.
 
@@ -124,8 +125,9 @@ def scan(
         detection: What is looked for beyond the vocabulary.
         thoroughness: Whether everything is read, a sample, or names alone.
         in_flight: How many objects are read at the same time; memory is bounded by that many batches.
-        recall: What other scans counted, which is recalled for columns with the very same values and added to. Every
-            object is read and decoded all the same.
+        recall: What other scans counted, which is recalled for columns that are the very same. Every object is read all
+            the same.
+        keeps: Whether what this one counts is added to it.
 
     Raises:
         PreconditionFailed: An object changed since the manifest was made; read the manifest again.
@@ -135,7 +137,7 @@ def scan(
     drawn = draw(store, uri, manifest, thoroughness)
     by_name = thoroughness.mode is Mode.SCHEMA
     tables, unread = read_tables(
-        store, uri, drawn.entries, detection=detection, in_flight=in_flight, by_name=by_name, recall=recall
+        store, uri, drawn.entries, detection=detection, in_flight=in_flight, by_name=by_name, recall=recall, keeps=keeps
     )
     _join_unseen(tables.values(), manifest, {entry.path for entry, _ in drawn.entries})
     findings = [*_shortened(unread), *_name_findings(manifest)]
@@ -181,6 +183,7 @@ def read_tables(
     in_flight: int,
     by_name: bool = False,
     recall: Recall | None = None,
+    keeps: bool = True,
 ) -> tuple[dict[TableKey, Table], list[Finding]]:
     """Read every object once, or those row groups of it. Answers what was counted, by table, and what was unreadable.
 
@@ -192,13 +195,22 @@ def read_tables(
     told: dict[TableKey, int] = {}
     with closing(
         scan_objects(
-            store, uri, entries, detection=detection, in_flight=in_flight, by_name=by_name, recall=recall, known=known
+            store,
+            uri,
+            entries,
+            detection=detection,
+            in_flight=in_flight,
+            by_name=by_name,
+            recall=recall,
+            keeps=keeps,
+            known=known,
         )
     ) as scans:
         for seen in scans:
             table = tables.setdefault(seen.key, Table(format=seen.key.format))
             _merge(table, seen)
-            if recall is None and table.rows >= 2 * told.get(seen.key, 0):
+            # What is kept must be whole.
+            if (recall is None or not keeps) and table.rows >= 2 * told.get(seen.key, 0):
                 told[seen.key] = table.rows
                 known[seen.key] = {name: state.bounds for name, state in table.columns.items()}
             unread += [_unread_finding(seen, each, listed=len(unread) < _LISTED_UNREAD) for each in seen.unread]
@@ -214,12 +226,13 @@ def scan_objects(
     in_flight: int = 2,
     by_name: bool = False,
     recall: Recall | None = None,
+    keeps: bool = True,
     known: Known | None = None,
 ) -> Generator[ObjectScan]:
     """Read objects of a manifest, or some row groups of them, and count what is in each, in order.
 
     Args:
-        store, uri, entries, detection, in_flight, by_name, recall: As for `read_tables`.
+        store, uri, entries, detection, in_flight, by_name, recall, keeps: As for `read_tables`.
         known: Of tables, which may become more meanwhile, what their samples have no use for; objects of these tables
             gather the rest alone.
     """
@@ -227,7 +240,7 @@ def scan_objects(
     def look(looked: tuple[tuple[Entry, Groups], bytes]) -> ObjectScan:
         (entry, groups), head = looked
         source = replace(Source.of(store, uri, entry, head), groups=groups)
-        return _scan_source(source, detection, by_name, recall, known)
+        return _scan_source(source, detection, by_name, recall, keeps, known)
 
     def beginning(part: tuple[Entry, Groups]) -> Beginning:
         return beginning_of(uri, part[0])
@@ -237,23 +250,27 @@ def scan_objects(
 
 
 def _scan_source(
-    source: Source, detection: Detection, by_name: bool, recall: Recall | None, known: Known | None
+    source: Source, detection: Detection, by_name: bool, recall: Recall | None, keeps: bool, known: Known | None
 ) -> ObjectScan:
     entry = source.entry
     kind, _ = format_of(source)
     seen = ObjectScan(entry.path, TableKey(directory_of(entry.path), kind, ()))
-    for batch in names_of(source) if by_name else read(source, counted=recall is None):
+    ledger = Ledger(recall, detection, seen.columns, keeps=keeps) if recall is not None and kind == "parquet" else None
+    by_values = None if ledger else recall
+    for batch in names_of(source) if by_name else read(source, counted=by_values is None, ledger=ledger):
         if isinstance(batch, Unread):
             seen.unread.append(batch)
-        elif not _add(seen, batch, detection, recall):
+        elif not _add(seen, batch, detection, by_values, keeps):
             seen.unread.append(Unread(f"values in more than {MAX_COLUMNS} columns", count=batch.rows))
             break
         elif batch.is_header and known:
             _join_later(seen, known)
+        if ledger and seen.unread:
+            ledger.spoil()
     if kind in ("parquet", "csv"):
         seen.key = replace(seen.key, columns=_names_in(seen))
     if seen.joins is not None and seen.joins != seen.key:
-        return _scan_source(source, detection, by_name, recall, None)
+        return _scan_source(source, detection, by_name, recall, keeps, None)
     return seen
 
 
@@ -271,7 +288,7 @@ def _join_later(seen: ObjectScan, known: Known) -> None:
             seen.columns[name].join_later(bounds[name])
 
 
-def _add(seen: ObjectScan, batch: Batch, detection: Detection, recall: Recall | None) -> bool:
+def _add(seen: ObjectScan, batch: Batch, detection: Detection, recall: Recall | None, keeps: bool) -> bool:
     """Count a batch. Answers whether the object still has a bearable number of columns."""
     seen.rows += batch.rows
     new = [leaf.name for leaf in batch.leaves if leaf.name not in seen.columns]
@@ -281,7 +298,7 @@ def _add(seen: ObjectScan, batch: Batch, detection: Detection, recall: Recall | 
     seen.columns |= {name: ColumnState(name, detection) for name in new}
     for leaf in batch.leaves:
         try:
-            _count(seen, leaf, recall)
+            _count(seen, leaf, recall, keeps)
         except _SEARCH_ERRORS as error:
             seen.unread.append(
                 Unread(f"values that cannot be searched ({type(error).__name__})", leaf.name, batch.rows)
@@ -289,7 +306,7 @@ def _add(seen: ObjectScan, batch: Batch, detection: Detection, recall: Recall | 
     return True
 
 
-def _count(seen: ObjectScan, leaf: Leaf, recall: Recall | None) -> None:
+def _count(seen: ObjectScan, leaf: Leaf, recall: Recall | None, keeps: bool) -> None:
     """Count a column's part of a batch, or recall what was counted of the same values."""
     state = seen.columns[leaf.name]
     if recall is None:
@@ -300,7 +317,8 @@ def _count(seen: ObjectScan, leaf: Leaf, recall: Recall | None) -> None:
     same = recall.of(leaf.name, state.detection, digest)
     if same is None:
         state.add_leaf(leaf)
-        recall.keep(state, digest)
+        if keeps:
+            recall.keep(state, digest)
     else:
         seen.columns[leaf.name] = same
     seen.digests[leaf.name] = digest
