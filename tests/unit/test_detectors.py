@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib
 import random
 
@@ -86,15 +87,24 @@ VALID = [
     ("BR_CNPJ", "11.222.333/0001-81"),
     ("DE_TAX_ID", "36 574 261 809"),
     ("DE_TAX_ID", "36574261809"),
+    ("DE_TAX_ID", "74771356829"),
     ("FR_NIR", "2 95 10 99 126 111 93"),
+    ("FR_NIR", "2951099126111 93"),
+    ("FR_NIR", "379067511604234"),
+    ("FR_NIR", "779067511604228"),
     ("NL_BSN", "111222333"),
     ("BE_NATIONAL_NUMBER", "85.07.30-033.28"),
     ("PT_NIF", "501964843"),
     ("SE_PERSONNUMMER", "880320-0016"),
+    ("SE_PERSONNUMMER", "19750812-0420"),
+    ("SE_PERSONNUMMER", "197508120420"),
+    ("SE_PERSONNUMMER", "pnr 200311307177."),
     ("DK_CPR", "211062-5629"),
+    ("DK_CPR", "1405732005"),
     ("AT_SVNR", "1237 010180"),
     ("CH_AHV", "756.9217.0769.85"),
     ("FI_HETU", "131052-308T"),
+    ("FI_HETU", "240687-3170"),
     ("IE_PPSN", "6433435F"),
     ("IE_PPSN", "6433435OA"),
     ("API_TOKEN", "use glpat-" + "a1B2c3" * 4),
@@ -149,15 +159,22 @@ INVALID = [
     ("IBAN_CODE", "paid to DE89 3704 0044 0532 0130 01 and then was late again"),
     ("BR_CNPJ", "11.222.333/0001-82"),
     ("DE_TAX_ID", "36 574 261 808"),
+    ("DE_TAX_ID", "47771356822"),
     ("FR_NIR", "2 95 10 99 126 111 94"),
+    ("FR_NIR", "579067511604237"),
     ("NL_BSN", "111222334"),
     ("BE_NATIONAL_NUMBER", "85.07.30-033.29"),
     ("PT_NIF", "501964842"),
     ("SE_PERSONNUMMER", "880320-0018"),
+    ("SE_PERSONNUMMER", "17750812-0420"),
+    ("SE_PERSONNUMMER", "197508120421"),
     ("DK_CPR", "321062-5629"),
+    ("DK_CPR", "1405732006"),
     ("AT_SVNR", "2237 010180"),
     ("CH_AHV", "756.9217.0769.84"),
     ("FI_HETU", "131052-308U"),
+    ("FI_HETU", "240687-3171"),
+    ("FI_HETU", "310689-4178"),
     ("IE_PPSN", "6433435E"),
     ("CREDENTIAL", "the secret: nobody knows"),
     ("PHONE_NUMBER", "+999 1234 5678"),
@@ -280,6 +297,14 @@ def with_luhn(numbers: list[str]) -> list[str]:
 def test_random_numbers_are_nobody_s(name: str, digits: int, seed: int) -> None:
     assert judged(name, [*random_numbers(digits, 1000, seed)]) == {}
     assert judged(name, [int(text) for text in random_numbers(digits, 1000, seed)]) == {}
+
+
+@pytest.mark.parametrize("form", ["%y%m%d%H%M", "%Y%m%d%H%M", "%d%m%y%H%M", "%Y%m%d-%H%M"])
+def test_times_written_as_digits_are_nobody_s(form: str) -> None:
+    start, draw = datetime.datetime(2019, 1, 1), random.Random(6)
+    times = [start + datetime.timedelta(minutes=draw.randrange(3_000_000)) for _ in range(2000)]
+    found = judged("logged", [time.strftime(form) for time in times])
+    assert not found.keys() & {"SE_PERSONNUMMER", "DK_CPR", "FI_HETU"}
 
 
 def test_account_like_order_numbers_of_one_country_are_no_ibans() -> None:

@@ -83,18 +83,24 @@ PROVINCES = np.zeros(100, bool)
 PROVINCES[[*range(11, 22), *range(31, 37), 51, 52, 53, *range(61, 66), *range(71, 77), 81, 82, *range(91, 98)]] = True
 
 
+LONGEST = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
+"""How many days a month has at most."""
+
+
+def dated(day: Ints, month: Ints) -> Mask:
+    """There is such a day in such a month of some year."""
+    return (day >= 1) & (month <= 12) & (day <= LONGEST[np.where(month <= 12, month, 0)])
+
+
 def nik(digits: Digits) -> Mask:
     """Sixteen digits of an Indonesian NIK: province, regency, district, birth date (day + 40 for women), serial."""
     day = number(digits, 6, 8)
     day = np.where(day > 40, day - 40, day)
-    month = number(digits, 8, 10)
-    longest = np.array([0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])[np.where(month <= 12, month, 0)]
     return (
         PROVINCES[number(digits, 0, 2)]
         & (number(digits, 2, 4) > 0)
         & (number(digits, 4, 6) > 0)
-        & (day >= 1)
-        & (day <= longest)
+        & dated(day, number(digits, 8, 10))
         & (number(digits, 12, 16) > 0)
     )
 
@@ -192,22 +198,31 @@ def br_cnpj(digits: Digits) -> Mask:
 
 
 def de_tax_id(digits: Digits) -> Mask:
-    """Eleven digits of a German tax id: one digit comes two or three times in the first ten; ISO 7064 mod 11, 10."""
+    """Eleven digits of a German tax id: ISO 7064 mod 11, 10.
+
+    One digit comes two or three times in the first ten, but not three times on end.
+    """
     times = (digits[:, :10, None] == np.arange(10, dtype=np.uint8)).sum(axis=1)
     repeated = ((times > 1).sum(axis=1) == 1) & (times.max(axis=1) <= 3)
+    same = digits[:, :9] == digits[:, 1:10]
+    on_end = (same[:, :-1] & same[:, 1:]).any(axis=1)
     product = np.full(len(digits), 10, np.int64)
     for at in range(10):
         total = (digits[:, at] + product) % 10
         product = np.where(total == 0, 10, total) * 2 % 11
-    return (digits[:, 0] > 0) & repeated & ((11 - product) % 10 == digits[:, 10])
+    return (digits[:, 0] > 0) & repeated & ~on_end & ((11 - product) % 10 == digits[:, 10])
 
 
 def fr_nir(digits: Digits) -> Mask:
-    """Fifteen digits of a French NIR (Corsica's letters aside): sex, month, and 97 minus the rest modulo 97."""
+    """Fifteen digits of a French NIR (Corsica's letters as 19 and 18): sex, month, and 97 minus the rest modulo 97.
+
+    People who are being registered have 3 and 4 for their sex, or 7 and 8 for the time being.
+    """
     month = number(digits, 3, 5)
     known = ((month >= 1) & (month <= 12)) | (month >= 20)
-    sex = (digits[:, 0] == 1) | (digits[:, 0] == 2)
-    return sex & known & (97 - number(digits, 0, 13) % 97 == number(digits, 13, 15))
+    return (
+        np.isin(digits[:, 0], (1, 2, 3, 4, 7, 8)) & known & (97 - number(digits, 0, 13) % 97 == number(digits, 13, 15))
+    )
 
 
 def nl_bsn(digits: Digits) -> Mask:
@@ -230,16 +245,33 @@ def pt_nif(digits: Digits) -> Mask:
 
 
 def se_personnummer(digits: Digits) -> Mask:
-    """Ten digits of a Swedish personal number: a date (the day + 60 for coordination numbers), Luhn."""
+    """Ten digits of a Swedish personal number: a date (the day + 60 for coordination numbers), Luhn.
+
+    Or twelve, with the century before them.
+    """
+    century = np.ones(len(digits), bool)
+    if digits.shape[1] == 12:
+        century, digits = np.isin(number(digits, 0, 2), (18, 19, 20)), digits[:, 2:]
     month, day = number(digits, 2, 4), number(digits, 4, 6)
     day = np.where(day > 60, day - 60, day)
-    return (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31) & luhn(digits)
+    return century & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31) & luhn(digits)
 
 
 def dk_cpr(digits: Digits) -> Mask:
     """Ten digits of a Danish CPR number: a date; its check digit is no longer kept to since 2007."""
     day, month = number(digits, 0, 2), number(digits, 2, 4)
     return (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12) & (number(digits, 6, 10) > 0)
+
+
+def dk_cpr_checked(digits: Digits) -> Mask:
+    """The same with its check digit, modulus 11, as all but some born on a few days have it."""
+    return dk_cpr(digits) & (weighted(digits, (4, 3, 2, 7, 6, 5, 4, 3, 2, 1)) % 11 == 0)
+
+
+def fi_hetu_digits(digits: Digits) -> Mask:
+    """Ten digits of a Finnish HETU whose check character is a digit, as that of one in three is: a date, modulus 31."""
+    day, month = number(digits, 0, 2), number(digits, 2, 4)
+    return dated(day, month) & (number(digits, 0, 9) % 31 == digits[:, 9])
 
 
 def at_svnr(digits: Digits) -> Mask:

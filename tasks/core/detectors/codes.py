@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.detectors import checks
+
 Codes = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -111,8 +113,7 @@ def fi_hetu(codes: Codes) -> Mask:
     for at in (*range(6), *range(codes.shape[1] - 4, codes.shape[1] - 1)):
         value = value * 10 + codes[:, at].astype(np.int64) - 48
     day, month = _values(codes, 0, 2) @ np.array([10, 1]), _values(codes, 2, 4) @ np.array([10, 1])
-    dated = (day >= 1) & (day <= 31) & (month >= 1) & (month <= 12)
-    return dated & (_letters("0123456789ABCDEFHJKLMNPRSTUVWXY")[value % 31] == codes[:, -1])
+    return checks.dated(day, month) & (_letters("0123456789ABCDEFHJKLMNPRSTUVWXY")[value % 31] == codes[:, -1])
 
 
 def ie_ppsn(codes: Codes) -> Mask:

@@ -277,9 +277,9 @@ _ALL = (
     ),
     Entity("PT_NIF", Group.GOVERNMENT_ID, "a Portuguese NIF", ("nif", "contribuinte"), chance=0.12, prior=0.05),
     Entity(
-        "SE_PERSONNUMMER", Group.GOVERNMENT_ID, "a Swedish personal number", ("personnummer",), chance=0.06, prior=0.1
+        "SE_PERSONNUMMER", Group.GOVERNMENT_ID, "a Swedish personal number", ("personnummer",), chance=0.12, prior=0.1
     ),
-    Entity("DK_CPR", Group.GOVERNMENT_ID, "a Danish CPR number", ("cpr", "cpr nummer"), chance=0.08),
+    Entity("DK_CPR", Group.GOVERNMENT_ID, "a Danish CPR number", ("cpr", "cpr nummer"), chance=0.12, prior=0.05),
     Entity(
         "AT_SVNR",
         Group.GOVERNMENT_ID,

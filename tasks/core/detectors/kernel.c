@@ -359,13 +359,16 @@ static int card_network(const u8 *d, int w) {
     return 0;
 }
 static int check_any_but_zero(const u8 *d, int w) { return !(all_same(d, 0, w) && d[0] == 0); }
-static int check_nik(const u8 *d, int w) {
+static int dated(i64 day, i64 month) {
     static const int longest[] = {0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    return day >= 1 && month <= 12 && day <= longest[month];
+}
+static int check_nik(const u8 *d, int w) {
     i64 day = number(d, 6, 8), month = number(d, 8, 10);
     (void)w;
     if (day > 40) day -= 40;
-    return PROVINCES[number(d, 0, 2)] && number(d, 2, 4) && number(d, 4, 6) && day >= 1 && month <= 12 &&
-           day <= longest[month] && number(d, 12, 16);
+    return PROVINCES[number(d, 0, 2)] && number(d, 2, 4) && number(d, 4, 6) && dated(day, month) &&
+           number(d, 12, 16);
 }
 static int check_npwp(const u8 *d, int w) { return (void)w, check_luhn(d, 9) && number(d, 0, 9) > 0; }
 static int check_us_ssn(const u8 *d, int w) {
@@ -422,12 +425,14 @@ static int check_de_tax_id(const u8 *d, int w) {
         times[d[k]]++;
     }
     for (int k = 0; k < 10; k++) more += times[k] > 3 ? 9 : times[k] > 1;
+    for (int k = 2; k < 10; k++) more += d[k] == d[k - 1] && d[k] == d[k - 2] ? 9 : 0;
     return d[0] > 0 && more == 1 && (11 - product) % 10 == d[10];
 }
 static int check_fr_nir(const u8 *d, int w) {
     i64 month = number(d, 3, 5);
     (void)w;
-    return (d[0] == 1 || d[0] == 2) && ((month >= 1 && month <= 12) || month >= 20) && 97 - number(d, 0, 13) % 97 == number(d, 13, 15);
+    int sex = d[0] == 7 || d[0] == 8 || (d[0] >= 1 && d[0] <= 4);
+    return sex && ((month >= 1 && month <= 12) || month >= 20) && 97 - number(d, 0, 13) % 97 == number(d, 13, 15);
 }
 static int check_nl_bsn(const u8 *d, int w) {
     static const int by[] = {9, 8, 7, 6, 5, 4, 3, 2, -1};
@@ -443,6 +448,7 @@ static int check_pt_nif(const u8 *d, int w) {
     return (void)w, d[0] && (11 - weighted(d, by, 8) % 11) % 11 % 10 == d[8];
 }
 static int check_se_personnummer(const u8 *d, int w) {
+    if (w == 12) return number(d, 0, 2) >= 18 && number(d, 0, 2) <= 20 && check_se_personnummer(d + 2, 10);
     i64 month = number(d, 2, 4), day = number(d, 4, 6);
     if (day > 60) day -= 60;
     return month >= 1 && month <= 12 && day >= 1 && day <= 31 && check_luhn(d, w);
@@ -450,6 +456,13 @@ static int check_se_personnummer(const u8 *d, int w) {
 static int check_dk_cpr(const u8 *d, int w) {
     i64 day = number(d, 0, 2), month = number(d, 2, 4);
     return (void)w, day >= 1 && day <= 31 && month >= 1 && month <= 12 && number(d, 6, 10) > 0;
+}
+static int check_dk_cpr_checked(const u8 *d, int w) {
+    static const int by[] = {4, 3, 2, 7, 6, 5, 4, 3, 2, 1};
+    return check_dk_cpr(d, w) && weighted(d, by, 10) % 11 == 0;
+}
+static int check_fi_hetu_digits(const u8 *d, int w) {
+    return (void)w, dated(number(d, 0, 2), number(d, 2, 4)) && number(d, 0, 9) % 31 == d[9];
 }
 static int check_at_svnr(const u8 *d, int w) {
     static const int by[] = {3, 7, 9, 0, 5, 8, 4, 2, 1, 6};
