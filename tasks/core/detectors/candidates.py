@@ -181,7 +181,7 @@ class Candidates:
     def contains_where(self, mask: Mask, pattern: str) -> Mask:
         """Which of the candidates of a mask a regular expression matches; the others are not looked at."""
         if self.alike and pattern in patterns.WHATEVER_DIGITS:
-            return mask & self.contains(pattern)
+            return mask & self.contains(pattern) if mask.any() else mask
         which = np.flatnonzero(mask)
         result = np.zeros(len(self), bool)
         if len(which):
@@ -284,11 +284,21 @@ class Candidates:
     def has_bytes_at(self, which: Ints, places: tuple[int, ...], allowed: bytes) -> Mask:
         """Whether candidates, each long enough, have one of the allowed bytes, which no digit is, at the places."""
         if self.alike:
-            forms, of = np.unique(self.alike.which[which], return_inverse=True)
-            return self.alike.forms.has_bytes_at(forms, places, allowed)[of]
+            forms = self.alike.forms
+            have = np.zeros(len(forms), bool)
+            long = np.flatnonzero(forms.lengths > max(places))
+            have[long] = forms.has_bytes_at(long, places, allowed)
+            return have[self.alike.which[which]]
         offsets, data = self._buffers
         at = data[offsets[which][:, None] + np.array(places, np.int64)]
         return cast("Mask", np.isin(at, np.frombuffer(allowed, np.uint8)).all(axis=1))
+
+
+def different(numbers: Ints) -> list[int]:
+    """The different ones of some numbers, none of them negative and most of them small, in order."""
+    if numbers.max(initial=0) > 4096:
+        return np.unique(numbers).tolist()
+    return np.flatnonzero(np.bincount(numbers)).tolist()
 
 
 class Evidence(enum.StrEnum):

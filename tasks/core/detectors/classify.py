@@ -33,16 +33,19 @@ from tasks.core.detectors.candidates import (
 from tasks.core.detectors.ibans import written
 from tasks.core.detectors.numbers import digit_strings, phrases
 
-_SECRET_BEGINS = np.frombuffer(b"-AaPpSseghdnrx", np.uint8)
+_SECRET_BEGINS = np.zeros(256, bool)
+_SECRET_BEGINS[np.frombuffer(b"-AaPpSseghdnrx", np.uint8)] = True
 
 
 def classified(cells: pl.Series) -> Iterator[Hits]:
     """What cells, none of which is null, may hold; the rows of hits are the cells' numbers."""
-    ibans, rest = written(cells)
+    known, left = forms.known(cells)
+    for each in known:
+        yield from classify(each)
+    ibans, rest = written(cells if len(left) == len(cells) else cells.gather(left))
     if ibans:
-        yield ibans
-    for each in forms.found(rest.text):
-        yield from in_cells(classify(each), rest.rows)
+        yield from in_cells(iter([ibans]), left)
+    yield from in_cells(classify(Candidates.found(rest.text, patterns.ALL)), left[rest.rows])
 
 
 def in_cells(found: Iterator[Hits], cells: Ints) -> Iterator[Hits]:
@@ -61,7 +64,7 @@ def classify(found: Candidates) -> Iterator[Hits]:
     lettered = found.count(LETTER) > 0
     at_sign = found.contains_where(lettered, patterns.AT_SIGN)
     url = found.contains_where(lettered, patterns.WEB_ADDRESS)
-    secret = found.contains_where(lettered & np.isin(found.first_byte, _SECRET_BEGINS), patterns.ANY_SECRET)
+    secret = found.contains_where(lettered & _SECRET_BEGINS[found.first_byte], patterns.ANY_SECRET)
     email = at_sign & ~url & ~secret
     for entity, pattern in patterns.SECRET_KINDS.items() if secret.any() else ():
         yield from all_valid(entity, found, found.contains_where(secret, pattern))

@@ -7,8 +7,6 @@ are often one address each; whether they are is asked of the whole cell, which t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import polars as pl
 
@@ -31,23 +29,31 @@ _MARKED = f"{chr(_BEGIN)}$0{chr(_END)}"
 _MARKS = f"[{chr(_BEGIN)}{chr(_END)}]"
 
 
-def found(cells: pl.Series) -> Iterator[Candidates]:
-    """All that may be something in cells, none of which is null; what is in a cell is among one of the answers."""
-    rows = np.arange(len(cells))
-    if len(cells) >= MANY and _addresses(cells.head(1024)).mean() >= OFTEN:
+def known(cells: pl.Series) -> tuple[list[Candidates], Ints]:
+    """The candidates in cells, none of which is null, that can be found faster than by searching each cell.
+
+    Answers also which cells are still to be searched. In none of the others is anything else, nor an IBAN (`ibans`).
+    """
+    found: list[Candidates] = []
+    left = np.arange(len(cells))
+    if len(left) >= MANY and _addresses(cells.head(MANY)).mean() >= OFTEN:
         whole = _addresses(cells)
-        yield Candidates(rows, cells).where(whole)
-        rows, cells = rows[~whole], cells.filter(pl.Series(~whole))
-    if len(cells) >= MANY and len(_forms(cells.head(1024))[0]) <= FEW * 1024:
-        alike, others = _by_form(cells)
-        yield alike.in_cells(rows)
-        rows, cells = rows[others], cells.gather(others)
-    yield Candidates.found(cells, patterns.ALL).in_cells(rows)
+        found.append(Candidates(left, cells).where(whole))
+        left = left[~whole]
+    if len(left) >= MANY and len(_forms(cells.gather(left[:MANY]))[0]) <= FEW * MANY:
+        rest = cells if len(left) == len(cells) else cells.gather(left)
+        alike, others = _by_form(rest)
+        found.append(alike.in_cells(left))
+        left = left[others]
+    return found, left
 
 
 def _addresses(cells: pl.Series) -> Mask:
     """Which cells are an address as a whole."""
-    return (cells.str.contains(patterns.WHOLE) & ~cells.str.contains(patterns.OTHERWISE)).to_numpy()
+    whole = cells.str.contains(patterns.WHOLE)
+    if whole.any():
+        whole &= ~cells.str.contains(patterns.OTHERWISE) & ~cells.str.contains(patterns.PERHAPS_IBAN)
+    return whole.to_numpy()
 
 
 def _forms(cells: pl.Series) -> tuple[pl.Series, Ints]:
@@ -62,7 +68,7 @@ def _forms(cells: pl.Series) -> tuple[pl.Series, Ints]:
 def _by_form(cells: pl.Series) -> tuple[Candidates, Ints]:
     """The candidates in cells whose form says where they are, and which cells have other forms."""
     forms, form_of = _forms(cells)
-    decided = forms.str.contains(f"{patterns.DECIDED_BY_DIGITS}|{_MARKS}").to_numpy()
+    decided = forms.str.contains(f"{patterns.DECIDED_BY_DIGITS}|{patterns.PERHAPS_IBAN}|{_MARKS}").to_numpy()
     marked, data = buffers(pl.Series(np.where(decided, "", forms)).str.replace_all(patterns.ALL, _MARKED))
     begins, ends = np.flatnonzero(data == _BEGIN), np.flatnonzero(data == _END)
     of = np.searchsorted(marked, begins, side="right") - 1
@@ -71,9 +77,10 @@ def _by_form(cells: pl.Series) -> tuple[Candidates, Ints]:
     firsts = np.cumsum(counts) - counts
     starts = begins - marked[of] - 2 * (np.arange(len(of)) - firsts[of])
 
-    rows = np.repeat(np.arange(len(cells)), counts[form_of])
-    which = firsts[form_of[rows]] + np.arange(len(rows)) - np.searchsorted(rows, rows)
-    text = cells.gather(rows)
+    several = counts[form_of]
+    rows = np.repeat(np.arange(len(cells)), several)
+    which = np.arange(len(rows)) + np.repeat(firsts[form_of] - np.cumsum(several) + several, several)
+    text = cells if len(rows) == len(cells) and (counts == 1).all() else cells.gather(rows)
     if (pieces.lengths < forms.str.len_bytes().to_numpy()[of]).any():
         placed = pl.DataFrame({"cell": text.cast(pl.Binary), "start": starts[which], "size": pieces.lengths[which]})
         text = placed.select(pl.col("cell").bin.slice("start", "size").cast(pl.String)).to_series()

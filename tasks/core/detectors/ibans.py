@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from tasks.core.detectors import codes
+from tasks.core.detectors import codes, patterns
 from tasks.core.detectors.candidates import IBAN_DIGITS, Bytes, Candidates, Evidence, Hits, Ints, Mask, buffers, strings
 
 ENTITY = "IBAN_CODE"
 
-_PERHAPS = r"(?-u:\b)(?:[A-Za-z]{2}|[A-Z]{2} )[0-9]{2}(?:[ .-]?[A-Za-z0-9]){11}"
 _WIDTHS = np.zeros(1 << 16, np.int64)
 for _country, _width in codes.IBAN_WIDTHS.items():
     _WIDTHS[ord(_country[0]) << 8 | ord(_country[1])] = _width
@@ -43,7 +42,7 @@ def written(cells: pl.Series) -> tuple[Hits | None, Candidates]:
     Args:
         cells: The cells, none of which is null.
     """
-    rows = cells.str.contains(_PERHAPS).arg_true().cast(pl.Int64).to_numpy()
+    rows = cells.str.contains(patterns.PERHAPS_IBAN).arg_true().cast(pl.Int64).to_numpy()
     whole = Candidates(np.arange(len(cells)), cells)
     if not len(rows):
         return None, whole

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from tasks.core.detectors import checks, patterns
-from tasks.core.detectors.candidates import DASH, DIGIT, DOT, PAREN, SPACE, Candidates, Evidence, Hits, Mask
+from tasks.core.detectors.candidates import DASH, DIGIT, DOT, PAREN, SPACE, Candidates, Evidence, Hits, Mask, different
 
 Check = Callable[[checks.Digits], Mask]
 
@@ -76,6 +76,9 @@ FORMS: tuple[tuple[str, int, tuple[int, ...], bytes, Check], ...] = (
 )
 
 
+_MORE = 64
+"""More than any form has digits or separators."""
+
 WIDEST_PHONE = 13
 """How many digits a telephone number without a plus sign has at most."""
 
@@ -83,7 +86,7 @@ WIDEST_PHONE = 13
 def digit_strings(found: Candidates, mask: Mask, evidence: Evidence) -> Iterator[Hits]:
     """What the digits of the selected candidates may be, whatever stands between them."""
     widths = np.where(mask, found.count(DIGIT), 0)
-    present = [int(width) for width in np.unique(widths) if width >= 9]
+    present = [width for width in different(widths) if width >= 9]
     for width in present:
         which = np.flatnonzero(widths == width)
         digits = found.digits(which, width)
@@ -106,9 +109,15 @@ def phrases(found: Candidates, mask: Mask) -> Iterator[Hits]:
     if not spaced.any():
         return
     taken, phone = np.zeros(len(found), bool), np.zeros(len(found), bool)
+    most = _MORE - 1
+    counts = np.where(spaced & ~plus, _MORE * np.minimum(digits, most) + np.minimum(separators, most), 0)
+    present = set(different(counts))
     for entity, width, places, allowed, check in FORMS:
-        which = np.flatnonzero(spaced & (digits == width) & (separators == len(places)) & ~plus)
-        which = which[found.has_bytes_at(which, places, allowed)] if len(which) else which
+        wanted = _MORE * width + len(places)
+        if wanted not in present:
+            continue
+        which = np.flatnonzero(counts == wanted)
+        which = which[found.has_bytes_at(which, places, allowed)]
         if len(which):
             valid = check(found.digits(which, width))
             yield Hits(entity, Evidence.SHAPED, found, which, valid)
@@ -144,9 +153,9 @@ def _phones(found: Candidates, mask: Mask, taken: Mask, plus: Mask) -> Iterator[
     )
     for form, check, evidence in forms:
         widths = np.where(mask & form, digits, 0)
-        for width in range(8, 17):
-            which = np.flatnonzero(widths == width)
-            if len(which):
+        for width in different(widths):
+            if 8 <= width <= 16:
+                which = np.flatnonzero(widths == width)
                 yield Hits("PHONE_NUMBER", evidence, found, which, check(found.digits(which, width)))
 
 

@@ -101,6 +101,9 @@ LEAST_DIGITS = 2
 ALL = "|".join(f"(?:{part})" for part in (*_SECRETS, _URL, _EMAIL, *_NETWORK, *_DATE, *_CODES, *_NUMBERS))
 """Everything that may be something, as one alternation; the first alternative that matches at a place wins."""
 
+PERHAPS_IBAN = rf"{_B}(?:[A-Za-z]{{2}}|[A-Z]{{2}} )[0-9]{{2}}(?:[ .-]?[A-Za-z0-9]){{11}}"
+"""Matches wherever an IBAN is that `ibans` would take out of its cell."""
+
 WHOLE = (
     rf"^(?:{_EMAIL}|[0-9A-Fa-f]{{2}}(?:[:-][0-9A-Fa-f]{{2}}){{5}}"
     r"|(?:[0-9A-Fa-f]|[0-9A-Fa-f]{3,4}):(?:[0-9A-Fa-f]{1,4}:){6}[0-9A-Fa-f]{1,4})$"

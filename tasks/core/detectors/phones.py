@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.core.detectors.candidates import DIGIT, Evidence, Hits, Mask
+from tasks.core.detectors.candidates import DIGIT, Evidence, Hits, Mask, different
 from tasks.core.detectors.plans import Automaton, accepted, automaton
 
 _KINDS = (
@@ -69,9 +69,9 @@ def _accepted(hits: Hits, mask: Mask, plans: tuple[Automaton, ...]) -> Mask:
     result = np.zeros(len(mask), bool)
     asked = np.flatnonzero(mask)
     widths = hits.found.count(DIGIT)[hits.which[asked]]
-    for width in np.unique(widths):
+    for width in different(widths):
         these = asked[widths == width]
-        digits = hits.found.digits(hits.which[these], int(width))
+        digits = hits.found.digits(hits.which[these], width)
         result[these] = np.logical_or.reduce([accepted(plan, digits) for plan in plans])
     return result
 
