@@ -117,6 +117,21 @@ def strings(ends: Ints, data: Bytes) -> pl.Series:
     return pl.Series("", array)
 
 
+def within(starts: Ints, ends: Ints) -> Ints:
+    """The numbers from each start to before its end."""
+    sizes = ends - starts
+    behind = np.cumsum(sizes)
+    return np.arange(int(behind[-1]) if len(behind) else 0) + np.repeat(starts - behind + sizes, sizes)
+
+
+def cut(texts: pl.Series, starts: Ints, sizes: Ints) -> pl.Series:
+    """A piece of each text, by where it starts and how many bytes it has."""
+    if (texts.str.len_bytes().to_numpy() == sizes).all():
+        return texts
+    placed = pl.DataFrame({"text": texts.cast(pl.Binary), "start": starts, "size": sizes})
+    return placed.select(pl.col("text").bin.slice("start", "size").cast(pl.String)).to_series()
+
+
 @dataclass(frozen=True)
 class Alike:
     """What candidates are but for their digits.

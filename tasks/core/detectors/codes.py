@@ -40,9 +40,12 @@ def iban(codes: Codes) -> Mask:
     country = codes[:, 0].astype(np.int64) * 256 + codes[:, 1]
     known = np.isin(country, _COUNTRIES_BY_WIDTH.get(width, np.zeros(0, np.int64)))
     rest = np.zeros(len(codes), np.int64)
-    for at in (*range(4, width), 0, 1, 2, 3):
-        byte = codes[:, at].astype(np.int64)
-        rest = np.where(byte <= 57, rest * 10 + byte - 48, rest * 100 + byte - 55) % 97
+    for number, at in enumerate((*range(4, width), 0, 1, 2, 3), 1):
+        byte = codes[:, at]
+        letter = byte > ord("9")
+        rest = rest * np.where(letter, 100, 10) + (byte - np.where(letter, 55, 48))
+        if number % 8 == 0 or number == width:  # Before it may be too large.
+            rest %= 97
     return known & (rest == 1)
 
 

@@ -12,7 +12,7 @@ import polars as pl
 
 from tasks.core.arrow import pa
 from tasks.core.detectors import patterns
-from tasks.core.detectors.candidates import Alike, Candidates, Ints, Mask, buffers, strings
+from tasks.core.detectors.candidates import Alike, Candidates, Ints, Mask, buffers, cut, strings, within
 
 MANY = 1024
 """So many cells are worth a look at the first of them."""
@@ -72,7 +72,7 @@ def _by_form(cells: pl.Series) -> tuple[Candidates, Ints]:
     marked, data = buffers(pl.Series(np.where(decided, "", forms)).str.replace_all(patterns.ALL, _MARKED))
     begins, ends = np.flatnonzero(data == _BEGIN), np.flatnonzero(data == _END)
     of = np.searchsorted(marked, begins, side="right") - 1
-    pieces = Candidates(of, strings(np.cumsum(ends - begins - 1), data[_within(begins + 1, ends)]))
+    pieces = Candidates(of, strings(np.cumsum(ends - begins - 1), data[within(begins + 1, ends)]))
     counts = np.bincount(of, minlength=len(forms))
     firsts = np.cumsum(counts) - counts
     starts = begins - marked[of] - 2 * (np.arange(len(of)) - firsts[of])
@@ -80,15 +80,6 @@ def _by_form(cells: pl.Series) -> tuple[Candidates, Ints]:
     several = counts[form_of]
     rows = np.repeat(np.arange(len(cells)), several)
     which = np.arange(len(rows)) + np.repeat(firsts[form_of] - np.cumsum(several) + several, several)
-    text = cells if len(rows) == len(cells) and (counts == 1).all() else cells.gather(rows)
-    if (pieces.lengths < forms.str.len_bytes().to_numpy()[of]).any():
-        placed = pl.DataFrame({"cell": text.cast(pl.Binary), "start": starts[which], "size": pieces.lengths[which]})
-        text = placed.select(pl.col("cell").bin.slice("start", "size").cast(pl.String)).to_series()
+    text = cells if (counts == 1).all() else cells.gather(rows)
+    text = cut(text, starts[which], pieces.lengths[which])
     return Candidates(rows, text, Alike(which, pieces)), np.flatnonzero(decided[form_of])
-
-
-def _within(starts: Ints, ends: Ints) -> Ints:
-    """The numbers from each start to before its end."""
-    sizes = ends - starts
-    behind = np.cumsum(sizes)
-    return np.arange(int(behind[-1]) if len(behind) else 0) + np.repeat(starts - behind + sizes, sizes)

@@ -10,7 +10,20 @@ import numpy as np
 import polars as pl
 
 from tasks.core.detectors import codes, patterns
-from tasks.core.detectors.candidates import IBAN_DIGITS, Bytes, Candidates, Evidence, Hits, Ints, Mask, buffers, strings
+from tasks.core.detectors.candidates import (
+    IBAN_DIGITS,
+    Bytes,
+    Candidates,
+    Evidence,
+    Hits,
+    Ints,
+    Mask,
+    buffers,
+    cut,
+    different,
+    strings,
+    within,
+)
 
 ENTITY = "IBAN_CODE"
 
@@ -20,17 +33,18 @@ for _country, _width in codes.IBAN_WIDTHS.items():
 _WIDEST = max(codes.IBAN_WIDTHS.values())
 
 
-def _flags(bytes_of: bytes) -> Mask:
-    flags = np.zeros(256, bool)
-    flags[np.frombuffer(bytes_of, np.uint8)] = True
-    return flags
+_DIGIT, _UPPER, _LETTER, _WORD, _SEPARATOR = (1 << at for at in range(5))
+_ALPHANUMERIC = _DIGIT | _LETTER
 
 
-_DIGIT = _flags(b"0123456789")
-_UPPER = _flags(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-_LETTER = _UPPER | _flags(b"abcdefghijklmnopqrstuvwxyz")
-_WORD = _LETTER | _DIGIT | _flags(b"_")
-_SEPARATOR = _flags(b" .-")
+def _kind(byte: int) -> int:
+    text = chr(byte) if byte < 128 else ""
+    kind = _DIGIT * text.isdigit() | _UPPER * text.isupper() | _LETTER * text.isalpha()
+    return kind | _WORD * (text.isalnum() or text == "_") | _SEPARATOR * (text in tuple(" .-"))
+
+
+_KINDS = bytes(map(_kind, range(256)))
+"""What each byte may be in an IBAN or beside it, as bits."""
 
 
 def written(cells: pl.Series) -> tuple[Hits | None, Candidates]:
@@ -53,62 +67,65 @@ def written(cells: pl.Series) -> tuple[Hits | None, Candidates]:
     if not len(starts):
         return None, whole
     of = np.searchsorted(offsets, starts, side="right") - 1
-    sizes = ends - starts
-    ends_joined = np.cumsum(sizes)
-    places = np.arange(int(ends_joined[-1])) + np.repeat(starts - ends_joined + sizes, sizes)
-    found = Candidates(rows[of], strings(ends_joined, data[places]))
+    found = Candidates(rows[of], cut(cells.gather(rows[of]), starts - offsets[of], ends - starts))
     hits = Hits(ENTITY, Evidence.SHAPED, found, np.arange(len(starts)), valid)
-    begins = offsets[of]
-    return hits, _without(whole, rows[of[valid]], (starts - begins)[valid], sizes[valid])
+    return hits, _without(whole, found.rows[valid], (starts - offsets[of])[valid], (ends - starts)[valid])
 
 
 def _without(cells: Candidates, rows: Ints, starts: Ints, sizes: Ints) -> Candidates:
     """The cells without pieces of them, in order; a line end stands for each, which nothing reaches across."""
-    keep = np.ones(len(cells), bool)
-    keep[rows] = False
-    others = cells.where(keep)
-    more = sizes < cells.lengths[rows]
-    rest: dict[int, list[bytes]] = {}
-    for row, start, size in zip(rows[more].tolist(), starts[more].tolist(), sizes[more].tolist(), strict=True):
-        parts = rest.setdefault(row, [cells.text[row].encode()])
-        done = cells.lengths[row] - len(parts[-1])
-        parts[-1:] = [parts[-1][: start - done], parts[-1][start + size - done :]]
-    if not rest:
-        return others
-    joined = np.concatenate([others.rows, np.array(list(rest), np.int64)])
+    taken = np.bincount(rows, sizes, len(cells)).astype(np.int64)
+    others, partly = taken == 0, (taken > 0) & (taken < cells.lengths)
+    if not partly.any():
+        return cells.where(others)
+    number = np.cumsum(partly) - 1
+    offsets, data = buffers(cells.text.filter(pl.Series(partly)))
+    of_partly = partly[rows]
+    begins = offsets[number[rows[of_partly]]] + starts[of_partly]
+    kept = np.ones(len(data), bool)
+    kept[within(begins + 1, begins + sizes[of_partly])] = False
+    data = data.copy()
+    data[begins] = ord("\n")
+    left = strings((np.append(0, np.cumsum(kept))[offsets])[1:], data[kept])
+    joined = np.concatenate([np.flatnonzero(others), np.flatnonzero(partly)])
+    text = pl.concat([cells.text.filter(pl.Series(others)), left.alias(cells.text.name)])
     order = np.argsort(joined, kind="stable")
-    left = [b"\n".join(parts).decode() for parts in rest.values()]
-    return Candidates(joined[order], pl.concat([others.text, pl.Series(others.text.name, left)]).gather(order))
+    return Candidates(joined[order], text.gather(order))
 
 
 def _parsed(offsets: Ints, data: Bytes) -> tuple[Ints, Ints, Mask]:
     """Where in the bytes of cells IBANs begin and end, right ones and those of digits alone, and which are right."""
-    data = np.concatenate([data[: offsets[-1]], np.zeros(_WIDEST, np.uint8)])
-    word, letter, digit = _WORD[data], _LETTER[data], _DIGIT[data]
+    data = np.concatenate([data[: offsets[-1]], np.zeros(2 * _WIDEST + 2, np.uint8)])
+    kinds = np.frombuffer(data.tobytes().translate(_KINDS), np.uint8)
+    letter = kinds & _LETTER > 0
     first = np.flatnonzero(letter[:-1] & letter[1:])
-    cell = np.searchsorted(offsets, first, side="right") - 1
-    edge = (first == offsets[cell]) | ~word[first - 1]
     code = (data[first].astype(np.int64) & 0xDF) << 8 | data[first + 1] & 0xDF
-    blank = (data[first + 2] == ord(" ")) & _UPPER[data[first]] & _UPPER[data[first + 1]]
+    blank = (data[first + 2] == ord(" ")) & (kinds[first] & kinds[first + 1] & _UPPER > 0)
     behind = first + 2 + blank
-    begin = np.flatnonzero(edge & (_WIDTHS[code] > 0) & digit[behind] & digit[behind + 1])
-    first, blank, last, widths = first[begin], blank[begin], offsets[cell[begin] + 1], _WIDTHS[code[begin]]
-    place = np.append(np.flatnonzero(letter | digit), np.full(_WIDEST, len(data) - 2))
-    number = np.searchsorted(place, first)
+    begin = np.flatnonzero((_WIDTHS[code] > 0) & (kinds[behind] & kinds[behind + 1] & _DIGIT > 0))
+    first, blank, widths = first[begin], blank[begin], _WIDTHS[code[begin]]
+    cell = np.searchsorted(offsets, first, side="right") - 1
+    edge = (first == offsets[cell]) | (kinds[first - 1] & _WORD == 0)
+    first, blank, widths, last = first[edge], blank[edge], widths[edge], offsets[cell[edge] + 1]
     ends, valid, told = first.copy(), np.zeros(len(first), bool), np.zeros(len(first), bool)
-    for width in np.unique(widths):
+    for width in different(widths):
         which = np.flatnonzero(widths == width)
-        at = place[number[which][:, None] + np.arange(width)]
-        gaps = np.diff(at)
-        near = (gaps == 1) | ((gaps == 2) & _SEPARATOR[data[at[:, 1:] - 1]])
-        near[:, :3] = gaps[:, :3] == 1
-        near[:, 1] = gaps[:, 1] == 1 + blank[which]
-        end = at[:, -1] + 1
-        digits = digit[at].sum(axis=1)
-        fits = near.all(axis=1) & (end <= last[which]) & ((end == last[which]) | ~word[end]) & (digits >= IBAN_DIGITS)
+        at = np.empty((width, len(which)), np.int64)
+        at[0], at[1] = first[which], first[which] + 1
+        at[2] = at[1] + 1 + blank[which]
+        at[3] = at[2] + 1
+        for place in range(4, width):
+            behind = at[place - 1] + 1
+            at[place] = behind + (kinds[behind] & _SEPARATOR > 0)
+        end = at[-1] + 1
+        kind = kinds[at]
+        digits = (kind & _DIGIT).sum(axis=0)
+        fits = (kind & _ALPHANUMERIC > 0).all(axis=0) & (end <= last[which]) & (digits >= IBAN_DIGITS)
+        fits &= (end == last[which]) | (kinds[end] & _WORD == 0)
         ends[which] = end
-        which, at, digits = which[fits], at[fits], digits[fits]
+        if not fits.all():
+            which, digits, at = which[fits], digits[fits], at[:, fits]
         byte = data[at]
-        valid[which] = codes.iban(np.where(byte >= ord("a"), byte - 32, byte))
+        valid[which] = codes.iban(np.where(byte >= ord("a"), byte - 32, byte).T)
         told[which] = valid[which] | (digits == width - 2)
     return first[told], ends[told], valid[told]
