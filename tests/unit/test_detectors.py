@@ -78,6 +78,8 @@ VALID = [
     ("AU_ABN", "51 824 753 556"),
     ("AU_MEDICARE", "2123 45670 1"),
     ("ES_NIF", "12345678Z"),
+    ("ES_NIF", "2345678T"),
+    ("ES_NIF", "2345678-T"),
     ("ES_NIF", "X1234567L"),
     ("IT_FISCAL_CODE", "RSSMRA85T10A562S"),
     ("PL_PESEL", "44051401359"),
@@ -92,6 +94,8 @@ VALID = [
     ("FR_NIR", "2951099126111 93"),
     ("FR_NIR", "379067511604234"),
     ("FR_NIR", "779067511604228"),
+    ("FR_NIR", "279062A03301737"),
+    ("FR_NIR", "184112b03301746"),
     ("NL_BSN", "111222333"),
     ("BE_NATIONAL_NUMBER", "85.07.30-033.28"),
     ("PT_NIF", "501964843"),
@@ -105,8 +109,13 @@ VALID = [
     ("CH_AHV", "756.9217.0769.85"),
     ("FI_HETU", "131052-308T"),
     ("FI_HETU", "240687-3170"),
+    ("FI_HETU", "310889X417V"),
+    ("FI_HETU", "310889u417v"),
     ("IE_PPSN", "6433435F"),
     ("IE_PPSN", "6433435OA"),
+    ("DRIVER_LICENSE", "WIDJA905146RT9XK"),
+    ("DRIVER_LICENSE", "no. lee99751298a98bc was issued"),
+    ("DRIVER_LICENSE", "NG999654300QZ5MM"),
     ("API_TOKEN", "use glpat-" + "a1B2c3" * 4),
     ("API_TOKEN", "sk_live_" + "a1B2c3" * 4),
     ("CREDENTIAL", 'password = "hunter2!x"'),
@@ -152,6 +161,7 @@ INVALID = [
     ("AU_ABN", "51 824 753 557"),
     ("AU_MEDICARE", "2123 45671 1"),
     ("ES_NIF", "12345678A"),
+    ("ES_NIF", "2345678A"),
     ("IT_FISCAL_CODE", "RSSMRA85T10A562T"),
     ("PL_PESEL", "44051401358"),
     ("BR_CPF", "529.982.247-26"),
@@ -162,6 +172,8 @@ INVALID = [
     ("DE_TAX_ID", "47771356822"),
     ("FR_NIR", "2 95 10 99 126 111 94"),
     ("FR_NIR", "579067511604237"),
+    ("FR_NIR", "279062B03301737"),
+    ("FR_NIR", "579062A03301737"),
     ("NL_BSN", "111222334"),
     ("BE_NATIONAL_NUMBER", "85.07.30-033.29"),
     ("PT_NIF", "501964842"),
@@ -175,7 +187,13 @@ INVALID = [
     ("FI_HETU", "131052-308U"),
     ("FI_HETU", "240687-3171"),
     ("FI_HETU", "310689-4178"),
+    ("FI_HETU", "310689Y4178"),
+    ("FI_HETU", "310889T417V"),
     ("IE_PPSN", "6433435E"),
+    ("DRIVER_LICENSE", "WIDJA913146RT9XK"),
+    ("DRIVER_LICENSE", "WIDJA905006RT9XK"),
+    ("DRIVER_LICENSE", "WI9JA905146RT9XK"),
+    ("DRIVER_LICENSE", "LEE98751298A98BC"),
     ("CREDENTIAL", "the secret: nobody knows"),
     ("PHONE_NUMBER", "+999 1234 5678"),
     ("PHONE_NUMBER", "115-055-2671"),
@@ -217,7 +235,6 @@ def test_every_entity_of_the_vocabulary_can_be_found() -> None:
         "UNREADABLE",
         "BIC",
         "PASSPORT",
-        "DRIVER_LICENSE",
         "ORGANIZATION",
     }
     assert {entity for entity, _ in VALID} | by_header == set(ENTITIES)
@@ -324,6 +341,13 @@ def test_versions_are_no_telephone_numbers(form: str) -> None:
     assert judged("version", [form.format(*each) for each in numbers]) == {}
 
 
+def test_licences_of_one_country_do_not_hide_those_of_others() -> None:
+    state = ColumnState("driving_licence")
+    state.add(pl.Series(["D1234567", "E7654321", "WIDJA905146RT9XK"]))
+    (found,) = (each for each in judge(state, "t.csv", 3) if each.entity == "DRIVER_LICENSE")
+    assert found.count == 3
+
+
 def test_a_column_of_cards_is_found_whatever_it_is_called() -> None:
     cards = with_luhn(["4" + text for text in random_numbers(14)])
     for name in ("payment_card", "code", "order_no"):
@@ -370,7 +394,7 @@ def test_prefixed_order_numbers_are_no_phones() -> None:
         ("latitude", [-6.200001, 3.595196], "COORDINATES"),
         ("swift_code", ["DEUTDEFF", "CHASUS33XXX"], "BIC"),
         ("passport_no", ["C01X00T47", "X1234567"], "PASSPORT"),
-        ("driving_licence", ["MORGA657054SM9IJ", "D1234567"], "DRIVER_LICENSE"),
+        ("driving_licence", ["D1234567", "MORGA657054SM9IJ"], "DRIVER_LICENSE"),
         ("employer", ["Acme Ltd", "Nusantara Abadi"], "ORGANIZATION"),
     ],
 )

@@ -310,3 +310,11 @@ def test_spans_say_where_and_never_what() -> None:
     starts = [each["start"] for each in found_spans if each["entity"] == "EMAIL_ADDRESS"]
     assert starts == [text.index(CANARY), text.rindex(CANARY)]
     assert [(each["row"], each["end"]) for each in found_spans if each["entity"] == "PERSON"] == [(0, 10), (2, 10)]
+
+
+def test_a_licence_told_by_its_form_does_not_speak_for_its_column() -> None:
+    store = MemoryStore()
+    content = b"x9,driving_licence\nWIDJA905146RT9XK,WIDJA905146RT9XK\nA1234567,A1234567\n"
+    store.put(URI.key("t.csv"), [content], size_bytes=len(content))
+    found = {(each["column"], each["row"]) for each in spans(store, URI, read_manifest(store, URI))}
+    assert found == {("x9", 0), ("driving_licence", 0), ("driving_licence", 1)}

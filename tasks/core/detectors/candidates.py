@@ -39,9 +39,11 @@ CODE_COUNTS: dict[str, tuple[tuple[int, int], ...]] = {
     "IN_PAN": ((6, 4),),
     "UK_NINO": ((3, 6),),
     "IT_FISCAL_CODE": ((9, 7),),
-    "ES_NIF": ((1, 8), (2, 7)),
+    "ES_NIF": ((1, 8), (2, 7), (1, 7)),
     "FI_HETU": ((1, 9), (2, 9), (1, 10)),
     "IE_PPSN": ((1, 7), (2, 7)),
+    "FR_NIR": ((1, 14),),
+    "DRIVER_LICENSE": ((9, 7), (8, 8), (7, 9), (6, 10), (5, 11), (4, 12)),
 }
 LEAST_IBAN = 15
 """How many letters and digits an IBAN has at least."""

@@ -74,9 +74,9 @@ def sg_nric_fin(codes: Codes) -> Mask:
 
 
 def es_nif(codes: Codes) -> Mask:
-    """The check letter of a NIF or NIE, modulus 23."""
-    if codes.shape[1] != 9:
-        return np.zeros(len(codes), bool)
+    """The check letter of a NIF or NIE, modulus 23; a NIF of seven digits has lost a zero before them."""
+    if codes.shape[1] == 8:
+        codes = np.insert(codes, 0, ord("0"), axis=1)
     first = np.where(_is_digit(codes[:, 0]), codes[:, 0].astype(np.int64) - 48, codes[:, 0].astype(np.int64) - 88)
     number = first * 10**7 + _values(codes, 1, 8) @ (10 ** np.arange(7, dtype=np.int64)[::-1])
     return _letters("TRWAGMYFPDXBNJZSQVHLCKE")[number % 23] == codes[:, 8]
@@ -128,6 +128,20 @@ def ie_ppsn(codes: Codes) -> Mask:
     return _letters("WABCDEFGHIJKLMNOPQRSTUV")[total % 23] == codes[:, 7]
 
 
+def fr_nir(codes: Codes) -> Mask:
+    """A French NIR of somebody born in Corsica: the department's 2A counts as 19, 2B as 18."""
+    digits = codes - 48
+    digits[:, 5:7] = np.where((codes[:, 6] == ord("A"))[:, None], [1, 9], [1, 8])
+    return checks.fr_nir(digits)
+
+
+def uk_driving_licence(codes: Codes) -> Mask:
+    """The date of birth in a driver number of Great Britain: decade, month (women's + 50), day, year."""
+    month, day = (_values(codes, at, at + 2) @ np.array([10, 1]) for at in (6, 8))
+    month = np.where(month > 50, month - 50, month)
+    return checks.dated(day, month)
+
+
 CHECKS = {
     "IBAN_CODE": iban,
     "SG_NRIC_FIN": sg_nric_fin,
@@ -137,5 +151,7 @@ CHECKS = {
     "UK_NINO": uk_nino,
     "FI_HETU": fi_hetu,
     "IE_PPSN": ie_ppsn,
+    "FR_NIR": fr_nir,
+    "DRIVER_LICENSE": uk_driving_licence,
 }
 """The check of each kind of `patterns.CODE_KINDS`."""

@@ -243,6 +243,19 @@ _NO_CHECK = 0.5
 _SHAPED_CHANCE = 0.3
 
 
+_LOOKS = {
+    "LOCATION": (ADDRESS, 0.3, "addresses"),
+    "DATE_OF_BIRTH": (DATE, 0.5, "dates to the day"),
+    "COORDINATES": (COORDINATE, 0.5, "coordinates to a kilometre or less"),
+    "BIC": (BANK, 0.5, "codes of banks"),
+    "PASSPORT": (DOCUMENT, 0.5, "numbers of documents"),
+    "DRIVER_LICENSE": (DOCUMENT, 0.5, "numbers of documents"),
+    "ORGANIZATION": (NAME, 0.5, "names"),
+}
+"""Of entities that a column's name tells of: the mark of values that look the part, their least share, and what these
+look like."""
+
+
 def judge(state: ColumnState, path: str, rows: int) -> Iterator[Finding]:
     """The findings of a column of a table with so many rows, after all of it was read."""
     by_entity: dict[str, list[tuple[Evidence, Tally, float]]] = {}
@@ -254,9 +267,9 @@ def judge(state: ColumnState, path: str, rows: int) -> Iterator[Finding]:
     listed: set[str] = set()
     for entity, parts in sorted(by_entity.items()):
         strong = [part for part in parts if part[2] >= LEAST_CONFIDENCE]
-        if strong:
+        cells = min(sum(tally.cells for _, tally, _ in strong), state.filled)
+        if strong and cells >= _looking(state, entity):
             listed.add(entity)
-            cells = min(sum(tally.cells for _, tally, _ in strong), state.filled)
             whole = sum(tally.whole for _, tally, _ in strong) / sum(tally.cells for _, tally, _ in strong)
             best = max(strong, key=lambda part: (part[2], part[0]))
             why = _why(state, entity, best[0], best[1])
@@ -319,24 +332,23 @@ def _why(state: ColumnState, entity: str, evidence: Evidence, tally: Tally) -> s
 
 def _by_header(state: ColumnState, path: str, rows: int, found: set[str]) -> Iterator[Finding]:
     """Entities without check digits: the column's name speaks, and the values must look the part."""
-    cells = state.cells
-    if not len(cells):
-        return
-    if "PERSON" not in found:
+    if "PERSON" not in found and len(state.cells):
         yield from _names(state, path, rows)
-    for entity, mark, least, looks in (
-        ("LOCATION", ADDRESS, 0.3, "addresses"),
-        ("DATE_OF_BIRTH", DATE, 0.5, "dates to the day"),
-        ("COORDINATES", COORDINATE, 0.5, "coordinates to a kilometre or less"),
-        ("BIC", BANK, 0.5, "codes of banks"),
-        ("PASSPORT", DOCUMENT, 0.5, "numbers of documents"),
-        ("DRIVER_LICENSE", DOCUMENT, 0.5, "numbers of documents"),
-        ("ORGANIZATION", NAME, 0.5, "names"),
-    ):
-        header, share = state.detection.speaks_for(entity, state.name), cells.share(mark)
-        if header and share >= least and entity not in found:
+    for entity, (mark, _, looks) in _LOOKS.items():
+        count = _looking(state, entity)
+        if count and entity not in found:
+            header, share = state.detection.speaks_for(entity, state.name), state.cells.share(mark)
             why = f"the column's name says '{header}', and {share:.0%} of the values look like {looks}"
-            yield _finding(state, entity, path, round(share * state.filled), rows, 0.9, why)
+            yield _finding(state, entity, path, count, rows, 0.9, why)
+
+
+def _looking(state: ColumnState, entity: str) -> int:
+    """In how many rows an entity stands by the column's name and the look of the values."""
+    if entity not in _LOOKS or not len(state.cells) or not state.detection.speaks_for(entity, state.name):
+        return 0
+    mark, least, _ = _LOOKS[entity]
+    share = state.cells.share(mark)
+    return round(share * state.filled) if share >= least else 0
 
 
 def _names(state: ColumnState, path: str, rows: int) -> Iterator[Finding]:

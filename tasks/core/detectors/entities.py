@@ -299,6 +299,7 @@ _ALL = (
         Group.GOVERNMENT_ID,
         "a driving licence number",
         ("driver license", "drivers license", "driver licence", "driving licence", "driving license"),
+        chance=0.08,
     ),
     Entity("BIC", Group.FINANCIAL, "a bank's BIC (ISO 9362)", ("bic", "swift", "swift code", "bic code")),
     Entity(

@@ -48,8 +48,11 @@ _CODES = (
     rf"{_B}[A-Za-z]{{5}}[0-9]{{4}}[A-Za-z]{_B}",
     rf"{_B}[A-Za-z]{{2}} ?[0-9]{{2}} ?[0-9]{{2}} ?[0-9]{{2}} ?[A-Da-d]{_B}",
     rf"{_B}[A-Za-z]{{6}}[0-9]{{2}}[A-Za-z][0-9]{{2}}[A-Za-z][0-9]{{3}}[A-Za-z]{_B}",
-    rf"{_B}[0-9]{{8}}-?[A-Za-z]{_B}",
-    rf"{_B}[0-9]{{6}}(?:-[0-9]{{3}}[A-Ya-y]|[A-Fa-f][0-9]{{3}}[0-9A-Ya-y]){_B}",
+    rf"{_B}[0-9]{{7,8}}-?[A-Za-z]{_B}",
+    rf"{_B}[0-9]{{6}}(?:-[0-9]{{3}}[A-Ya-y]|[A-FU-Ya-fu-y][0-9]{{3}}[0-9A-Ya-y]){_B}",
+    rf"{_B}[0-9]{{6}}[ABab][0-9]{{8}}{_B}",
+    rf"{_B}(?:{'|'.join(f'[A-Za-z]{{{n}}}[0-9]{{{11 - n}}}' for n in range(5, 0, -1))})"
+    rf"[A-Za-z][A-Za-z0-9][0-9][A-Za-z]{{2}}{_B}",
     rf"{_B}[0-9]{{7}}[A-Wa-w][A-IWa-iw]?{_B}",
     rf"{_B}[XYZxyz]-?[0-9]{{7}}-?[A-Za-z]{_B}",
     rf"{_B}0x[0-9A-Fa-f]{{40}}{_B}",
@@ -76,10 +79,13 @@ RARE_FORMS = (
     "L-?9999999-?L",
     "999999-999L",
     "999999L999A",
-    "9999999L",
+    "9999999-?L",
     "9999999LL",
+    "999999L99999999",
+    *("L" * n + "9" * (11 - n) + "LA9LL" for n in range(5, 0, -1)),
 )
-"""Codes of `_CODES` other than IBANs and crypto addresses: L a letter, 9 a digit, `?` after what may be missing."""
+"""Codes of `_CODES` other than IBANs and crypto addresses: L a letter, 9 a digit, A either, `?` after what may be
+missing."""
 
 HINTED = (*_SECRETS, _URL)
 """Secrets and web addresses, which are searched for in Python alone."""
@@ -160,9 +166,11 @@ CODE_KINDS = {
     "IN_PAN": r"^[A-Z]{5}[0-9]{4}[A-Z]$",
     "UK_NINO": r"^[A-Z]{2}[0-9]{6}[A-D]$",
     "IT_FISCAL_CODE": r"^[A-Z]{6}[0-9]{2}[ABCDEHLMPRST][0-7][0-9][A-Z][0-9]{3}[A-Z]$",
-    "FI_HETU": r"^[0-9]{6}[A-F]?[0-9]{3}[0-9A-Y]$",
+    "FI_HETU": r"^[0-9]{6}[A-FU-Y]?[0-9]{3}[0-9A-Y]$",
     "IE_PPSN": r"^[0-9]{7}[A-W][A-IW]?$",
-    "ES_NIF": r"^(?:[0-9]{8}|[XYZ][0-9]{7})[A-Z]$",
+    "ES_NIF": r"^(?:[0-9]{7,8}|[XYZ][0-9]{7})[A-Z]$",
+    "FR_NIR": r"^[0-9]{5}2[AB][0-9]{8}$",
+    "DRIVER_LICENSE": r"^(?:[A-Z]{5}|[A-Z]{4}9|[A-Z]{3}99|[A-Z]{2}999|[A-Z]9999)[0-9]{6}[A-Z][A-Z9][0-9][A-Z]{2}$",
 }
 """Codes of letters and digits, after spaces and dashes are taken out and letters made capitals."""
 

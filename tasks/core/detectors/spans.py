@@ -82,7 +82,9 @@ def _of_leaf(
     looks = {
         finding.entity: finding.confidence
         for finding in judge(state, label, rows)
-        if finding.entity in _LOOKS and finding.confidence >= least
+        if finding.entity in _LOOKS
+        and finding.confidence >= least
+        and ((finding.entity, Evidence.SHAPED) not in scores or state.detection.speaks_for(finding.entity, state.name))
     }
     if not scores and not looks:
         return
