@@ -27,8 +27,7 @@ from tasks.core.detectors.search import hits_in
 from tasks.core.detectors.spans import spans
 
 OTHER_NAMES = {
-    **dict.fromkeys((f"{country}_PASSPORT" for country in ("US", "UK", "DE", "IT", "IN", "KR")), ("PASSPORT",)),
-    "ES_PASSPORT_NUMBER": ("PASSPORT",),
+    **dict.fromkeys((f"{country}_PASSPORT" for country in ("US", "UK", "DE", "ES", "IT", "IN", "KR")), ("PASSPORT",)),
     **dict.fromkeys(("US_DRIVER_LICENSE", "UK_DRIVING_LICENCE", "IT_DRIVER_LICENSE"), ("DRIVER_LICENSE",)),
     "ES_NIE": ("ES_NIF",),
     "FI_PERSONAL_IDENTITY_CODE": ("FI_HETU",),
