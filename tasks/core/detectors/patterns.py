@@ -11,18 +11,22 @@ import re
 
 _B = r"(?-u:\b)"
 
+_CREDENTIAL = (
+    "(?:[Pp]assword|PASSWORD|[Pp]asswd|[Ss]ecret(?:[_-]?(?:[Aa]ccess[_-]?)?[Kk]ey)?|SECRET(?:_(?:ACCESS_)?KEY)?"
+    "|[Aa]pi[_-]?[Kk]ey|API_KEY)"
+)
+
 _SECRETS = (
     r"-----BEGIN [A-Z ]{0,24}PRIVATE KEY",
     r"(?:AccountKey|SharedAccessKey|SharedAccessSignature)=[A-Za-z0-9+/=%]{20,}",
     r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
-    rf"{_B}(?:AKIA|ASIA)[A-Z2-7]{{16}}{_B}",
+    rf"{_B}(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{{16}}{_B}",
     rf"{_B}gh[pousr]_[A-Za-z0-9]{{36,}}",
     rf"{_B}github_pat_[A-Za-z0-9_]{{22,}}",
-    rf"{_B}xox[abeoprs]-[A-Za-z0-9-]{{10,}}",
+    rf"{_B}(?:xox[abeoprs]|xapp|xwfp)-[A-Za-z0-9-]{{10,}}",
     rf"{_B}AIza[A-Za-z0-9_-]{{35}}",
-    rf"{_B}(?:[sr]k_live_|sk-|glpat-|npm_|hf_|pypi-|dckr_pat_)[A-Za-z0-9_-]{{20,}}",
-    r"""(?:[Pp]assword|PASSWORD|[Pp]asswd|[Ss]ecret|SECRET|[Aa]pi[_-]?[Kk]ey|API_KEY)"""
-    r"""["']?[ \t]*[:=][ \t]*["']?[^\s"',;]{3,}[0-9!@#$%^*+=-][^\s"',;]{2,}""",
+    rf"{_B}(?:[sr]k_(?:live|test)_|sk-|glpat-|npm_|hf_|pypi-|dckr_pat_)[A-Za-z0-9_-]{{20,}}",
+    rf"""{_CREDENTIAL}["']?[ \t]*[:=][ \t]*["']?[^\s"',;]{{3,}}[0-9!@#$%^*+=-][^\s"',;]{{2,}}""",
 )
 
 # Anchored and unbounded: a bounded run that may begin anywhere makes the automaton explode on random letters.
@@ -91,10 +95,10 @@ HINTED = (*_SECRETS, _URL)
 """Secrets and web addresses, which are searched for in Python alone."""
 
 HINTS = (
-    "://", "www.", "-----BEGIN", "Key=", "Signature=", "eyJ", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_",
-    "github_pat_", "xox", "AIza",
-    "k_live_", "sk-", "glpat-", "npm_", "hf_", "pypi-", "dckr_pat_", "assword", "ASSWORD", "asswd", "ecret", "SECRET",
-    "pi_key", "pi-key", "pikey", "piKey", "pi_Key", "pi-Key", "API_KEY",
+    "://", "www.", "-----BEGIN", "Key=", "Signature=", "eyJ", "AKIA", "ABIA", "ACCA", "ASIA", "ghp_", "gho_", "ghu_",
+    "ghs_", "ghr_", "github_pat_", "xox", "xapp-", "xwfp-", "AIza", "k_live_", "k_test_", "sk-", "glpat-", "npm_",
+    "hf_", "pypi-", "dckr_pat_", "assword", "ASSWORD", "asswd", "ecret", "SECRET", "pi_key", "pi-key", "pikey",
+    "piKey", "pi_Key", "pi-Key", "API_KEY",
 )  # fmt: skip
 """Texts of which one stands in all that is HINTED."""
 
@@ -120,7 +124,7 @@ OTHERWISE = "^(?:" + "|".join((*_SECRETS, _URL)) + ")"
 """The alternatives of `ALL` that come before those of `WHOLE`."""
 
 DECIDED_BY_DIGITS = "|".join((
-    "AKIA|ASIA",
+    "AKIA|ASIA|ABIA|ACCA",
     "[0-9A-Za-z]{26}",
     *(re.sub(r"\(\?:[0-9|]+\)", "[0-9]{2}", part) for part in _DATE),
 ))  # fmt: skip
@@ -148,12 +152,12 @@ SECRET_KINDS = {
     "PRIVATE_KEY": r"^-----BEGIN ",
     "CONNECTION_STRING": r"^(?:AccountKey|SharedAccessKey|SharedAccessSignature)=",
     "JWT": r"^eyJ[A-Za-z0-9_-]{8,}\.eyJ",
-    "AWS_ACCESS_KEY": r"^(?:AKIA|ASIA)[A-Z2-7]{16}$",
+    "AWS_ACCESS_KEY": r"^(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}$",
     "GITHUB_TOKEN": r"^(?:gh[pousr]_|github_pat_)",
-    "SLACK_TOKEN": r"^xox[abeoprs]-",
+    "SLACK_TOKEN": r"^(?:xox[abeoprs]|xapp|xwfp)-",
     "GOOGLE_API_KEY": r"^AIza[A-Za-z0-9_-]{35}$",
-    "API_TOKEN": r"^(?:[sr]k_live_|sk-|glpat-|npm_|hf_|pypi-|dckr_pat_)[A-Za-z0-9_-]{20,}$",
-    "CREDENTIAL": r"^(?:[Pp]assword|PASSWORD|[Pp]asswd|[Ss]ecret|SECRET|[Aa]pi[_-]?[Kk]ey|API_KEY)[\"']?[ \t]*[:=]",
+    "API_TOKEN": r"^(?:[sr]k_(?:live|test)_|sk-|glpat-|npm_|hf_|pypi-|dckr_pat_)[A-Za-z0-9_-]{20,}$",
+    "CREDENTIAL": rf"^{_CREDENTIAL}[\"']?[ \t]*[:=]",
 }
 """How a secret's candidate is told from the others: its beginning is its mark, so no further check is needed."""
 
