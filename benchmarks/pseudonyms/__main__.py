@@ -3,7 +3,7 @@
 A move whose policy makes tokens, masks and replacements of what is found, against a move of the same objects under a
 policy that allows it all; and tokens of Lintas against hashes of presidio-anonymizer for the same values. The two
 sides take turns, each round in new places; figures are medians. Moves are timed by the clock, since both use all cores;
-tokens by processor time.
+tokens by processor time. Of the treated move it is told how much of both its stages take.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -58,8 +60,37 @@ def configured(folder: Path) -> None:
     os.environ |= {"LINTAS_CONFIG": str(folder / "lintas.yaml"), "BENCH_KEY": "k" * 32}
 
 
-def moves(folder: Path, rows: int, rounds: int) -> Iterator[tuple[str, float, float]]:
-    """Which policy, seconds by the clock and of the processor, of each move."""
+Spent = tuple[float, float]
+"""Seconds by the clock and of the processor."""
+
+
+@contextmanager
+def stages() -> Iterator[dict[str, Spent]]:
+    """What the stages of the moves inside take."""
+    from tasks.core import transform
+    from tasks.core.detectors import scan
+
+    spent: dict[str, Spent] = {}
+
+    def timed(work: Callable[..., Any], name: Callable[[Any], str]) -> Callable[..., Any]:
+        def call(store: Any, uri: Any, *others: Any, **more: Any) -> Any:
+            wall, cpu = time.perf_counter(), time.process_time()
+            made = work(store, uri, *others, **more)
+            spent[name(uri)] = time.perf_counter() - wall, time.process_time() - cpu
+            return made
+
+        return call
+
+    with ExitStack() as patches:
+        scanned = timed(scan.scan, lambda uri: "scan_copy" if uri.cloud == "staging" else "scan")
+        patches.enter_context(mock.patch.object(scan, "scan", scanned))
+        treated = timed(transform.apply_treatment, lambda _: "treat")
+        patches.enter_context(mock.patch.object(transform, "apply_treatment", treated))
+        yield spent
+
+
+def moves(folder: Path, rows: int, rounds: int) -> Iterator[tuple[str, Spent, dict[str, Spent]]]:
+    """Which policy, and what it took as a whole and by stage, of each move."""
     from flows.moving import move_to_all, options_of
     from tasks.core.conversion import Conversion
 
@@ -73,16 +104,18 @@ def moves(folder: Path, rows: int, rounds: int) -> Iterator[tuple[str, float, fl
             directory.mkdir(parents=True)
             for at in range(OBJECTS):
                 pq.write_table(table.slice(at * per_object, per_object), directory / f"part-{at}.parquet")
-            wall, cpu = time.perf_counter(), time.process_time()
-            (moved,) = move_to_all(
-                f"near://bench/{name}", [f"far://bench/{name}"], policy, options_of(False, "10%", [], [], "digest"),
-                Conversion(),
-            )  # fmt: skip
-            spent = time.perf_counter() - wall, time.process_time() - cpu
+            with stages() as by_stage:
+                wall, cpu = time.perf_counter(), time.process_time()
+                (moved,) = move_to_all(
+                    f"near://bench/{name}", [f"far://bench/{name}"], policy,
+                    options_of(False, "10%", [], [], "digest"), Conversion(),
+                )  # fmt: skip
+                spent = time.perf_counter() - wall, time.process_time() - cpu
             if isinstance(moved, Exception):
                 raise moved
             if number >= 0:
-                yield policy, *spent
+                rest = tuple(whole - sum(parts) for whole, *parts in zip(spent, *by_stage.values(), strict=True))
+                yield policy, spent, by_stage | {"rest": (rest[0], rest[1])}
 
 
 def tokens(values: list[str]) -> float:
@@ -107,40 +140,47 @@ def rival(values: list[str]) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+def medians(spent: list[Spent]) -> Spent:
+    """The medians of both clocks."""
+    return statistics.median(wall for wall, _ in spent), statistics.median(cpu for _, cpu in spent)
+
+
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pseudonyms")
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rival-rows", type=int, default=5_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-rival", action="store_true", help="leave presidio-anonymizer out")
     options = parser.parse_args()
     values = [f"person.number{at}@example{at % 97}.org" for at in range(options.rows)]
     ours: list[float] = []
     theirs: list[dict[str, Any]] = []
     for _ in range(options.rounds):
         ours.append(tokens(values) / len(values))
-        theirs.append(rival(values[: options.rival_rows]))
+        if not options.no_rival:
+            theirs.append(rival(values[: options.rival_rows]))
     token = statistics.median(ours)
-    hashed = statistics.median(each["cpu_s"] / options.rival_rows for each in theirs)
     with tempfile.TemporaryDirectory() as directory:
         configured(Path(directory))
         seen = list(moves(Path(directory), options.rows, options.rounds))
-    wall = {name: statistics.median(w for policy, w, _ in seen if policy == name) for name in ("plain", "treated")}
-    cpu = {name: statistics.median(c for policy, _, c in seen if policy == name) for name in ("plain", "treated")}
-    facts = {
+    facts: dict[str, Any] = {
         "rows": options.rows,
         "rounds": options.rounds,
         "load": os.getloadavg()[0],
-        "plain_s": wall["plain"],
-        "treated_s": wall["treated"],
-        "plain_cpu_s": cpu["plain"],
-        "treated_cpu_s": cpu["treated"],
-        "speed_of_plain": wall["plain"] / wall["treated"],
         "token_us": token * 1e6,
-        "presidio": theirs[0]["version"],
-        "presidio_us": hashed * 1e6,
-        "times_presidio": hashed / token,
     }
+    for name in ("plain", "treated"):
+        facts[f"{name}_s"], facts[f"{name}_cpu_s"] = medians([spent for policy, spent, _ in seen if policy == name])
+    facts["speed_of_plain"] = facts["plain_s"] / facts["treated_s"]
+    by_stage = [stages for policy, _, stages in seen if policy == "treated"]
+    facts["stages_of_treated"] = {
+        name: dict(zip(("s", "cpu_s"), medians([each[name] for each in by_stage]), strict=True)) for name in by_stage[0]
+    }
+    if theirs:
+        hashed = statistics.median(each["cpu_s"] / options.rival_rows for each in theirs)
+        facts["presidio"], facts["presidio_us"] = theirs[0]["version"], hashed * 1e6
+        facts["times_presidio"] = hashed / token
     BUILD.mkdir(exist_ok=True)
     (BUILD / "bench-pseudonyms.json").write_text(json.dumps(facts, indent=2) + "\n")
     json.dump(facts, sys.stdout, indent=2)

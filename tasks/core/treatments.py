@@ -238,11 +238,12 @@ def treat_hits(cells: pl.Series, treatment: ColumnTreatment, needed: ObjectTreat
     entities, vocabulary = set(treatment.entities), replace(needed.detection, names_in_text=False)
     change = text_change(treatment, needed.keys, needed.destination)
     hits = _hits(cells, entities, vocabulary)
-    if hits:
-        found = pl.Series(hits, dtype=pl.String)
-        digested = treatment.action in _DIGESTED
-        changed = _all_changed(found, treatment, needed.keys, needed.destination) if digested else map(change, hits)
-        cells = replaced(cells, found, pl.Series(changed, dtype=pl.String))
+    if len(hits):
+        if treatment.action in _DIGESTED:
+            changed = _all_changed(hits, treatment, needed.keys, needed.destination)
+        else:
+            changed = pl.Series([change(hit) for hit in hits.to_list()], dtype=pl.String)
+        cells = replaced(cells, hits, changed)
     names = entities.intersection(CONFIDENCE) if needed.detection.names_in_text else set[str]()
     return without_names(cells, names, change) if names else cells
 
@@ -295,15 +296,17 @@ def as_text(values: pl.Series) -> pl.Series:
     return values.cast(pl.String)
 
 
-def _hits(cells: pl.Series, entities: set[str], detection: Detection) -> list[str]:
+def _hits(cells: pl.Series, entities: set[str], detection: Detection) -> pl.Series:
     """The different pieces of the texts that are valid instances of one of the entities, longest first."""
     from tasks.core.detectors.search import hits_in
 
-    pieces: set[str] = set()
-    for each in hits_in(cells.drop_nulls(), detection):
-        if each.entity in entities and each.valid.any():
-            pieces.update(each.found.text.gather(each.which[each.valid]).to_list())
-    return sorted(pieces, key=lambda piece: (-len(piece), piece))
+    pieces = [
+        each.found.text.gather(each.which[each.valid])
+        for each in hits_in(cells.drop_nulls(), detection)
+        if each.entity in entities and each.valid.any()
+    ]
+    different = pl.concat([pl.Series([], dtype=pl.String), *pieces]).unique()
+    return different.to_frame("piece").sort(-pl.col("piece").str.len_bytes().cast(pl.Int64), "piece").to_series()
 
 
 def _generalised(values: pl.Series, treatment: ColumnTreatment) -> pl.Series:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import re
 from datetime import UTC, date, datetime
 from typing import Any
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.core.dataset import DatasetURI
+from tasks.core.detectors import native
 from tasks.core.detectors.candidates import Candidates
 from tasks.core.detectors.patterns import ALL, PLAIN
 from tasks.core.detectors.scan import scan
@@ -25,7 +27,7 @@ from tasks.core.policy_loading import load_policy
 from tasks.core.privacy import Cleared, ColumnTreatment, Policy, Refused, Treatment, VerdictKey, actions_for, decide
 from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.transform import apply_treatment
-from tasks.core.treatments import ObjectTreatment, treat_column, treat_hits
+from tasks.core.treatments import ObjectTreatment, replaced, treat_column, treat_hits
 from tests.memory_store import MemoryStore
 
 SOURCE = DatasetURI("memory", "b", "raw")
@@ -357,3 +359,20 @@ def test_an_object_that_is_all_dropped_is_left_out() -> None:
     store, manifest = store_with({"cards.csv": f"payment_card\n{CARD}\n".encode(), "x.csv": b"a,b\n1,2\n"})
     copy = copied(store, manifest, plan(store, manifest))
     assert [entry.path for entry in copy] == ["x.csv"]
+
+
+@pytest.mark.parametrize("letters", ["abé", "abcdefghij"])
+def test_pieces_are_replaced_alike_with_and_without_the_kernel(letters: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = random.Random(len(letters))
+
+    def text(least: int, most: int) -> str:
+        return "".join(draw.choices(letters, k=draw.randint(least, most)))
+
+    for _ in range(200):
+        pieces = sorted({text(1, draw.choice((2, 11))) for _ in range(8)}, key=lambda piece: (-len(piece), piece))
+        cells = pl.Series("c", [draw.choice((None, text(0, 40))) for _ in range(12)], dtype=pl.String)
+        instead = [draw.choice(("", "X", "<something longer>" * 9)) for _ in pieces]
+        found = replaced(cells, pl.Series(pieces), pl.Series(instead))
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "kernel", lambda: None)
+            assert found.equals(replaced(cells, pl.Series(pieces), pl.Series(instead)), null_equal=True)

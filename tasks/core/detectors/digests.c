@@ -157,11 +157,13 @@ static u8 *written(u8 *out, u8 *digest, int tokens) {
         return out;
     }
     memcpy(out, "tok_", 4), out += 4;
-    digest[16] = 0;
-    for (int bit = 0; bit < 130; bit += 5) {
-        int two = digest[bit / 8] << 8 | digest[bit / 8 + 1];
-        *out++ = "abcdefghijklmnopqrstuvwxyz234567"[two >> (11 - bit % 8) & 31];
+    uint64_t high = 0, low = 0;
+    for (int byte = 0; byte < 8; byte++) high = high << 8 | digest[byte], low = low << 8 | digest[8 + byte];
+    for (int pair = 0; pair < 12; pair++, out += 2) {
+        memcpy(out, BASE32_PAIRS[high >> 54], 2);
+        high = high << 10 | low >> 54, low <<= 10;
     }
+    memcpy(out, BASE32_PAIRS[high >> 54], 2), out += 2;
     return out;
 }
 

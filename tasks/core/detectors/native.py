@@ -48,6 +48,7 @@ _DIGESTS = Path(__file__).with_name("digests.c")
 _PARQUET = Path(__file__).with_name("parquet.c")
 _REWRITING = Path(__file__).with_name("rewriting.c")
 _BLOCK_BYTES = 64
+_BASE32 = b"abcdefghijklmnopqrstuvwxyz234567"
 _SPARE_BYTES = 16
 TOKEN_CHARACTERS, HASH_CHARACTERS = 30, 64
 
@@ -138,6 +139,7 @@ def _tables() -> str:
         f"enum {{ {', '.join(f'MARK_{mark} = {1 << at}' for at, mark in enumerate(MARKS))} }};",
         f"static const char *const GIVEN_NAMES[] = {{{', '.join(map(_text, sorted(GIVEN_NAMES)))}}};",
         f"enum {{ GIVEN_COUNT = {len(GIVEN_NAMES)} }};",
+        f"static const u8 BASE32_PAIRS[1024][2] = {{{', '.join(map(_list, product(_BASE32, _BASE32)))}}};",
         f"static const u8 VERHOEFF_D[10][10] = {{{', '.join(map(_list, checks.VERHOEFF_D))}}};",
         f"static const u8 VERHOEFF_P[8][10] = {{{', '.join(map(_list, checks.VERHOEFF_P))}}};",
     ]  # fmt: skip
