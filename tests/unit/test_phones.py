@@ -64,6 +64,26 @@ def test_a_number_with_a_plus_sign_is_as_long_as_its_country_s_numbers(text: str
         assert phonenumbers.is_possible_number(phonenumbers.parse(f"+{text}", None))
 
 
+@pytest.mark.parametrize("kind", [PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE, PhoneNumberType.TOLL_FREE])
+def test_the_digits_of_any_country_s_numbers_are_found_as_they_are_written_there(kind: int) -> None:
+    missed: set[str] = set()
+    for region in phonenumbers.SUPPORTED_REGIONS:
+        number = phonenumbers.example_number_for_type(region, kind)
+        written = phonenumbers.format_number(number, PhoneNumberFormat.NATIONAL) if number else ""
+        digits = re.sub("[^0-9]", "", written)
+        if 9 <= len(digits) <= 13 and not found(digits, region):
+            missed.add(region)
+    assert missed <= {"AR", "BY"}, "these write more before a number than the prefix of their plan"
+
+
+def test_the_trunk_prefix_is_missed_where_people_never_leave_it_out() -> None:
+    assert found("11987654321", "BR")
+    assert found("13912345678", "CN")
+    assert found("1800654321", "AU")
+    assert not found("7400123456", "GB")
+    assert not found("412345678", "AU")
+
+
 def test_numbers_of_other_countries_are_found_when_they_are_asked_for() -> None:
     assert not found("612 345 671", "US")
     assert found("612 345 671", "US", "ES")

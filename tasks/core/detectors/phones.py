@@ -10,6 +10,7 @@ the trunk prefix where they never leave it out.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,20 +103,35 @@ def at_home(regions: tuple[str, ...]) -> tuple[Automaton, ...]:
 
 def _dialled(plan: Any) -> str:
     """How a country's numbers are written there."""
-    kinds = [getattr(plan, kind) for kind in _KINDS]
-    patterns = dict.fromkeys(kind.national_number_pattern for kind in kinds if kind and kind.national_number_pattern)
-    national = "|".join(patterns).replace(r"\d", "[0-9]")
-    trunk = plan.national_prefix or ""
-    optional = "" if _is_always_written(plan) else "?"
-    return f"(?:{f'(?:{trunk}){optional}|' if trunk else '|'}{_ABROAD}{plan.country_code})(?:{national})"
+    kinds = [kind for name in _KINDS if (kind := getattr(plan, name)) and kind.national_number_pattern]
+    forms = dict.fromkeys(f"{_trunk(plan, kind)}(?:{kind.national_number_pattern})" for kind in kinds)
+    abroad = "|".join(dict.fromkeys(kind.national_number_pattern for kind in kinds))
+    return "|".join((*forms, f"{_ABROAD}{plan.country_code}(?:{abroad})")).replace(r"\d", "[0-9]")
 
 
-def _is_always_written(plan: Any) -> bool:
-    """Whether people there never leave the trunk prefix out."""
+def _trunk(plan: Any, kind: Any) -> str:
+    """The trunk prefix before a kind's numbers, which may be left out or not."""
+    if not plan.national_prefix:
+        return ""
+    return f"(?:{plan.national_prefix}){'' if _is_always_written(plan, kind) else '?'}"
+
+
+def _is_always_written(plan: Any, kind: Any) -> bool:
+    """Whether people there never leave the trunk prefix out of such numbers: whether it is in the form of the kind's
+    example, or in any form where no example is known.
+    """
+    example = kind.example_number or ""
+    forms = [form for form in plan.number_format if example and _is_of(form, example)][:1] or plan.number_format
     return any(
-        each.national_prefix_formatting_rule and not each.national_prefix_optional_when_formatting
-        for each in plan.number_format
+        plan.national_prefix in (form.national_prefix_formatting_rule or "").partition(r"\1")[0]
+        and not form.national_prefix_optional_when_formatting
+        for form in forms
     )
+
+
+def _is_of(form: Any, number: str) -> bool:
+    leading = form.leading_digits_pattern
+    return (not leading or re.match(leading[-1], number) is not None) and re.fullmatch(form.pattern, number) is not None
 
 
 def _plan(region: str, code: int = 0) -> Any:
