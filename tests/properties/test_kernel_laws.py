@@ -35,7 +35,9 @@ EXAMPLES = [text for _, text in (*VALID, *INVALID)] + [
     "NIK: 3273014507900001", "nomor-hp 0812 3456 7890!", "SSN123456782 ", "phone123456782",
     "no_ktp 3273014507900001", "e-mail12345678902",
     "+1 212 555 0100, telp 021 555 1234", "(021) 555 1234 5", "call 2125550100 or 2125550101",
-    "www.it.isn't@example.org", "ghp_" + "a1" * 18 + "@example.org", "xoxb-0123456789@example.org", "AKIA" + "A2" * 8,
+    "www.it.isn't@example.org", "www.x@example.org", "https://a.org/www.x.y@example.org", "ghp_x@example.org",
+    "ghp_" + "a1" * 18 + "@example.org", "xoxb-0123456789@example.org", "DE89370400440532013000@example.org", "ü@ü.ü",
+    "AKIA" + "A2" * 8, "1.2.3.256", "01.2.3.4", "12:ab:cd:ef-01:23", "1:2:3:4:5:6:7:8",
     "ab:cd:ef:01:23:45:6789:abcd", "20.10.2013", "2013-01-01 5551234567", "12.345.678.9-012.345.6", "1" * 26,
     "AB123456", "1Z999AA10123456784", "+62 812-3456-7890, 0812-3456-7890", "x" * 70_000 + " 1",
 ]  # fmt: skip

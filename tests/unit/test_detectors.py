@@ -18,6 +18,7 @@ from tasks.core.detectors.sketch import Sketch
 from tasks.core.detectors.words import speaks_for, words_of
 
 VALID = [
+    ("EMAIL_ADDRESS", "www.x@example.org"),
     ("EMAIL_ADDRESS", "write to jane.o'neil+news@mail.example.co.uk today"),
     ("EMAIL_ADDRESS", "jürgen@exämple.de"),
     ("EMAIL_ADDRESS", "https://example.org/?to=jane@example.org"),

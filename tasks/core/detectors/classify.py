@@ -39,10 +39,14 @@ _SECRET_BEGINS[np.frombuffer(b"-AaPpSseghdnrx", np.uint8)] = True
 
 def classified(cells: pl.Series) -> Iterator[Hits]:
     """What cells, none of which is null, may hold; the rows of hits are the cells' numbers."""
-    known, left = forms.known(cells)
-    for each in known:
-        yield from classify(each)
-    ibans, rest = written(cells if len(left) == len(cells) else cells.gather(left))
+    addresses, left = forms.addresses(cells)
+    yield from addresses
+    cells = cells if len(left) == len(cells) else cells.gather(left)
+    alike, others = forms.alike(cells)
+    if alike is not None:
+        yield from in_cells(classify(alike), left)
+        left, cells = left[others], cells.gather(others)
+    ibans, rest = written(cells)
     if ibans:
         yield from in_cells(iter([ibans]), left)
     yield from in_cells(classify(Candidates.found(rest.text, patterns.ALL)), left[rest.rows])
@@ -57,13 +61,13 @@ def in_cells(found: Iterator[Hits], cells: Ints) -> Iterator[Hits]:
         yield Hits(each.entity, each.evidence, here, each.which, each.valid)
 
 
-def classify(found: Candidates) -> Iterator[Hits]:
-    """What the candidates may be."""
+def classify(found: Candidates, *, within: bool = False) -> Iterator[Hits]:
+    """What the candidates may be; `within` a web address none of them is another one."""
     if not len(found):
         return
     lettered = found.count(LETTER) > 0
     at_sign = found.contains_where(lettered, patterns.AT_SIGN)
-    url = found.contains_where(lettered, patterns.WEB_ADDRESS)
+    url = found.contains_where(lettered & (not within), patterns.WEB_ADDRESS)
     secret = found.contains_where(lettered & _SECRET_BEGINS[found.first_byte], patterns.ANY_SECRET)
     email = at_sign & ~url & ~secret
     for entity, pattern in patterns.SECRET_KINDS.items() if secret.any() else ():
@@ -89,7 +93,7 @@ def _urls(found: Candidates) -> Iterator[Hits]:
     tails = found.text.str.replace(r"^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/\s@]*@)?", "").str.replace_all("%40", "@")
     inside = Candidates.found(tails, patterns.INSIDE_URL)
     if len(inside):
-        yield from classify(Candidates(found.rows[inside.rows], inside.text))
+        yield from classify(Candidates(found.rows[inside.rows], inside.text), within=True)
 
 
 def _codes(found: Candidates) -> Iterator[Hits]:

@@ -12,7 +12,18 @@ import polars as pl
 
 from tasks.core.arrow import pa
 from tasks.core.detectors import patterns
-from tasks.core.detectors.candidates import Alike, Candidates, Ints, Mask, buffers, cut, strings, within
+from tasks.core.detectors.candidates import (
+    Alike,
+    Candidates,
+    Hits,
+    Ints,
+    Mask,
+    all_valid,
+    buffers,
+    cut,
+    strings,
+    within,
+)
 
 MANY = 1024
 """So many cells are worth a look at the first of them."""
@@ -29,44 +40,34 @@ _MARKED = f"{chr(_BEGIN)}$0{chr(_END)}"
 _MARKS = f"[{chr(_BEGIN)}{chr(_END)}]"
 
 
-def known(cells: pl.Series) -> tuple[list[Candidates], Ints]:
-    """The candidates in cells, none of which is null, that can be found faster than by searching each cell.
-
-    Answers also which cells are still to be searched. In none of the others is anything else, nor an IBAN (`ibans`).
-    """
-    found: list[Candidates] = []
-    left = np.arange(len(cells))
-    if len(left) >= MANY and _addresses(cells.head(MANY)).mean() >= OFTEN:
-        whole = _addresses(cells)
-        found.append(Candidates(left, cells).where(whole))
-        left = left[~whole]
-    if len(left) >= MANY and len(_forms(cells.gather(left[:MANY]))[0]) <= FEW * MANY:
-        rest = cells if len(left) == len(cells) else cells.gather(left)
-        alike, others = _by_form(rest)
-        found.append(alike.in_cells(left))
-        left = left[others]
+def addresses(cells: pl.Series) -> tuple[list[Hits], Ints]:
+    """Cells, none of which is null, that are one address as a whole, and which cells are left."""
+    found: list[Hits] = []
+    left, rest = np.arange(len(cells)), cells
+    for entity, pattern in patterns.ADDRESSES:
+        if len(rest) < MANY or _share(rest.head(MANY), pattern) < OFTEN:
+            continue
+        whole = rest.str.contains(pattern)
+        if entity == "EMAIL_ADDRESS":
+            whole &= ~rest.str.contains(patterns.NO_ADDRESS)
+        mask: Mask = whole.to_numpy()
+        found += all_valid(entity, Candidates(left[mask], rest.filter(whole)), mask[mask])
+        left, rest = left[~mask], rest.filter(~whole)
     return found, left
 
 
-def _addresses(cells: pl.Series) -> Mask:
-    """Which cells are an address as a whole."""
-    whole = cells.str.contains(patterns.WHOLE)
-    if whole.any():
-        whole &= ~cells.str.contains(patterns.OTHERWISE) & ~cells.str.contains(patterns.PERHAPS_IBAN)
-    return whole.to_numpy()
+def _share(cells: pl.Series, pattern: str) -> float:
+    return float(np.mean(cells.str.contains(pattern).to_numpy()))
 
 
-def _forms(cells: pl.Series) -> tuple[pl.Series, Ints]:
-    """The different forms of cells, and the number of each cell's."""
-    offsets, data = buffers(cells)
-    zeros = data[offsets[0] : offsets[-1]].tobytes().translate(_ZEROS)
-    array = pa.LargeStringArray.from_buffers(len(cells), pa.py_buffer(offsets - offsets[0]), pa.py_buffer(zeros))
-    encoded = array.dictionary_encode()
-    return pl.Series(encoded.dictionary), encoded.indices.to_numpy().astype(np.int64)
+def alike(cells: pl.Series) -> tuple[Candidates | None, Ints]:
+    """The candidates in cells, none of which is null, whose form says where they are; and which cells are left.
 
-
-def _by_form(cells: pl.Series) -> tuple[Candidates, Ints]:
-    """The candidates in cells whose form says where they are, and which cells have other forms."""
+    The others hold nothing else, nor an IBAN (see `ibans`). No candidates are answered where forms are many.
+    """
+    every = np.arange(len(cells))
+    if len(cells) < MANY or len(_forms(cells.head(MANY))[0]) > FEW * MANY:
+        return None, every
     forms, form_of = _forms(cells)
     decided = forms.str.contains(f"{patterns.DECIDED_BY_DIGITS}|{patterns.PERHAPS_IBAN}|{_MARKS}").to_numpy()
     marked, data = buffers(pl.Series(np.where(decided, "", forms)).str.replace_all(patterns.ALL, _MARKED))
@@ -83,3 +84,12 @@ def _by_form(cells: pl.Series) -> tuple[Candidates, Ints]:
     text = cells if (counts == 1).all() else cells.gather(rows)
     text = cut(text, starts[which], pieces.lengths[which])
     return Candidates(rows, text, Alike(which, pieces)), np.flatnonzero(decided[form_of])
+
+
+def _forms(cells: pl.Series) -> tuple[pl.Series, Ints]:
+    """The different forms of cells, and the number of each cell's."""
+    offsets, data = buffers(cells)
+    zeros = data[offsets[0] : offsets[-1]].tobytes().translate(_ZEROS)
+    array = pa.LargeStringArray.from_buffers(len(cells), pa.py_buffer(offsets - offsets[0]), pa.py_buffer(zeros))
+    encoded = array.dictionary_encode()
+    return pl.Series(encoded.dictionary), encoded.indices.to_numpy().astype(np.int64)

@@ -54,22 +54,29 @@ def _given_names() -> pl.Series:
 
 def text_marks(cells: pl.Series) -> npt.NDArray[np.uint8]:
     """What short texts look like that has no check digit: names, addresses, dates, coordinates."""
+    marks: npt.NDArray[np.uint8] = np.zeros(len(cells), np.uint8)
+    patterns = {ADDRESS: _ADDRESS, DATE: _DATE, COORDINATE: _COORDINATE, BANK: _BANK, DOCUMENT: _DOCUMENT}
+    for bit, pattern in patterns.items():
+        marks |= cells.str.contains(pattern).to_numpy() * np.uint8(bit)
+    named = cells.str.contains(_NAME)
+    if named.any():
+        marks[named.to_numpy()] |= _name_marks(cells.filter(named))
+    return marks
+
+
+def _name_marks(cells: pl.Series) -> npt.NDArray[np.uint8]:
+    """What cells that look like names are marked as."""
     cell = pl.col("cell")
-    patterns = {"name": _NAME, "none": _NO_NAME, "full": _FULL_NAME, "address": _ADDRESS, "date": _DATE}
-    patterns |= {"bank": _BANK, "document": _DOCUMENT}
     looks = cells.alias("cell").to_frame().select(
-        *(cell.str.contains(pattern).alias(name) for name, pattern in patterns.items()),
-        cell.str.contains(_COORDINATE).alias("coordinate"),
+        cell.str.contains(_NO_NAME).alias("none"),
+        cell.str.contains(_FULL_NAME).alias("full"),
         cell.str.extract(r"(\pL+)(?:[^\pL]|$)", 1).str.to_lowercase().is_in(_given_names()).alias("first"),
         cell.str.extract(r", *(\pL+)", 1).str.to_lowercase().is_in(_given_names()).alias("after_comma"),
     )  # fmt: skip
-    name = looks["name"] & ~looks["none"]
+    name = ~looks["none"]
     given = name & (looks["first"].fill_null(False) | looks["after_comma"].fill_null(False))
     marks: npt.NDArray[np.uint8] = np.zeros(len(cells), np.uint8)
-    for mask, bit in (
-        (name, NAME), (given, GIVEN), (looks["full"], FULL_NAME), (looks["address"], ADDRESS), (looks["date"], DATE),
-        (looks["coordinate"], COORDINATE), (looks["bank"], BANK), (looks["document"], DOCUMENT),
-    ):  # fmt: skip
+    for mask, bit in ((name, NAME), (given, GIVEN), (looks["full"], FULL_NAME)):
         marks |= mask.to_numpy().astype(np.uint8) * np.uint8(bit)
     return marks
 

@@ -114,14 +114,19 @@ ALL = "|".join(f"(?:{part})" for part in (*_SECRETS, _URL, _EMAIL, *_NETWORK, *_
 PERHAPS_IBAN = rf"{_B}(?:[A-Za-z]{{2}}|[A-Z]{{2}} )[0-9]{{2}}(?:[ .-]?[A-Za-z0-9]){{11}}"
 """Matches wherever an IBAN is that `ibans` would take out of its cell."""
 
-WHOLE = (
-    rf"^(?:{_EMAIL}|[0-9A-Fa-f]{{2}}(?:[:-][0-9A-Fa-f]{{2}}){{5}}"
-    r"|(?:[0-9A-Fa-f]|[0-9A-Fa-f]{3,4}):(?:[0-9A-Fa-f]{1,4}:){6}[0-9A-Fa-f]{1,4})$"
-)
-"""Cells that are one address: unless they begin as `OTHERWISE` says, the match of `ALL` is the whole cell."""
+_OCTET = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 
-OTHERWISE = "^(?:" + "|".join((*_SECRETS, _URL)) + ")"
-"""The alternatives of `ALL` that come before those of `WHOLE`."""
+ADDRESSES = (
+    ("EMAIL_ADDRESS", rf"^{_EMAIL}$"),
+    ("MAC_ADDRESS", r"^[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})$"),
+    ("IP_ADDRESS", rf"^{_OCTET}(?:\.{_OCTET}){{3}}$"),
+    ("IP_ADDRESS", r"^(?:[0-9A-Fa-f]|[0-9A-Fa-f]{3,4}):(?:[0-9A-Fa-f]{1,4}:){6}[0-9A-Fa-f]{1,4}$"),
+)
+"""Cells that are one address and nothing else, e-mail addresses unless `NO_ADDRESS` matches.
+
+No alternative of `ALL` that comes before an address' own matches where such a cell begins. Addresses of IP version 6
+whose first group has two digits are left out: six such groups are taken for a MAC address.
+"""
 
 DECIDED_BY_DIGITS = "|".join((
     "AKIA|ASIA|ABIA|ACCA",
@@ -135,7 +140,7 @@ INSIDE_URL = "|".join(f"(?:{part})" for part in (*_SECRETS, _EMAIL, *_CODES, *_N
 """What is looked for again inside a web address."""
 
 AT_SIGN = "@"
-WEB_ADDRESS = r"://|^www\."
+WEB_ADDRESS = r"://|^www\.[A-Za-z0-9-]+\."
 EXTENSION = r" ?(?:x|ext\.?) ?[0-9]{1,6}$"
 """The extension behind a telephone number."""
 
@@ -194,6 +199,12 @@ WHATEVER_DIGITS = frozenset((
     COORDINATE_PAIR,
 ))  # fmt: skip
 """What matches a candidate with other digits too, unless `DECIDED_BY_DIGITS` was found in its cell."""
+
+NO_ADDRESS = "|".join((
+    rf"^(?:{'|'.join((*_SECRETS, _URL))})", ANY_SECRET, WEB_ADDRESS, PERHAPS_IBAN, "^[^A-Za-z]*$",
+))  # fmt: skip
+"""What makes an e-mail address something else: what comes before it in `ALL` and in `classify`, an IBAN in it, and that
+no ASCII letter is."""
 
 VERSION = r"^0\.|^[0-9]\.[0-9]{1,2}[^0-9]|[0-9]\.[0-9]\."
 """Digits in groups that are numbers of a version: one digit alone between dots, a zero or one before a short group."""

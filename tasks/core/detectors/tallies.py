@@ -69,13 +69,15 @@ def count(
     if back is not None and not len(back) and not detection.own and not detection.names_in_text:
         return
     text = cells.text
-    lengths = text.str.len_bytes().cast(pl.Int64).to_numpy()
+    lengths = np.diff(cells.laid[0])
     rows: dict[Key, list[tuple[Ints, Ints]]] = {}
     for each in with_context(hits_in(text, detection, plain=plain, back=back), text, lengths, detection):
         key = each.entity, each.evidence
-        tallies.setdefault(key, Tally()).candidates.add(each.found.hashes[each.which], each.valid.astype(np.uint8))
-        hit = each.found.rows[each.which][each.valid]
-        sizes = each.found.lengths[each.which][each.valid]
+        hit, sizes = each.found.rows[each.which], each.found.lengths[each.which]
+        whole = (sizes == lengths[hit]).all()  # A candidate as long as its cell is its cell.
+        hashes = cells.hashes[hit] if whole else each.found.hashes[each.which]
+        tallies.setdefault(key, Tally()).candidates.add(hashes, each.valid.astype(np.uint8))
+        hit, sizes = hit[each.valid], sizes[each.valid]
         rows.setdefault(key, []).append((hit, hit[_WHOLE_OF * sizes >= _WHOLE * lengths[hit]]))
     for key, parts in rows.items():
         hit, whole = (_different(np.concatenate(each)) for each in zip(*parts, strict=True))
