@@ -42,11 +42,13 @@ static u8 tens[2 * WIDEST_IBAN];
 /* The same in a falling row, for a code without further letters: zeros behind its last digit. */
 static int16_t descending[2 * WIDEST_IBAN];
 
+static void choose_gather(void);
+
 /* Once a process, by one thread, before anything is asked. */
 void lintas_start(void) {
     static int started;
     if (started++) return;
-    choose_mix();
+    choose_mix(), choose_gather();
     tens[0] = 1;
     for (int k = 1; k < 2 * WIDEST_IBAN; k++) tens[k] = tens[k - 1] * 10 % 97;
     for (int k = 0; k < WIDEST_IBAN - 4; k++) descending[k] = tens[IBAN_HEAD + WIDEST_IBAN - 5 - k];
@@ -372,9 +374,9 @@ static int check_nik(const u8 *d, int w) {
 }
 static int check_npwp(const u8 *d, int w) { return (void)w, check_luhn(d, 9) && number(d, 0, 9) > 0; }
 static int check_us_ssn(const u8 *d, int w) {
-    i64 area = number(d, 0, 3), all = number(d, 0, 9);
+    i64 area = number(d, 0, 3), group = number(d, 3, 5), serial = number(d, 5, 9), all = area * 1000000 + group * 10000 + serial;
     (void)w;
-    return area && area != 666 && area < 900 && number(d, 3, 5) && number(d, 5, 9) && all != 78051120 &&
+    return area && area != 666 && area < 900 && group && serial && all != 78051120 &&
            all != 123456789 && all != 219099999 && all != 457555462;
 }
 static int check_us_itin(const u8 *d, int w) {
@@ -754,11 +756,33 @@ static int ipv4_check(Cell t, const Form *form) {
     return !wrong;
 }
 
+#if defined __x86_64__ && defined __GNUC__
+static int can_gather;
+
+/* Up to sixteen digits of a text of up to 32 bytes, by their places in its first and its last sixteen. */
+static __attribute__((target("ssse3"))) void gathered(const u8 *text, const u8 *places, u8 *d) {
+    __m128i at = _mm_loadu_si128((const __m128i *)places), low = _mm_loadu_si128((const __m128i *)text);
+    __m128i high = _mm_loadu_si128((const __m128i *)(text + 16)), beyond = _mm_cmpgt_epi8(at, _mm_set1_epi8(15));
+    low = _mm_shuffle_epi8(low, _mm_or_si128(at, beyond)), high = _mm_and_si128(_mm_shuffle_epi8(high, at), beyond);
+    _mm_storeu_si128((__m128i *)d, _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8('0')));
+}
+
+static void choose_gather(void) {
+    __builtin_cpu_init();
+    can_gather = __builtin_cpu_supports("ssse3") != 0;
+}
+#else
+enum { can_gather = 0 };
+static void gathered(const u8 *text, const u8 *places, u8 *d) { (void)text, (void)places, (void)d; }
+static void choose_gather(void) {}
+#endif
+
 /* The digits of a form as numbers. */
 static inline void digits_at(const Found *f, Cell t, const Form *form, u8 *d) {
     const u8 *first = t.s + form->places[0];
     if (form->joined && form->width <= 32 && f->end - first >= 32)
         for (int k = 0; k < 32; k++) d[k] = first[k] - '0';
+    else if (can_gather && form->width <= 16 && t.n <= 32 && f->end - t.s >= 32) gathered(t.s, form->places, d);
     else
         for (int k = 0; k < form->width; k++) d[k] = t.s[form->places[k]] - '0';
 }
@@ -1037,6 +1061,16 @@ static int search_known(Found *f, Cell c, const KnownForm *known, i64 row) {
     return 1;
 }
 
+/* A right IBAN as the whole of a cell: what the search comes to, at once. Answers 0 of all other cells. */
+static inline int bank_account(Found *f, Cell c, i64 row) {
+    int valid = 0;
+    if (c.n < LEAST_IBAN || !is(c, 0, LETTER) || !is(c, 1, LETTER) || !(is(c, 3, DIGIT) & is(c, 4, DIGIT | BETWEEN))) return 0;
+    if (iban_written(c, 0, &valid) != c.n || !valid || hinted(c)) return 0;
+    hit(f, IBAN_CODE, SHAPED, valid);
+    add(f, c, row);
+    return 1;
+}
+
 #if defined __SSE2__
 /* An address of a person as the whole of a cell, what most cells with an @ are: what the search comes to, at once.
  * Answers 0 of all other cells. */
@@ -1068,7 +1102,7 @@ static int person_address(Found *f, Cell c, i64 row) { return (void)f, (void)c, 
 /* Answers 0 when the cell must be handed back. */
 static int search(Found *f, Cell c, i64 row) {
     if (c.n > LONGEST_CELL) return 0;
-    if (network_address(f, c, row)) return 1;
+    if (network_address(f, c, row) || bank_account(f, c, row)) return 1;
     Outline outline;
     KnownForm *known = known_form(f->known, c, &outline);
     if (!known) return person_address(f, c, row) || search_unknown(f, c, counted(c), row);
@@ -1293,13 +1327,18 @@ static i64 take(Sample *s, uint64_t *hashes, u8 *marks) {
     return taken;
 }
 
-/* Of each key: in how many rows valid hits stand, in how many they fill the cell, and a sample of the candidates. Then
- * the row that was last counted. */
+/* Of a key: in how many rows valid hits stand, in how many they fill the cell, which row was counted last, and a sample of
+ * the candidates. */
 typedef struct {
-    i64 *cells, *whole;
-    Sample samples[KEYS];
-    i64 last[KEYS], last_whole[KEYS];
+    i64 cells, last, whole, last_whole;
+    Sample sample;
 } Tally;
+
+/* Counts a row once. */
+static inline void count_row(i64 *rows, i64 *last, i64 row, i64 weight, int counts) {
+    *rows += counts && *last != row ? weight : 0;
+    *last = counts ? row : *last;
+}
 
 /* The twin of `candidates.hashed`. */
 static uint64_t hash_of(const u8 *text, i64 size) {
@@ -1376,31 +1415,33 @@ void lintas_hashes(const i64 *offsets, const u8 *data, i64 cells, uint64_t *hash
     for (i64 cell = 0; cell < cells; cell++) hashes[cell] = hash_of(data + offsets[cell], offsets[cell + 1] - offsets[cell]);
 }
 
+/* The entities for which words speak beside a candidate in its cell, or, of codes, in front of its digits. */
+static uint64_t spoken_beside(const Ask *ask, Cell text, Cell cell, int evidence) {
+    uint64_t spoken = cell.n > text.n + 1 ? spoken_in(ask, cell) : 0;
+    return evidence == CODED && is(text, 0, LETTER) ? spoken | spoken_at(ask, text, 0, 1) : spoken;
+}
+
 /* Counts the hits of a cell, which is of so many rows from the given one on: the twin of `tallies.count`. */
-static void count_hits(const Found *f, const Ask *ask, Tally *t, Cell cell, uint64_t cell_hash, i64 row, i64 weight) {
-    i64 latest = -1;
-    int looked = 0, asked = 0;
-    uint64_t hash = 0, within = 0, before = 0;
-    for (i64 k = 0; k < f->hits; k++) {
+static void count_hits(const Found *f, const Ask *ask, Tally *tallies, Cell cell, uint64_t cell_hash, i64 row, i64 weight) {
+    for (i64 k = 0; k < f->hits;) {
         i64 candidate = f->hit_candidates[k];
         Cell text = {f->data + f->starts[candidate], f->ends[candidate] - f->starts[candidate]};
-        int key = f->hit_keys[k], entity = key / 4, evidence = key % 4, valid = f->hit_valid[k];
-        if (latest != candidate) {
-            hash = text.n == cell.n ? cell_hash : hash_of(text.s, text.n), latest = candidate, asked = 0;
+        uint64_t hash = text.n == cell.n ? cell_hash : hash_of(text.s, text.n), spoken = 0;
+        int fills = 5 * text.n >= 4 * cell.n, asked = SHAPED;
+        for (; k < f->hits && f->hit_candidates[k] == candidate; k++) {
+            unsigned key = (unsigned)f->hit_keys[k], entity = key / 4, evidence = key % 4;
+            int valid = f->hit_valid[k];
+            if (entity == PHONE_NUMBER) valid = check_phone(ask, text, (int)evidence, valid);
+            if (evidence != SHAPED) {
+                if (asked != (int)evidence) spoken = spoken_beside(ask, text, cell, asked = (int)evidence);
+                key |= spoken >> entity & 1 ? CONTEXT : 0;
+            }
+            Tally *t = &tallies[key];
+            i64 slot;
+            if (hash <= t->sample.bound && entered(&t->sample, hash, &slot) >= 0) t->sample.notes[slot] |= (uint16_t)valid;
+            count_row(&t->cells, &t->last, row, weight, valid);
+            count_row(&t->whole, &t->last_whole, row, weight, valid & fills);
         }
-        if (evidence == CODED && !asked) before = is(text, 0, LETTER) ? spoken_at(ask, text, 0, 1) : 0, asked = 1;
-        if (entity == PHONE_NUMBER) valid = check_phone(ask, text, evidence, valid);
-        if (evidence != SHAPED) {
-            if (cell.n > text.n + 1 && !looked) within = spoken_in(ask, cell), looked = 1;
-            uint64_t spoken = (cell.n > text.n + 1 ? within : 0) | (evidence == CODED ? before : 0);
-            if (spoken >> entity & 1) key = entity * 4 + CONTEXT;
-        }
-        i64 slot;
-        if (hash <= t->samples[key].bound && entered(&t->samples[key], hash, &slot) >= 0)
-            t->samples[key].notes[slot] |= (uint16_t)valid;
-        if (!valid) continue;
-        if (t->last[key] != row) t->cells[key] += weight, t->last[key] = row;
-        if (5 * text.n >= 4 * cell.n && t->last_whole[key] != row) t->whole[key] += weight, t->last_whole[key] = row;
     }
 }
 
@@ -1411,23 +1452,23 @@ i64 lintas_tally(const i64 *offsets, const u8 *data, const uint64_t *cell_hashes
                  i64 *rows, i64 *starts, i64 *ends, i64 *hit_candidates, int16_t *hit_keys, u8 *hit_valid, i64 *back,
                  i64 room, i64 wanted, uint64_t *table, uint16_t *notes, i64 *tallied, i64 *whole, uint64_t *bounds,
                  uint64_t *hashes, u8 *valid) {
-    Tally t = {tallied, whole, {{0}}, {0}, {0}};
+    Tally tallies[KEYS];
     i64 returned = 0, sampled = 0;
     forget(&forms_known);
     Found f = {data, data + offsets[cells], rows, starts, ends, hit_candidates, hit_keys, hit_valid, 0, 0, 0, &forms_known};
     for (int key = 0; key < KEYS; key++) {
         i64 slots = key * wanted * SLOTS_EACH;
-        t.samples[key] = (Sample){bounds[key], wanted, 0, table + slots, notes + slots};
-        t.last[key] = t.last_whole[key] = -1;
+        tallies[key] = (Tally){0, -1, 0, -1, {bounds[key], wanted, 0, table + slots, notes + slots}};
     }
     for (i64 cell = 0; cell < cells; cell++) {
         Cell c = {data + offsets[cell], offsets[cell + 1] - offsets[cell]};
         f.candidates = f.hits = f.bytes = 0;
         if ((c.n > room && most_candidates(c.n) > room) || !search(&f, c, cell)) back[returned++] = cell;
-        else if (f.hits) count_hits(&f, ask, &t, c, cell_hashes[cell], rows_of ? rows_of[cell] : cell, weights ? weights[cell] : 1);
+        else if (f.hits) count_hits(&f, ask, tallies, c, cell_hashes[cell], rows_of ? rows_of[cell] : cell, weights ? weights[cell] : 1);
     }
     for (int key = 0; key < KEYS; key++) {
-        bounds[key] = (uint64_t)take(&t.samples[key], hashes + sampled, valid + sampled);
+        tallied[key] = tallies[key].cells, whole[key] = tallies[key].whole;
+        bounds[key] = (uint64_t)take(&tallies[key].sample, hashes + sampled, valid + sampled);
         sampled += (i64)bounds[key];
     }
     return returned;
