@@ -1126,8 +1126,10 @@ static int search_unknown(Found *f, Cell c, Counts all, i64 row) {
         return search_piece(f, c, all, row);
     i64 from = 0;
     int valid;
-    for (i64 p = 0; p < c.n; p++) {
-        if (!is(c, p, LETTER) || is(c, p - 1, WORD)) continue;
+    for (i64 q = 2; q < c.n; q++) { /* behind two letters, and a blank perhaps, digits begin */
+        if (!is(c, q, DIGIT) || is(c, q - 1, DIGIT)) continue;
+        i64 p = q - (c.s[q - 1] == ' ' ? 3 : 2);
+        if (p < from || !is(c, p, LETTER) || is(c, p - 1, WORD)) continue;
         i64 end = iban_written(c, p, &valid);
         if (end < 0) continue;
         hit(f, IBAN_CODE, SHAPED, valid);
@@ -1135,7 +1137,7 @@ static int search_unknown(Found *f, Cell c, Counts all, i64 row) {
         if (!valid) continue;
         Cell before = {c.s + from, p - from};
         if (before.n && !search_piece(f, before, counted(before), row)) return 0;
-        from = end, p = end - 1;
+        from = end, q = end;
     }
     Cell rest = {c.s + from, c.n - from};
     return !rest.n || search_piece(f, rest, from ? counted(rest) : all, row);
@@ -1363,8 +1365,10 @@ static uint64_t hash_of(const u8 *text, i64 size) {
 
 static int accepts(const i32 *plan, Cell t) {
     i64 state = 1;
-    for (i64 p = 0; p < t.n && state; p++)
-        if (class_of[t.s[p]] & DIGIT) state = plan[state * 11 + t.s[p] - '0'];
+    for (i64 p = 0; p < t.n; p++) { /* no branch depends on what the text is */
+        i64 digit = t.s[p] - '0', is_digit = (uint64_t)digit < 10, next = plan[state * 11 + (is_digit ? digit : 0)];
+        state = is_digit ? next : state;
+    }
     return plan[state * 11 + 10];
 }
 

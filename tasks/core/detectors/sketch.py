@@ -102,7 +102,7 @@ class Sketch:
             return
         joined = np.concatenate([self._hashes, *(hashes for hashes, _ in self._added)])
         both = np.concatenate([self._marks, *(marks for _, marks in self._added)])
-        order = np.argsort(joined, kind="stable")
+        order = np.argsort(joined)
         first = np.flatnonzero(np.diff(joined[order], prepend=~joined[order[:1]]))
         self._hashes = joined[order[first]][: self.size]
         self._marks = np.bitwise_or.reduceat(both[order], first)[: self.size]
