@@ -64,7 +64,10 @@ VALID = [
     ("URL_CREDENTIALS", "postgresql://app:pass@db.example.org:5432/x"),
     ("COORDINATES", "-6.200000, 106.816666"),
     ("US_SSN", "536-90-4399"),
+    ("US_SSN", "536 90 4399"),
+    ("US_SSN", "ssn 536.90.4399"),
     ("US_ITIN", "912-70-1234"),
+    ("US_ITIN", "912 70 1234"),
     ("UK_NHS", "943 476 5919"),
     ("UK_NHS", "9434765919"),
     ("UK_NINO", "AB 12 34 56 C"),
@@ -155,6 +158,8 @@ INVALID = [
     ("US_SSN", "000-12-3456"),
     ("US_SSN", "536-00-4399"),
     ("US_SSN", "536-90-0000"),
+    ("US_SSN", "536 90 0000"),
+    ("US_SSN", "536/90/4399"),
     ("US_ITIN", "912-93-1234"),
     ("UK_NHS", "943 476 5918"),
     ("UK_NINO", "DA123456C"),
@@ -357,6 +362,15 @@ def test_licences_of_one_country_do_not_hide_those_of_others() -> None:
     state.add(pl.Series(["D1234567", "E7654321", "WIDJA905146RT9XK"]))
     (found,) = (each for each in judge(state, "t.csv", 3) if each.entity == "DRIVER_LICENSE")
     assert found.count == 3
+
+
+@pytest.mark.parametrize("text", ["536 90 4399", "536.90.4399"])
+def test_groups_of_a_social_security_number_without_dashes_count_with_a_word_beside_them(text: str) -> None:
+    assert judged("note", [text, f"rows {text}"]) == {}
+    assert judged("note", [f"her SSN is {text}"])["US_SSN"] > 0.5
+    column = [text.replace("4399", f"{serial}") for serial in range(4399, 4499)]
+    assert "US_SSN" in judged("ssn", [*column])
+    assert "US_SSN" not in judged("code", [*column])
 
 
 def test_a_column_of_cards_is_found_whatever_it_is_called() -> None:

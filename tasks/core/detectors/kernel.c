@@ -822,8 +822,8 @@ static int numbers(Found *f, Cell t, const Form *form) {
     }
     for (int k = 0; k < form->fitting; k++) {
         int each = form->forms[k], valid = FORMS[each].check(d, w);
-        hit(f, FORMS[each].entity, SHAPED, valid);
-        taken |= valid, phone |= valid && FORMS[each].entity == PHONE_NUMBER;
+        hit(f, FORMS[each].entity, FORMS[each].evidence, valid);
+        taken |= valid && FORMS[each].evidence == SHAPED, phone |= valid && FORMS[each].entity == PHONE_NUMBER;
     }
     if (!taken && !form->plus && w >= 13 && w <= 19 && card_network(d, w)) hit(f, CREDIT_CARD, BARE, check_luhn(d, w));
     if (!phone && w >= 8 && w <= 16 && !form->version[t.s[0] == '0']) {

@@ -83,7 +83,9 @@ def source() -> str:
 def unknown_checks() -> set[str]:
     """The names of checks that the kernel has no twin of; it must have them all."""
     known = set(re.findall(r"\bcheck_(\w+)\(", _SOURCE.read_text()))
-    used = {check.__name__ for _, check in numbers.BY_WIDTH.values()} | {form[-1].__name__ for form in numbers.FORMS}
+    used = {check.__name__ for _, check in numbers.BY_WIDTH.values()} | {
+        form[-1].__name__ for form in (*numbers.FORMS, *numbers.LOOSE_FORMS)
+    }
     return {name.lstrip("_") for name in used} - known
 
 
@@ -162,15 +164,18 @@ def _name(check: Callable[..., Any], known: set[str]) -> str:
 
 def _forms(known: set[str]) -> str:
     """The written forms in order of their width, and of each width the first."""
-    forms = sorted(numbers.FORMS, key=lambda form: form[1])
+    every = (*((form, "SHAPED") for form in numbers.FORMS), *((form, "BARE") for form in numbers.LOOSE_FORMS))
+    written = sorted(every, key=lambda each: each[0][1])
+    forms = [form for form, _ in written]
     rows = [
-        f"    {{{entity}, {width}, {len(places)}, {_list(places)}, {_text(allowed.decode())}, {_name(check, known)}}},"
-        for entity, width, places, allowed, check in forms
+        f"    {{{entity}, {evidence}, {width}, {len(places)}, {_list(places)}, {_text(allowed.decode())}, "
+        f"{_name(check, known)}}},"
+        for (entity, width, places, allowed, check), evidence in written
     ]
     most, widest = max(len(form[2]) for form in forms), forms[-1][1] + 1
     first = [sum(form[1] < width for form in forms) for width in range(widest + 1)]
     return (
-        f"static const struct {{ int entity, width, places, at[{most}]; const char *allowed; "
+        f"static const struct {{ int entity, evidence, width, places, at[{most}]; const char *allowed; "
         "int (*check)(const u8 *, int); } FORMS[] = {\n" + "\n".join(rows) + "\n};\n"
         f"enum {{ WIDEST_FORM = {widest}, MOST_FORMS = {max(Counter(form[1] for form in forms).values())} }};\n"
         f"static const int FORMS_FROM[] = {_list(first)};\n"

@@ -47,7 +47,8 @@ BY_WIDTH: dict[str, tuple[tuple[int, ...], Check]] = {
 }
 
 # Positions of separators and how many digits: the written form that speaks for an entity.
-FORMS: tuple[tuple[str, int, tuple[int, ...], bytes, Check], ...] = (
+Form = tuple[str, int, tuple[int, ...], bytes, Check]
+FORMS: tuple[Form, ...] = (
     ("CREDIT_CARD", 16, (4, 9, 14), b" -", checks.luhn),
     ("CREDIT_CARD", 15, (4, 11), b" -", checks.luhn),
     ("US_SSN", 9, (3, 6), b"-", checks.us_ssn),
@@ -78,6 +79,12 @@ FORMS: tuple[tuple[str, int, tuple[int, ...], bytes, Check], ...] = (
 
 _MORE = 64
 """More than any form has digits or separators."""
+
+LOOSE_FORMS: tuple[Form, ...] = (
+    ("US_SSN", 9, (3, 6), b" .", checks.us_ssn),
+    ("US_ITIN", 9, (3, 6), b" .", checks.us_itin),
+)
+"""Forms that other things have too, so that they speak for an entity no more than digits alone."""
 
 WIDEST_PHONE = 13
 """How many digits a telephone number without a plus sign has at most."""
@@ -112,7 +119,7 @@ def phrases(found: Candidates, mask: Mask) -> Iterator[Hits]:
     most = _MORE - 1
     counts = np.where(spaced & ~plus, _MORE * np.minimum(digits, most) + np.minimum(separators, most), 0)
     present = set(different(counts))
-    for entity, width, places, allowed, check in FORMS:
+    for at, (entity, width, places, allowed, check) in enumerate((*FORMS, *LOOSE_FORMS)):
         wanted = _MORE * width + len(places)
         if wanted not in present:
             continue
@@ -120,8 +127,8 @@ def phrases(found: Candidates, mask: Mask) -> Iterator[Hits]:
         which = which[found.has_bytes_at(which, places, allowed)]
         if len(which):
             valid = check(found.digits(which, width))
-            yield Hits(entity, Evidence.SHAPED, found, which, valid)
-            taken[which[valid]] = True
+            yield Hits(entity, Evidence.SHAPED if at < len(FORMS) else Evidence.BARE, found, which, valid)
+            taken[which[valid]] |= at < len(FORMS)
             phone[which[valid]] |= entity == "PHONE_NUMBER"
     long = spaced & ~taken & ~plus & (digits >= 13) & (digits <= 19)
     for each in digit_strings(found, long, Evidence.BARE):
