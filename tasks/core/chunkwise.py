@@ -25,6 +25,9 @@ from tasks.core.thrift import I16, I32, I64, LIST, STRUCT, Field, Struct, Thrift
 GROUP_BYTES = 64 * 1024 * 1024
 """Treated columns of a row group that need more are left to those who work batch by batch."""
 
+MOST_ROWS = 2**21
+"""So are row groups of more rows: what stands in the place of a short value may be much longer."""
+
 _MAGIC = b"PAR1"
 _PIECE_BYTES = 8 * 1024 * 1024
 _ZSTD, _ZSTD_LEVEL, _BYTE_ARRAY = 6, 1, 6
@@ -239,7 +242,7 @@ def _carried(file: BoundedParquet, chunk: Stored, about: Struct, keep_statistics
 
 def _changed(file: BoundedParquet, chunk: Stored, about: Struct, texts: Texts) -> _Chunk:
     """A chunk of texts with each of them changed."""
-    if chunk.size_bytes > GROUP_BYTES:
+    if chunk.size_bytes > GROUP_BYTES or chunk.rows > MOST_ROWS:
         raise NotByChunks
     optional = file.flat_texts[chunk.column.index]
     try:
@@ -272,7 +275,7 @@ def _changed(file: BoundedParquet, chunk: Stored, about: Struct, texts: Texts) -
 def _by_arrow(file: BoundedParquet, group: int, chunks: list[Stored], plan: Plan) -> _ByArrow | Unread:
     """The columns of a row group that Arrow treats and writes."""
     read = [chunk for chunk in chunks if chunk.column.path.split(".")[0] in plan.read]
-    if sum(chunk.size_bytes for chunk in read) > GROUP_BYTES:
+    if sum(chunk.size_bytes for chunk in read) > GROUP_BYTES or chunks[0].rows > MOST_ROWS:
         raise NotByChunks
     batches: list[Any] = []
     for batch in file.decoded(group, read, chunks[0].rows):

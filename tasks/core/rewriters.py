@@ -26,6 +26,7 @@ from tasks.core.errors import Invalid, PolicyViolation
 from tasks.core.policy import Action
 from tasks.core.privacy import ColumnTreatment
 from tasks.core.treatments import (
+    AT_ONCE,
     SAMPLE,
     ObjectTreatment,
     constant_of,
@@ -39,7 +40,7 @@ from tasks.core.treatments import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-GROUP_ROWS = 131_072
+GROUP_ROWS = AT_ONCE
 
 
 def parquet(source: Source, needed: ObjectTreatment, sink: IO[bytes]) -> bool:

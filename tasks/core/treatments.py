@@ -29,6 +29,9 @@ from tasks.core.sealed_values import Seal
 from tasks.core.shifting import days_of, shifted
 
 _TOKEN_BYTES = 16
+AT_ONCE = 131_072
+"""How many values are treated at a time where each is a Python object for a while."""
+
 SAMPLE = 1024
 """How many values of a column tell whether they come again."""
 
@@ -169,11 +172,14 @@ def treat_texts(
     sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(offsets) for offsets, _ in parts)])
     joined = np.concatenate([np.zeros(0, np.uint8), *(data[offsets[0] : offsets[-1]] for offsets, data in parts)])
     values = strings(np.cumsum(sizes), joined)
-    if treatment.in_text:
-        made = treat_hits(values, treatment, needed)
-    else:
-        made = treat_column(values, treatment, needed.keys, needed.destination)
-    offsets, data = buffers(made)
+
+    def treated(some: pl.Series) -> pl.Series:
+        if treatment.in_text:
+            return treat_hits(some, treatment, needed)
+        return treat_column(some, treatment, needed.keys, needed.destination)
+
+    made = [treated(values.slice(start, AT_ONCE)) for start in range(0, len(values), AT_ONCE)]
+    offsets, data = buffers(pl.concat(made) if made else values)
     ends = np.cumsum([0, *counts]).tolist()
     return [(offsets[start : end + 1], data) for start, end in pairwise(ends)]
 

@@ -193,11 +193,21 @@ def test_a_few_long_entries_are_not_spelt_out() -> None:
     assert read(made)["note"].to_pylist() == [texts[at] for at in which]
 
 
-def test_what_is_too_large_at_once_goes_batch_by_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = parquet(table())
+@pytest.mark.parametrize("limit", ["GROUP_BYTES", "MOST_ROWS"])
+def test_what_is_too_large_at_once_goes_batch_by_batch(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = parquet(table(), row_group_size=1500)
     expected = read(treated(content))
-    monkeypatch.setattr("tasks.core.chunkwise.GROUP_BYTES", 1000)
-    assert read(treated(content)).equals(expected)
+    monkeypatch.setattr(f"tasks.core.chunkwise.{limit}", 1000)
+    made = treated(content)
+    assert read(made).equals(expected)
+    assert pq.ParquetFile(io.BytesIO(made)).metadata.row_group(0).column(0).compression == "ZSTD"  # Not carried.
+
+
+def test_texts_are_treated_a_number_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = parquet(table())
+    made = treated(content)
+    monkeypatch.setattr("tasks.core.treatments.AT_ONCE", 100)
+    assert treated(content) == made
 
 
 def test_a_file_of_which_nothing_is_left_is_left_out() -> None:
