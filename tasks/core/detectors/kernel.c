@@ -1268,9 +1268,9 @@ i64 lintas_search(const i64 *offsets, const u8 *data, i64 first, i64 cells, i64 
 
 /* What a scan asks of hits: see `native.Ask`. */
 typedef struct {
-    const i32 *const *home; /* automata over digits, a row of eleven a state: the next state by digit, whether it ends */
+    const uint16_t *const *home; /* automata over digits, a row of sixteen a state: the next state by digit, whether it ends */
     i64 home_plans;
-    const i32 *abroad;
+    const uint16_t *abroad;
     const char *const *words; /* in lower case, in order of the alphabet */
     const uint64_t *word_entities; /* as bits, which entities a word speaks for */
     const i64 *words_with; /* of each letter the first word that begins with it; one more */
@@ -1381,11 +1381,11 @@ static uint64_t hash_of(const u8 *text, i64 size) {
     return h ^ h >> 33;
 }
 
-static int accepts(const i32 *plan, Cell t) {
-    i64 state = 1;
+static int accepts(const uint16_t *plan, Cell t) {
+    size_t state = 1;
     for (i64 p = 0; p < t.n; p++)
-        if (class_of[t.s[p]] & DIGIT) state = plan[state * 11 + t.s[p] - '0'];
-    return plan[state * 11 + 10];
+        if (class_of[t.s[p]] & DIGIT) state = plan[state << 4 | (t.s[p] & 15)];
+    return plan[state << 4 | 10];
 }
 
 static int at_home(const Ask *ask, Cell t) {

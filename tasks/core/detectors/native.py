@@ -333,15 +333,25 @@ class Ask:
             for word in words.get(entity, ()):
                 by_word[word.encode()] = by_word.get(word.encode(), 0) | 1 << at
         ordered = sorted(by_word)
-        plans = (ctypes.c_void_p * len(home))(*(plan.ctypes.data for plan in home))
+        rows, row_abroad = [_in_rows(plan) for plan in home], _in_rows(abroad)
+        plans = (ctypes.c_void_p * len(home))(*(plan.ctypes.data for plan in rows))
         texts = (ctypes.c_char_p * len(ordered))(*ordered)
         entities = np.array([by_word[word] for word in ordered], np.uint64)
         begins = np.searchsorted([word[0] for word in ordered], np.arange(97, 124)).astype(np.int64)
-        self._kept = (tuple(home), abroad, plans, texts, entities, begins)
+        self._kept = (rows, row_abroad, plans, texts, entities, begins)
         self.asked = _Asked(
-            ctypes.addressof(plans), len(home), abroad.ctypes.data, ctypes.addressof(texts), entities.ctypes.data,
+            ctypes.addressof(plans), len(home), row_abroad.ctypes.data, ctypes.addressof(texts), entities.ctypes.data,
             begins.ctypes.data,
         )  # fmt: skip
+
+
+def _in_rows(plan: Automaton) -> npt.NDArray[np.uint16]:
+    """An automaton as the kernel walks it: rows of sixteen, of small numbers, so that more of them stay at hand."""
+    if len(plan) > 2**16:
+        raise LookupError("a numbering plan has more states than the kernel counts; name fewer telephone regions")
+    rows = np.zeros((len(plan), 16), np.uint16)
+    rows[:, : plan.shape[1]] = plan
+    return rows
 
 
 class Kernel:
