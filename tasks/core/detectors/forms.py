@@ -28,6 +28,9 @@ from tasks.core.detectors.candidates import (
 MANY = 1024
 """So many cells are worth a look at the first of them."""
 
+FIRST = 256
+"""How many these are."""
+
 FEW = 0.25
 """The largest share of different forms among the first cells at which it pays to go by forms."""
 
@@ -45,7 +48,7 @@ def addresses(cells: pl.Series) -> tuple[list[Hits], Ints]:
     found: list[Hits] = []
     left, rest = np.arange(len(cells)), cells
     for entity, pattern in patterns.ADDRESSES:
-        if len(rest) < MANY or _share(rest.head(MANY), pattern) < OFTEN:
+        if len(rest) < MANY or _share(rest.head(FIRST), pattern) < OFTEN:
             continue
         whole = rest.str.contains(pattern)
         if entity == "EMAIL_ADDRESS":
@@ -66,7 +69,7 @@ def alike(cells: pl.Series) -> tuple[Candidates | None, Ints]:
     The others hold nothing else, nor an IBAN (see `ibans`). No candidates are answered where forms are many.
     """
     every = np.arange(len(cells))
-    if len(cells) < MANY or len(_forms(cells.head(MANY))[0]) > FEW * MANY:
+    if len(cells) < MANY or len(_forms(cells.head(FIRST))[0]) > FEW * FIRST:
         return None, every
     forms, form_of = _forms(cells)
     decided = forms.str.contains(f"{patterns.DECIDED_BY_DIGITS}|{patterns.PERHAPS_IBAN}|{_MARKS}").to_numpy()
