@@ -66,6 +66,7 @@ pieces = st.one_of(
     st.builds(irregular, st.integers(0, 10**9)),
     st.from_regex(r"(NO|no|DE|XX) ?[0-9]{2}([ .-]?[0-9]){10,19}", fullmatch=True),
     st.from_regex(r"[0-9a-fA-F]{1,4}(:[0-9a-fA-F]{0,4}){2,7}", fullmatch=True),
+    st.from_regex(r"[0-9a-fA-F]{3,5}([.:][0-9a-fA-F]{4}){1,3}", fullmatch=True),
     st.from_regex(rf"{DAY}([T ][0-9]{{1,2}}:[0-9]{{2}}(:[0-9]{{2}}([.,][0-9]+)?)?)?(Z|[+-]07:?00)?", fullmatch=True),
     st.text(max_size=8),
     st.from_regex(r"[A-Z]?[a-z.'-]{0,4}((,? )(Budi|test|[A-Z]?[a-z.']{1,3}|[0-9]+)){0,6}", fullmatch=True),

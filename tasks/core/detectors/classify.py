@@ -99,7 +99,7 @@ def _urls(found: Candidates) -> Iterator[Hits]:
 def _codes(found: Candidates) -> Iterator[Hits]:
     colons = found.count(COLON)
     rest = np.ones(len(found), bool)
-    if (colons >= 2).any() or (found.count(DASH) == 5).any():
+    if (colons >= 2).any() or (found.count(DASH) == 5).any() or (found.count(DOT) == 2).any():
         mac = found.contains(patterns.MAC_ADDRESS)
         ipv6 = ~mac & (colons >= 2) & found.contains(patterns.IPV6)
         yield from all_valid("MAC_ADDRESS", found, mac)

@@ -314,7 +314,20 @@ static int fits(Cell c, i64 p, const char *form) {
     return edge(c, p);
 }
 
+/* Three groups of four hex digits between dots, a digit in the first and a letter in any. */
+static int grouped_mac(Cell c, i64 p) {
+    int digits = 0, letters = 0;
+    if (!at(c, p + 4, '.') || !at(c, p + 9, '.')) return 0;
+    for (int k = 0; k < 3; k++, p += 5)
+        for (int byte = 0; byte < 4; byte++) {
+            if (!is(c, p + byte, HEX)) return 0;
+            digits |= !k && is(c, p + byte, DIGIT), letters |= is(c, p + byte, LETTER);
+        }
+    return digits && letters && edge(c, p - 1);
+}
+
 static int rare_code(Cell c, i64 p) {
+    if (grouped_mac(c, p)) return 1;
     int letters = run(c, p, LETTER, MOST_LETTERS), digits = letters ? 0 : run(c, p, DIGIT, MOST_RARE_DIGITS);
     for (unsigned left = rare_with[letters][digits]; left; left &= left - 1)
         if (fits(c, p, RARE[__builtin_ctz(left)].form)) return 1;
@@ -1172,7 +1185,8 @@ static inline i64 mere_word(Cell c, i64 p) {
 
 static int search_piece(Found *f, Cell c, Counts all, i64 row) {
     int signs = all.at_signs, digits = all.digits, colons = all.colons, dashes = all.dashes;
-    if (!signs && !colons && dashes < 4 && digits < LEAST_DIGITS && !(digits && c.n >= LEAST_CRYPTO)) return 1;
+    if (!signs && !colons && dashes < 4 && digits < LEAST_DIGITS && !(digits && (c.n >= LEAST_CRYPTO || all.dots >= 2)))
+        return 1;
     if (all.seen & WIDE) return 0;
     if (digits == c.n && digits > PHRASE_DIGITS && digits <= MOST_DIGITS) { /* what the steps below come to, at once */
         u8 d[MOST_DIGITS];

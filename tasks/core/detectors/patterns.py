@@ -33,9 +33,17 @@ _SECRETS = (
 _URL = rf"""{_B}[A-Za-z][A-Za-z0-9+.-]+://[^\s"'<>]+|{_B}www\.[A-Za-z0-9-]+\.[^\s"'<>]+"""
 _EMAIL = r"[\pL\pN._%+'-]+@[\pL\pN-]+(?:\.[\pL\pN-]+)+"
 
+# Three groups of four hex digits, as routers write a device's address. Digits alone are other things far more often,
+# and letters alone are words: the first group has a digit, and one of them a letter.
+_HEX, _D4 = "[0-9A-Fa-f]", "[0-9]{4}"
+_LETTERED = "|".join(rf"[0-9]{{{n}}}[A-Fa-f]{_HEX}{{{3 - n}}}" for n in range(4))
+_MIXED = "|".join((*_LETTERED.split("|")[1:], *(rf"[A-Fa-f]{{{n}}}[0-9]{_HEX}{{{3 - n}}}" for n in range(1, 4))))
+_GROUPED = rf"(?:{_MIXED})(?:\.{_HEX}{{4}}){{2}}|{_D4}\.(?:{_LETTERED})\.{_HEX}{{4}}|{_D4}\.{_D4}\.(?:{_LETTERED})"
+
 _NETWORK = (
     rf"{_B}[0-9A-Fa-f]{{8}}-[0-9A-Fa-f]{{4}}-[0-9A-Fa-f]{{4}}-[0-9A-Fa-f]{{4}}-[0-9A-Fa-f]{{12}}{_B}",
     rf"{_B}[0-9A-Fa-f]{{2}}(?:[:-][0-9A-Fa-f]{{2}}){{5}}{_B}",
+    rf"{_B}(?:{_GROUPED}){_B}",
     rf"{_B}(?:[0-9A-Fa-f]{{1,4}}:){{7}}[0-9A-Fa-f]{{1,4}}{_B}",
     rf"{_B}(?:[0-9A-Fa-f]{{1,4}}:){{1,6}}(?::[0-9A-Fa-f]{{1,4}}){{1,6}}{_B}",
 )
@@ -106,7 +114,8 @@ HINT_MARKS = ":.-=_A"
 """Bytes of which one stands in all that is HINTED."""
 
 LEAST_DIGITS = 2
-"""Cells with fewer digits and no @, colon or four dashes hold nothing but what `HINTS` tell of."""
+"""Cells with fewer digits and no @, colon, four dashes, or a digit and two dots hold nothing but what `HINTS` tell
+of."""
 
 ALL = "|".join(f"(?:{part})" for part in (*_SECRETS, _URL, _EMAIL, *_NETWORK, *_DATE, *_CODES, *_NUMBERS))
 """Everything that may be something, as one alternation; the first alternative that matches at a place wins."""
@@ -183,7 +192,10 @@ CODE_KINDS = {
 }
 """Codes of letters and digits, after spaces and dashes are taken out and letters made capitals."""
 
-MAC_ADDRESS = r"^[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}$|^[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}$"
+MAC_ADDRESS = (
+    r"^[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}$|^[0-9A-Fa-f]{2}(?:-[0-9A-Fa-f]{2}){5}$"
+    r"|^[0-9A-Fa-f]{4}(?:\.[0-9A-Fa-f]{4}){2}$"
+)
 IPV6 = r"^[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:]*$"
 CRYPTO = r"^(?:0x[0-9A-Fa-f]{40}|bc1[02-9ac-hj-np-z]{25,60}|[13][1-9A-HJ-NP-Za-km-z]{25,34})$"
 URL_CREDENTIALS = r"^[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@"
