@@ -177,6 +177,11 @@ def test_every_secret_and_web_address_has_a_hint_and_a_mark(pattern: str, data: 
 
 
 @needs_kernel
+def test_capitals_that_may_be_hex_digits_are_looked_at_in_every_cell_of_a_form() -> None:
+    assert_same(["GHZ1.XXXX.1234", "ABC1.ABCD.1234", "GHZ1.XXXX.1234", "on ABC1.ABCD.1234"])
+
+
+@needs_kernel
 def test_they_find_the_same_in_the_benchmark_s_table_and_in_parts_of_it() -> None:
     draw = random.Random(3)
     made = [make(draw) for make in MAKERS for _ in range(60)]

@@ -1063,6 +1063,7 @@ static void keep(KnownForm *known, const Found *f, i64 first, Cell c, Counts all
     for (i64 p = 0; p < c.n && known->settled; p++) {
         known->settled = is(c, p - 1, DIGIT) || !may_be_date((Cell){c.s + p, c.n - p});
         known->settled &= run(c, p, DIGIT | LETTER, LEAST_CRYPTO) < LEAST_CRYPTO;
+        known->settled &= !all.letters || !at(c, p + 4, '.') || !at(c, p + 9, '.'); /* capitals may be hex digits there */
     }
     known->hints = (u8)may_be_hinted(c);
     for (int k = 0; k < known->pieces && known->settled; k++) {
