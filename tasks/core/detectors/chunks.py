@@ -31,11 +31,13 @@ class Texts:
         column: The column's name.
         array: They as Arrow holds them.
         weights: How many rows each stands for; None for one each.
+        unshown: Whether they are entries of a dictionary that nothing refers to.
     """
 
     column: str
     array: Any
     weights: Ints | None
+    unshown: bool = False
 
     @property
     def longest_bytes(self) -> int:
@@ -75,6 +77,12 @@ def texts(
             found.append(Texts(column, _array(*laid), None))
     if entries is None:
         return found
+    unshown = counts == 0
+    if unshown.any():
+        laid = kernel.entries(entries, unshown.astype(np.int64))
+        if laid is None:
+            return None
+        found.append(Texts(column, _array(*laid), None, unshown=True))
     laid = kernel.entries(entries, counts)
     return None if laid is None else [Texts(column, _array(*laid), counts[: len(laid[0]) - 1]), *found]
 
@@ -105,7 +113,11 @@ def most_spelt(
 
 def joined(parts: list[Texts]) -> list[Texts]:
     """The same in one part where there are many small ones."""
-    if len(parts) < 2 or sum(len(part.array) for part in parts) >= _LARGE * len(parts):
+    if (
+        len(parts) < 2
+        or any(part.unshown for part in parts)
+        or sum(len(part.array) for part in parts) >= _LARGE * len(parts)
+    ):
         return parts
     weights: Ints | None = None
     if any(part.weights is not None for part in parts):

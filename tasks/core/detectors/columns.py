@@ -56,6 +56,7 @@ class ColumnState:
         self.detection = detection
         self.kinds: set[ColumnKind] = set()
         self.filled = 0
+        self.unshown = 0
         self.cells = Sketch()
         self.minimum: Number | None = None
         self.maximum: Number | None = None
@@ -65,6 +66,7 @@ class ColumnState:
         """The same counts, which go their own way."""
         made = ColumnState(self.name, self.detection)
         made.kinds, made.filled, made.cells = set(self.kinds), self.filled, self.cells.copy()
+        made.unshown = self.unshown
         made.minimum, made.maximum = self.minimum, self.maximum
         made.tallies = {
             key: Tally(tally.cells, tally.whole, tally.candidates.copy()) for key, tally in self.tallies.items()
@@ -96,6 +98,7 @@ class ColumnState:
         """Add what another state saw of the same column, as if this one had seen it."""
         self.kinds |= other.kinds
         self.filled += other.filled
+        self.unshown += other.unshown
         self.cells.add(other.cells.hashes, other.cells.marks)
         self.minimum = min((v for v in (self.minimum, other.minimum) if v is not None), default=None)
         self.maximum = max((v for v in (self.maximum, other.maximum) if v is not None), default=None)
@@ -137,7 +140,9 @@ class ColumnState:
             self._note("other", present, np.zeros(len(present), np.uint8))
 
     def add_leaf(self, leaf: Leaf) -> None:
-        """Count one batch of the column as it was read."""
+        """Count one batch of the column as it was read; what no row shows counts as a row each."""
+        if leaf.unshown:
+            self.unshown += len(leaf)
         if leaf.held is not None:
             self.add(leaf.held, leaf.rows)
             return
@@ -367,4 +372,6 @@ def _finding(
     state: ColumnState, entity: str, path: str, count: int, rows: int, confidence: float, why: str, whole: float = 1.0
 ) -> Finding:
     share = min(1.0, count / rows) if rows else 1.0
+    if state.unshown:
+        why += f"; {state.unshown:,} values of the column lie in dictionaries and no row shows them"
     return Finding(entity, path, state.name, count, round(share, 6), round(confidence, 4), why, round(whole, 4))

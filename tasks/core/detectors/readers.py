@@ -69,7 +69,7 @@ def parquet(source: Source, *, counted: bool = False, ledger: Ledger | None = No
                 yield _columns_of(file.schema)
                 named = True
             if isinstance(batch, Texts):
-                yield Batch(0, row, (Leaf(batch.column, None, None, batch.array, batch.weights),))
+                yield Batch(0, row, (Leaf(batch.column, None, None, batch.array, batch.weights, batch.unshown),))
                 continue
             if isinstance(batch, int):
                 yield Batch(batch, row, ())

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tasks.core.arrow import compute as pc
 from tasks.core.arrow import pa
@@ -22,10 +23,10 @@ from tasks.core.arrow import parquet as arrow_parquet
 from tasks.core.detectors import native
 from tasks.core.detectors.candidates import Bytes
 from tasks.core.detectors.chunks import Texts, joined, most_spelt, texts
-from tasks.core.detectors.leaves import Rows, parents_of
+from tasks.core.detectors.leaves import Rows, decode, leaves, parents_of
 from tasks.core.detectors.pages import Page, PageError, pages
 from tasks.core.detectors.ranged import RangedFile
-from tasks.core.detectors.tables import BATCH_ROWS, MAX_COLUMNS, Source, Unread
+from tasks.core.detectors.tables import BATCH_ROWS, MAX_COLUMNS, Leaf, Source, Unread
 from tasks.core.detectors.unpacking import Expansion
 
 if TYPE_CHECKING:
@@ -165,6 +166,9 @@ class BoundedParquet:
     def counted(self, most_rows: int = BATCH_ROWS, ledger: Ledger | None = None) -> Iterator[Any]:
         """The same for those who count: `Texts` of columns that the kernel reads, before batches of all others.
 
+        `Texts` to which nothing refers come too: whoever filters a table of categories may leave in the file what was
+        filtered away.
+
         Args:
             most_rows: How many rows a batch has at most.
             ledger: What is known of column chunks already: they are not decoded. Where nothing is left for a batch, the
@@ -186,6 +190,8 @@ class BoundedParquet:
                         left.append(column)
                     yield from found or ()
             left.sort(key=lambda column: column.index)
+            for column in left:
+                yield from self._unshown(groups, column)
             rows = 0
             for batch in self._read(groups, left, most_rows) if left else ():
                 rows += 0 if isinstance(batch, Unread) else batch.num_rows
@@ -332,6 +338,38 @@ class BoundedParquet:
                 return None
             found += part
         return joined(found)
+
+    def _unshown(self, groups: list[int], column: _Column) -> Iterator[Texts | Unread]:
+        """What the dictionaries of a column that Arrow reads hold and no row of their group shows."""
+        physical = self._file.schema.column(column.index).physical_type
+        for group, chunk in zip(groups, column.chunks, strict=True):
+            if physical != "BYTE_ARRAY" or not any(page.is_dictionary for page in chunk):
+                continue
+            seen: list[tuple[Any, npt.NDArray[np.bool_]]] = []
+            for batch in self._by_dictionary.iter_batches(row_groups=[group], columns=[column.path], use_threads=False):
+                for array, _ in _dictionaries(batch):
+                    if not seen or not seen[-1][0].equals(array.dictionary):
+                        seen.append((array.dictionary, np.zeros(len(array.dictionary), bool)))
+                    seen[-1][1][array.indices.drop_null().to_numpy()] = True
+            if all(shown.all() for _, shown in seen):
+                continue
+            hidden = pa.concat_arrays([entries.filter(pa.array(~shown)) for entries, shown in seen])
+            elsewhere = pa.concat_arrays([entries.filter(pa.array(shown)) for entries, shown in seen])
+            hidden = hidden.filter(pc.invert(pc.is_in(hidden, value_set=elsewhere)))
+            text, broken = decode(hidden.cast(pa.large_binary()))
+            name = self._leaf_names.get(column.index, column.path)
+            if broken:
+                yield Unread("bytes that are not UTF-8 text, which no row shows", name, broken)
+            if len(text):
+                yield Texts(name, text, None, unshown=True)
+
+    @cached_property
+    def _leaf_names(self) -> dict[int, str]:
+        """What each leaf column is called by those who count; none where it cannot be told."""
+        names = [
+            leaf.name for leaf in leaves(pa.RecordBatch.from_pylist([], schema=self.schema)) if isinstance(leaf, Leaf)
+        ]
+        return dict(enumerate(names)) if len(names) == self.metadata.num_columns else {}
 
     @property
     def _has_dictionaries(self) -> bool:

@@ -373,7 +373,7 @@ def _profile(table: Table, personal: set[str]) -> Iterator[ColumnProfile]:
             column=shown,
             kind=state.kind if state.kinds else "other",
             rows=table.rows,
-            nulls=max(0, table.rows - state.filled),
+            nulls=max(0, table.rows - (state.filled - state.unshown)),
             distinct=min(state.cells.distinct, max(state.filled, len(state.cells))),
             minimum=state.minimum if numeric else None,
             maximum=state.maximum if numeric else None,

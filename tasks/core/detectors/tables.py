@@ -53,6 +53,7 @@ class Leaf:
         rows: For each value the row of the batch it belongs to; None when it is simply the row.
         array: The Arrow array that the values were taken from as they are; None when there is none.
         weights: For each value how many rows it stands for; None for one.
+        unshown: Whether no row shows the values: they lie in a dictionary, and leave with the file.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Leaf:
     rows: npt.NDArray[np.int64] | None = None
     array: Any = None
     weights: npt.NDArray[np.int64] | None = None
+    unshown: bool = False
 
     @cached_property
     def values(self) -> pl.Series:
