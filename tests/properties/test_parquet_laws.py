@@ -74,11 +74,13 @@ def scanned(content: bytes) -> ScanReport:
 
 
 def values_of(parts: Iterable[Any]) -> dict[str, Counter[Any]]:
-    """By column how often each value is there, nulls aside."""
+    """By column how often rows show each value, nulls aside."""
     found: dict[str, Counter[Any]] = {}
     for part in parts:
         assert not isinstance(part, Unread)
         if isinstance(part, Texts):
+            if part.unshown:
+                continue
             counts = [1] * len(part.array) if part.weights is None else part.weights.tolist()
             assert all(count > 0 for count in counts)
             seen = found.setdefault(part.column, Counter())
@@ -94,7 +96,7 @@ def values_of(parts: Iterable[Any]) -> dict[str, Counter[Any]]:
 def outcome(parts: Iterator[Any]) -> dict[str, Counter[Any]] | None:
     """The same; None for what cannot be read."""
     try:
-        found = list(parts)
+        found = [part for part in parts if not (isinstance(part, Unread) and "no row shows" in part.why)]
     except FAILURES:
         return None
     return None if any(isinstance(part, Unread) for part in found) else values_of(found)

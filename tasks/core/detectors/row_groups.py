@@ -350,7 +350,10 @@ class BoundedParquet:
                 for array, _ in _dictionaries(batch):
                     if not seen or not seen[-1][0].equals(array.dictionary):
                         seen.append((array.dictionary, np.zeros(len(array.dictionary), bool)))
-                    seen[-1][1][array.indices.drop_null().to_numpy()] = True
+                    which = array.indices.drop_null().to_numpy()
+                    if which.min(initial=0) < 0 or which.max(initial=-1) >= len(array.dictionary):
+                        raise pa.ArrowInvalid("a reference to an entry that is not there")
+                    seen[-1][1][which] = True
             if all(shown.all() for _, shown in seen):
                 continue
             hidden = pa.concat_arrays([entries.filter(pa.array(~shown)) for entries, shown in seen])
