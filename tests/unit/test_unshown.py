@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.core.dataset import DatasetURI
-from tasks.core.detectors import native
+from tasks.core.detectors import native, row_groups
 from tasks.core.detectors.scan import scan
 from tasks.core.findings import ScanReport
 from tasks.core.listing import read_manifest
@@ -80,6 +80,12 @@ def test_hidden_bytes_that_are_no_text_are_unreadable() -> None:
     report = scanned(pa.table({"who": filtered(pa.array([b"nobody", b"\xff\xfe"]))}))
     assert [(each.entity, each.count) for each in report.findings] == [("UNREADABLE", 1)]
     assert "no row shows" in report.findings[0].why
+
+
+def test_what_a_large_dictionary_hides_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_groups, "_HIDING_BYTES", 64)
+    report = scanned(pa.table({"who": filtered(hidden())}))
+    assert [each.entity for each in report.findings] == ["UNREADABLE"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -43,6 +43,9 @@ _PIECE_BYTES = 8 * 1024 * 1024
 _TEXTS_BYTES = 64 * 1024 * 1024
 """Columns of row groups that are larger are read by Arrow, batch by batch."""
 
+_HIDING_BYTES = 256 * 1024 * 1024
+"""Larger dictionaries are not looked into for values that no row shows."""
+
 _SPELT_BYTES = 8 * 1024 * 1024
 """Of columns that are at most so large once they are spelt out the dictionary is not looked into."""
 
@@ -355,6 +358,9 @@ class BoundedParquet:
                         raise pa.ArrowInvalid("a reference to an entry that is not there")
                     seen[-1][1][which] = True
             if all(shown.all() for _, shown in seen):
+                continue
+            if sum(entries.nbytes for entries, _ in seen) > _HIDING_BYTES:
+                yield Unread(f"a dictionary of more than {_HIDING_BYTES // 1024**2} MiB with values that no row shows")
                 continue
             hidden = pa.concat_arrays([entries.filter(pa.array(~shown)) for entries, shown in seen])
             elsewhere = pa.concat_arrays([entries.filter(pa.array(shown)) for entries, shown in seen])
