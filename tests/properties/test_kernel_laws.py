@@ -39,6 +39,7 @@ EXAMPLES = [text for _, text in (*VALID, *INVALID)] + [
     "ghp_" + "a1" * 18 + "@example.org", "xoxb-0123456789@example.org", "DE89370400440532013000@example.org", "ü@ü.ü",
     "AKIA" + "A2" * 8, "1.2.3.256", "01.2.3.4", "12:ab:cd:ef-01:23", "1:2:3:4:5:6:7:8",
     "ab:cd:ef:01:23:45:6789:abcd", "20.10.2013", "2013-01-01 5551234567", "12.345.678.9-012.345.6", "1" * 26,
+    "(192.168.10.20 is up", "+(12.34.56.78", "12.(34.56.78", "+12.34.56.78",
     "AB123456", "1Z999AA10123456784", "+62 812-3456-7890, 0812-3456-7890", "x" * 70_000 + " 1",
 ]  # fmt: skip
 DAY = "(19|20)[0-9]{2}[-/.][0-9]{1,2}[-/.][0-9]{1,2}"
@@ -62,7 +63,7 @@ pieces = st.one_of(
     st.text("0123456789", min_size=1, max_size=20),
     st.text("0123456789 -./()+:xABCdefZ@_,", max_size=24),
     st.from_regex(r"[A-Z]{2}[0-9]{2}( ?[0-9A-Z]{4}){2,6}( ?[0-9A-Z]{1,3})?", fullmatch=True),
-    st.from_regex(r"[0-9]{1,3}([.-][0-9]{1,4}){2,6}", fullmatch=True),
+    st.from_regex(r"[(+]{0,2}[0-9]{1,3}([.-][()]?[0-9]{1,4}){2,6}", fullmatch=True),
     st.builds(irregular, st.integers(0, 10**9)),
     st.from_regex(r"(NO|no|DE|XX) ?[0-9]{2}([ .-]?[0-9]){10,19}", fullmatch=True),
     st.from_regex(r"[0-9a-fA-F]{1,4}(:[0-9a-fA-F]{0,4}){2,7}", fullmatch=True),

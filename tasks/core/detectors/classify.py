@@ -181,7 +181,8 @@ def _inside_phrases(found: Candidates) -> Iterator[Hits]:
 
 
 def _ipv4(texts: pl.Series) -> Mask:
+    texts = texts.str.strip_prefix("(")
     parts = texts.str.split_exact(".", 3).struct.unnest()
-    in_range = [part.str.len_bytes().le(3) & part.cast(pl.Int64).le(255) for part in parts]
+    in_range = [part.str.contains("^[0-9]{1,3}$") & part.cast(pl.Int64, strict=False).le(255) for part in parts]
     plain = ~texts.str.contains(r"(?:^|\.)0[0-9]")
     return (in_range[0] & in_range[1] & in_range[2] & in_range[3] & plain).to_numpy()

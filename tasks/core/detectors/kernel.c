@@ -715,11 +715,15 @@ static int may_be_date(Cell t) {
     return (second == 1 || second == 2) && one_of(t, third, "-/.") && (first == 4 || run(t, third + 1, DIGIT, 5) == 4);
 }
 
-/* Where the numbers of a text of digits and three dots stand; they are no address when any has no or four digits. */
+/* Where the numbers of a text of digits, brackets and three dots stand; they are no address when any has no or four
+ * digits, nor with anything else but a bracket that opens before them. */
 static void dotted_parts(Form *form, Cell t) {
-    form->may_be_ipv4 = t.n <= 15;
-    for (i64 p = 0, part = 0; p <= t.n && form->may_be_ipv4; p++) {
+    int opened = t.s[0] == '(';
+    form->may_be_ipv4 = t.n - opened <= 15;
+    form->part[0] = (u8)opened;
+    for (i64 p = opened, part = 0; p <= t.n && form->may_be_ipv4; p++) {
         if (p < t.n && t.s[p] != '.') {
+            if (!(class_of[t.s[p]] & DIGIT)) form->may_be_ipv4 = 0;
             form->sizes[part]++;
             continue;
         }
