@@ -129,7 +129,7 @@ def _staged(leaving: DatasetURI, verdict: Cleared, destination: DatasetURI) -> M
 def _without(manifest: Manifest, held: tuple[Held, ...]) -> Manifest:
     if not held:
         return manifest
-    from tasks.core.detectors.scan import safe_path
+    from tasks.core.detectors.personal_names import safe_path
     from tasks.core.quarantine import without
 
     stays = {(item.path, item.digest) for item in held}

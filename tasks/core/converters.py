@@ -28,7 +28,7 @@ from tasks.core.copying import Looked, copied_by, unchanged, written
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors import readers
 from tasks.core.detectors.leaves import decode, unique_names
-from tasks.core.detectors.scan import safe_path
+from tasks.core.detectors.personal_names import safe_path
 from tasks.core.detectors.tables import Source, Unread, format_of
 from tasks.core.detectors.unpacking import UnpackError
 from tasks.core.errors import Invalid

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.detection import Detection
 from tasks.core.detectors.entities import UNREADABLE, entity_of
-from tasks.core.detectors.scan import NAME_COLUMN, ObjectScan, may_be_of, personal_name, safe_path, scan, scan_objects
+from tasks.core.detectors.objects import ObjectScan, scan_objects
+from tasks.core.detectors.personal_names import may_be_of, personal_name, safe_path
+from tasks.core.detectors.scan import NAME_COLUMN, scan
 from tasks.core.errors import Invalid
 from tasks.core.findings import ScanReport
 from tasks.core.held import Held, Reason

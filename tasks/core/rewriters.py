@@ -18,8 +18,8 @@ from tasks.core.arrow import parquet as arrow_parquet
 from tasks.core.chunkwise import Described, NotByChunks, Plan, Texts, write
 from tasks.core.detectors import readers
 from tasks.core.detectors.leaves import decode, is_binary, unique_names
+from tasks.core.detectors.personal_names import safe_path
 from tasks.core.detectors.row_groups import BoundedParquet
-from tasks.core.detectors.scan import safe_path
 from tasks.core.detectors.tables import TEXT, Source, Unread, format_of
 from tasks.core.detectors.unpacking import UnpackError
 from tasks.core.errors import Invalid, PolicyViolation

@@ -14,8 +14,10 @@ import polars as pl
 
 from tasks.core.anonymity import Anonymity, measure
 from tasks.core.dataset import DatasetURI, Entry
+from tasks.core.detectors.objects import TableKey
+from tasks.core.detectors.personal_names import directory_of, safe_path
 from tasks.core.detectors.readers import read
-from tasks.core.detectors.scan import Table, TableKey, directory_of, safe_path
+from tasks.core.detectors.scan import Table
 from tasks.core.detectors.tables import METADATA, Batch, Source, Unread, format_of
 from tasks.core.manifest import Manifest
 from tasks.core.policy import AnonymityRule, Policy

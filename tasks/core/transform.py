@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tasks.core.copying import Looked, copied_by, unchanged, written
 from tasks.core.dataset import DatasetURI, Entry
-from tasks.core.detectors.scan import may_be_of
+from tasks.core.detectors.personal_names import may_be_of
 from tasks.core.manifest import Manifest
 from tasks.core.privacy import Treatment
 from tasks.core.pseudonym_key import PseudonymKey

@@ -16,7 +16,8 @@ from tasks.core.detectors import native
 from tasks.core.detectors import scan as scanning
 from tasks.core.detectors.columns import ColumnState
 from tasks.core.detectors.detection import EVERYTHING
-from tasks.core.detectors.scan import Known, ObjectScan, TableKey, read_tables, scan, scan_objects
+from tasks.core.detectors.objects import Known, ObjectScan, TableKey, scan_objects
+from tasks.core.detectors.scan import read_tables, scan
 from tasks.core.detectors.tables import Batch, Leaf
 from tasks.core.listing import read_manifest
 from tests.memory_store import MemoryStore

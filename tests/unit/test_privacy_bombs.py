@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.core.dataset import DatasetURI
-from tasks.core.detectors import native, ranged, row_groups, tables, unpacking, values
-from tasks.core.detectors import scan as scanning
+from tasks.core.detectors import native, objects, ranged, row_groups, tables, unpacking, values
 from tasks.core.detectors.pages import PageError, pages
 from tasks.core.detectors.scan import scan
 from tasks.core.errors import PolicyViolation
@@ -107,7 +106,7 @@ def test_a_bomb_is_not_set_off_and_does_not_pass(
 ) -> None:
     monkeypatch.setattr(unpacking, "_FREE_BYTES", 16 * 1024**2)
     monkeypatch.setattr(values, "MAX_COLUMNS", 300)
-    monkeypatch.setattr(scanning, "MAX_COLUMNS", 300)
+    monkeypatch.setattr(objects, "MAX_COLUMNS", 300)
     report = scanned({path: content()})
     assert any(each.entity == "UNREADABLE" and why in each.why for each in report.findings)
 

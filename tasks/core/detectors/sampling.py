@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tasks.core.dataset import DatasetURI, Entry
 from tasks.core.detectors.coverage import Coverage, Mode, Thoroughness
 from tasks.core.detectors.readers import ARROW_ERRORS
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 Groups = frozenset[int] | None
 """Row groups of an object; None for all of it."""
+
+LARGE_BYTES = 16 * 1024 * 1024
+"""From this size on a Parquet file is looked at in shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,26 @@ def draw(store: Store, uri: DatasetURI, manifest: Manifest, wanted: Thoroughness
         groups.setdefault(entry.path, set()).add(group)
     entries = tuple((entry, _as_groups(groups[entry.path])) for entry in manifest if entry.path in groups)
     return Drawn(entries, Coverage(Mode.SAMPLE, len(chosen), len(parts), wanted.seed))
+
+
+def shares(source: Source, most: int) -> list[Groups]:
+    """A large Parquet file's row groups in up to so many shares of about as many rows; everything else as it is.
+
+    Raises:
+        Whatever `Store.get` raises.
+    """
+    if source.groups is not None or source.entry.size_bytes < LARGE_BYTES or format_of(source)[0] != "parquet":
+        return [source.groups]
+    try:
+        metadata = BoundedParquet(source).metadata
+    except ARROW_ERRORS:
+        return [None]
+    ends = np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
+    if not len(ends) or not ends[-1]:
+        return [None]
+    share = np.maximum(ends - 1, 0) * most // ends[-1]
+    found = [frozenset(np.flatnonzero(share == number).tolist()) for number in np.unique(share)]
+    return [*found] if len(found) > 1 else [None]
 
 
 def _groups(source: Source) -> Iterator[int | None]:

@@ -6,13 +6,10 @@ table, so that a table may be split into files in any way without a change of it
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -20,22 +17,19 @@ import numpy as np
 import polars as pl
 
 from tasks.core.dataset import DatasetURI, Entry
-from tasks.core.detectors.candidates import Candidates, Evidence
-from tasks.core.detectors.classify import classified
-from tasks.core.detectors.columns import Bounds, ColumnState, judge
+from tasks.core.detectors.candidates import Candidates
+from tasks.core.detectors.columns import ColumnState, judge
 from tasks.core.detectors.coverage import Mode, Thoroughness
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.entities import ENTITIES, UNREADABLE
-from tasks.core.detectors.marks import FULL_NAME, GIVEN, text_marks
+from tasks.core.detectors.objects import Known, ObjectScan, TableKey, scan_objects
 from tasks.core.detectors.patterns import ALL
-from tasks.core.detectors.readers import names_of, read
-from tasks.core.detectors.recall import FIRST, Ledger, Recall
+from tasks.core.detectors.personal_names import directory_of, personal_name, safe_path
+from tasks.core.detectors.recall import Recall
 from tasks.core.detectors.sampling import Groups, draw
-from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, Batch, Leaf, Source, Unread, beginning_of, format_of
+from tasks.core.detectors.tables import METADATA, Unread
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.manifest import Manifest
-from tasks.core.plane.reading import Beginning, beginnings
-from tasks.core.retries import in_turn
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -48,36 +42,6 @@ WHOLE = Thoroughness()
 _BY_NAME = 0.6
 _LISTED_UNREAD = 50
 _LONGEST_NAME = 80
-_SEARCH_ERRORS = (pl.exceptions.PolarsError, ArithmeticError, ValueError, TypeError, LookupError)
-"""Whatever a batch makes the detectors stumble over is a finding that does not pass."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableKey:
-    """What objects must share to be one table."""
-
-    directory: str
-    format: str
-    columns: tuple[str, ...]
-
-
-Known = dict[TableKey, dict[str, Bounds]]
-"""Of each table and column, above which hashes nothing enters the samples of what was counted so far."""
-
-
-@dataclass
-class ObjectScan:
-    """What was seen of one object: counts and hashes, never values."""
-
-    path: str
-    key: TableKey
-    joins: TableKey | None = None
-    """The table whose samples need not be gathered again, where that was known before its values were read."""
-    rows: int = 0
-    columns: dict[str, ColumnState] = field(default_factory=dict[str, ColumnState])
-    unread: list[Unread] = field(default_factory=list[Unread])
-    personal_names: dict[str, str] = field(default_factory=dict[str, str])
-    digests: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
 
 @dataclass
@@ -217,113 +181,6 @@ def read_tables(
     return tables, unread
 
 
-def scan_objects(
-    store: Store,
-    uri: DatasetURI,
-    entries: Iterable[tuple[Entry, Groups]],
-    *,
-    detection: Detection,
-    in_flight: int = 2,
-    by_name: bool = False,
-    recall: Recall | None = None,
-    keeps: bool = True,
-    known: Known | None = None,
-) -> Generator[ObjectScan]:
-    """Read objects of a manifest, or some row groups of them, and count what is in each, in order.
-
-    Args:
-        store, uri, entries, detection, in_flight, by_name, recall, keeps: As for `read_tables`.
-        known: Of tables, which may become more meanwhile, what their samples have no use for; objects of these tables
-            gather the rest alone.
-    """
-
-    def look(looked: tuple[tuple[Entry, Groups], bytes]) -> ObjectScan:
-        (entry, groups), head = looked
-        source = replace(Source.of(store, uri, entry, head), groups=groups)
-        return _scan_source(source, detection, by_name, recall, keeps, known)
-
-    def beginning(part: tuple[Entry, Groups]) -> Beginning:
-        return beginning_of(uri, part[0])
-
-    with closing(beginnings(store, entries, beginning)) as looked, closing(in_turn(look, looked, in_flight)) as scans:
-        yield from scans
-
-
-def _scan_source(
-    source: Source, detection: Detection, by_name: bool, recall: Recall | None, keeps: bool, known: Known | None
-) -> ObjectScan:
-    entry = source.entry
-    kind, _ = format_of(source)
-    seen = ObjectScan(entry.path, TableKey(directory_of(entry.path), kind, ()))
-    ledger = Ledger(recall, detection, seen.columns, keeps=keeps) if recall is not None and kind == "parquet" else None
-    by_values = None if ledger else recall
-    for batch in names_of(source) if by_name else read(source, counted=by_values is None, ledger=ledger):
-        if isinstance(batch, Unread):
-            seen.unread.append(batch)
-        elif not _add(seen, batch, detection, by_values, keeps):
-            seen.unread.append(Unread(f"values in more than {MAX_COLUMNS} columns", count=batch.rows))
-            break
-        elif batch.is_header and known:
-            _join_later(seen, known)
-        if ledger and seen.unread:
-            ledger.spoil()
-    if kind in ("parquet", "csv"):
-        seen.key = replace(seen.key, columns=_names_in(seen))
-    if seen.joins is not None and seen.joins != seen.key:
-        return _scan_source(source, detection, by_name, recall, keeps, None)
-    return seen
-
-
-def _names_in(seen: ObjectScan) -> tuple[str, ...]:
-    return tuple(name for name in seen.columns if name != METADATA)
-
-
-def _join_later(seen: ObjectScan, known: Known) -> None:
-    """Gather nothing that the samples of the object's table have no use for, if that table is known."""
-    table = replace(seen.key, columns=_names_in(seen))
-    bounds = known.get(table)
-    if bounds is not None:
-        seen.joins = table
-        for name in table.columns:
-            seen.columns[name].join_later(bounds[name])
-
-
-def _add(seen: ObjectScan, batch: Batch, detection: Detection, recall: Recall | None, keeps: bool) -> bool:
-    """Count a batch. Answers whether the object still has a bearable number of columns."""
-    seen.rows += batch.rows
-    new = [leaf.name for leaf in batch.leaves if leaf.name not in seen.columns]
-    if len(seen.columns) + len(new) > MAX_COLUMNS:
-        return False
-    seen.personal_names |= personal_names(new)
-    seen.columns |= {name: ColumnState(name, detection) for name in new}
-    for leaf in batch.leaves:
-        try:
-            _count(seen, leaf, recall, keeps)
-        except _SEARCH_ERRORS as error:
-            seen.unread.append(
-                Unread(f"values that cannot be searched ({type(error).__name__})", leaf.name, batch.rows)
-            )
-    return True
-
-
-def _count(seen: ObjectScan, leaf: Leaf, recall: Recall | None, keeps: bool) -> None:
-    """Count a column's part of a batch, or recall what was counted of the same values."""
-    state = seen.columns[leaf.name]
-    if recall is None:
-        state.add_leaf(leaf)
-        return
-    digest = recall.digest(seen.digests.get(leaf.name, FIRST), leaf)
-    seen.digests[leaf.name] = b""  # Nothing is recalled or kept any more after a batch that cannot be counted.
-    same = recall.of(leaf.name, state.detection, digest)
-    if same is None:
-        state.add_leaf(leaf)
-        if keeps:
-            recall.keep(state, digest)
-    else:
-        seen.columns[leaf.name] = same
-    seen.digests[leaf.name] = digest
-
-
 def _merge(table: Table, seen: ObjectScan) -> None:
     table.paths.append(seen.path)
     table.rows += seen.rows
@@ -382,51 +239,10 @@ def _profile(table: Table, personal: set[str]) -> Iterator[ColumnProfile]:
 
 def _shown(table: Table) -> Iterator[tuple[str, ColumnState]]:
     """The columns with the names that may be shown: a name that may be a value gives way to its position."""
-    for at, (name, state) in enumerate(table.columns.items(), 1):
+    at = 0
+    for name, state in table.columns.items():
+        at += name != METADATA
         yield (f"#{at}" if table.hides(name) or len(name) > _LONGEST_NAME else name), state
-
-
-def personal_name(name: str) -> str:
-    """The entity that a name (of a column, of a part of a path) is itself an instance of, or nothing.
-
-    >>> personal_name("contact_email"), personal_name("jane@example.org")
-    ('', 'EMAIL_ADDRESS')
-    """
-    return personal_names([name]).get(name, "")
-
-
-def personal_names(names: Sequence[str]) -> dict[str, str]:
-    """Those of the names that are themselves instances of an entity, with the entity."""
-    return dict(_personal_names(tuple(names))) if names else {}
-
-
-@lru_cache(maxsize=8)
-def _personal_names(names: tuple[str, ...]) -> Mapping[str, str]:
-    """The same, remembered for the next object of the table."""
-    texts = pl.Series(names, dtype=pl.String)
-    marks = text_marks(texts)
-    people: list[int] = np.flatnonzero((marks & FULL_NAME > 0) & (marks & GIVEN > 0)).tolist()
-    found = {names[at]: "PERSON" for at in people}
-    for each in reversed(list(classified(texts))):
-        strong = each.evidence is Evidence.SHAPED or each.entity in ("CREDIT_CARD", "ID_NIK")
-        if strong and each.entity != "URL":
-            rows: list[int] = each.found.rows[each.which][each.valid].tolist()
-            found |= {names[at]: each.entity for at in rows}
-    return found
-
-
-def safe_path(path: str) -> str:
-    """The path with a star for every part that is itself a value."""
-    return "/".join("*" if personal_name(part) else part for part in path.split("/"))
-
-
-def may_be_of(path: str, label: str) -> bool:
-    """Whether an object may be part of the table of this label; it may say yes once too often.
-
-    A table of several objects has a glob of their real names, one of a single object what is shown of its name.
-    """
-    glob = label.replace("[", "[[]")
-    return path == label or fnmatchcase(path, glob) or fnmatchcase(safe_path(path), glob)
 
 
 def _name_findings(manifest: Manifest) -> Iterator[Finding]:
@@ -459,11 +275,3 @@ def _shortened(unread: list[Finding]) -> list[Finding]:
         Finding(UNREADABLE, "*", "", count, 1.0, 1.0, f"{why} (in {count} more places)")
         for why, count in by_reason.items()
     ]
-
-
-def directory_of(path: str) -> str:
-    """The directory with stars for partition values and numbers: what all parts of a table share."""
-    parent = str(PurePosixPath(path).parent)
-    if parent == ".":
-        return ""
-    return re.sub(r"[0-9]+", "*", re.sub(r"=[^/]*", "=*", parent))

@@ -16,8 +16,9 @@ from tasks.core.detectors.candidates import Evidence
 from tasks.core.detectors.columns import ColumnState, confidences, judge
 from tasks.core.detectors.detection import EVERYTHING, Detection
 from tasks.core.detectors.marks import ADDRESS, BANK, DATE, DOCUMENT, NAME, text_marks
+from tasks.core.detectors.personal_names import safe_path
 from tasks.core.detectors.readers import read
-from tasks.core.detectors.scan import read_tables, safe_path
+from tasks.core.detectors.scan import read_tables
 from tasks.core.detectors.search import hits_in
 from tasks.core.detectors.tables import METADATA, Batch, Leaf, Source
 from tasks.core.detectors.tallies import with_context
