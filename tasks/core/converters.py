@@ -33,6 +33,7 @@ from tasks.core.detectors.tables import Source, Unread, format_of
 from tasks.core.detectors.unpacking import UnpackError
 from tasks.core.errors import Invalid
 from tasks.core.manifest import Manifest
+from tasks.core.retries import OBJECTS_AT_ONCE
 from tasks.core.rewriters import LeftOpen
 from tasks.core.scratch import spooled
 
@@ -59,7 +60,7 @@ def convert(
     into: Store,
     into_uri: DatasetURI,
     *,
-    in_flight: int = 2,
+    in_flight: int = OBJECTS_AT_ONCE,
 ) -> Manifest:
     """Write the converted copy of a dataset.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections import deque
@@ -66,6 +67,10 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], in_flight: int, stop
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return results
+
+
+OBJECTS_AT_ONCE = max(2, min(4, len(os.sched_getaffinity(0))))
+"""How many objects are looked at or treated at the same time: one a processor, but memory is bounded by each."""
 
 
 def in_turn(work: Callable[[T], R], items: Iterable[T], in_flight: int) -> Generator[R]:

@@ -15,6 +15,7 @@ from tasks.core.detectors.personal_names import may_be_of
 from tasks.core.manifest import Manifest
 from tasks.core.privacy import Treatment
 from tasks.core.pseudonym_key import PseudonymKey
+from tasks.core.retries import OBJECTS_AT_ONCE
 from tasks.core.rewriters import rewrite
 from tasks.core.scratch import spooled
 from tasks.core.treatments import ObjectTreatment
@@ -32,7 +33,7 @@ def apply_treatment(
     into: Store,
     into_uri: DatasetURI,
     *,
-    in_flight: int = 2,
+    in_flight: int = OBJECTS_AT_ONCE,
 ) -> Manifest:
     """Write the treated copy of a dataset.
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.core.dataset import DatasetURI
-from tasks.core.detectors import native
+from tasks.core.detectors import native, objects
 from tasks.core.detectors import scan as scanning
 from tasks.core.detectors.columns import ColumnState
 from tasks.core.detectors.detection import EVERYTHING
@@ -26,10 +26,10 @@ URI = DatasetURI("memory", "b", "t")
 ROWS = 4_000
 
 
-def stored(objects: int) -> MemoryStore:
+def stored(count: int) -> MemoryStore:
     draw = np.random.default_rng(5)
     store = MemoryStore()
-    for at in range(objects):
+    for at in range(count):
         numbers = draw.integers(10**15, 10**16, ROWS)
         rows = {
             "email": [f"person{number}@example.org" for number in numbers],
@@ -75,7 +75,7 @@ def test_a_table_of_many_objects_has_the_samples_that_it_would_have_if_each_gath
     tables, _ = read_tables(store, URI, parts, detection=EVERYTHING, in_flight=in_flight)
     report = scan(store, URI, manifest, in_flight=in_flight)
     assert joined or in_flight > 1
-    monkeypatch.setattr(scanning, "_join_later", lambda *_: None)
+    monkeypatch.setattr(objects, "_join_later", lambda *_: None)
     expected, _ = read_tables(store, URI, parts, detection=EVERYTHING, in_flight=in_flight)
     ((key, table),), ((other, alone),) = tables.items(), expected.items()
     assert key == other
@@ -104,7 +104,7 @@ def test_an_object_that_turns_out_to_be_of_another_table_is_read_again(monkeypat
         yield Batch(0, 0, (Leaf("a", texts.clear()),), is_header=True)
         yield Batch(100, 0, (Leaf("a", texts), Leaf("b", texts)))
 
-    monkeypatch.setattr(scanning, "read", read)
+    monkeypatch.setattr(objects, "read", read)
     store = stored(1)
     (entry,) = read_manifest(store, URI)
     known: Known = {TableKey("", "parquet", ("a",)): {"a": (0, {})}}

@@ -18,7 +18,7 @@ from tasks.core.detectors.recall import FIRST, Ledger, Recall
 from tasks.core.detectors.sampling import Groups, shares
 from tasks.core.detectors.tables import MAX_COLUMNS, METADATA, Batch, Leaf, Source, Unread, beginning_of, format_of
 from tasks.core.plane.reading import Beginning, beginnings
-from tasks.core.retries import in_turn
+from tasks.core.retries import OBJECTS_AT_ONCE, in_turn
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -72,7 +72,7 @@ def scan_objects(
     entries: Iterable[tuple[Entry, Groups]],
     *,
     detection: Detection,
-    in_flight: int = 2,
+    in_flight: int = OBJECTS_AT_ONCE,
     by_name: bool = False,
     recall: Recall | None = None,
     keeps: bool = True,

@@ -30,6 +30,7 @@ from tasks.core.detectors.sampling import Groups, draw
 from tasks.core.detectors.tables import METADATA, Unread
 from tasks.core.findings import ColumnProfile, Finding, ScanReport
 from tasks.core.manifest import Manifest
+from tasks.core.retries import OBJECTS_AT_ONCE
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -76,7 +77,7 @@ def scan(
     *,
     detection: Detection = EVERYTHING,
     thoroughness: Thoroughness = WHOLE,
-    in_flight: int = 2,
+    in_flight: int = OBJECTS_AT_ONCE,
     recall: Recall | None = None,
     keeps: bool = True,
 ) -> ScanReport:

@@ -23,6 +23,7 @@ from tasks.core.detectors.search import hits_in
 from tasks.core.detectors.tables import METADATA, Batch, Leaf, Source
 from tasks.core.detectors.tallies import with_context
 from tasks.core.manifest import Manifest
+from tasks.core.retries import OBJECTS_AT_ONCE
 
 if TYPE_CHECKING:
     from tasks.core.ports import Store
@@ -45,7 +46,7 @@ def spans(
     *,
     detection: Detection = EVERYTHING,
     min_confidence: float = 0.5,
-    in_flight: int = 2,
+    in_flight: int = OBJECTS_AT_ONCE,
 ) -> Iterator[dict[str, Any]]:
     """The places of all hits: `path`, `row` (from 0), `column`, `entity`, `start`, `end` (characters), `score`.
 
