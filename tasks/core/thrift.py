@@ -28,8 +28,17 @@ class ThriftError(ValueError):
     """Bytes that are no struct."""
 
 
+class EndsTooSoon(ThriftError):
+    """Bytes that end before the struct does."""
+
+
 def read_struct(content: bytes | memoryview, at: int = 0, depth: int = 0) -> tuple[Struct, int]:
-    r"""The struct that begins somewhere in the content, and where it ends. Raises `ThriftError` when it does not.
+    r"""The struct that begins somewhere in the content, and where it ends.
+
+    Raises:
+        EndsTooSoon: There must be more of it.
+        ThriftError: It is none.
+
 
     >>> read_struct(b"\x15\x02\x00")
     ({1: (5, 1)}, 3)
@@ -52,7 +61,7 @@ def read_struct(content: bytes | memoryview, at: int = 0, depth: int = 0) -> tup
                 value, at = _value(content, at, kind, depth)
                 fields[number] = kind, value
     except IndexError as error:
-        raise ThriftError("it ends too soon") from error
+        raise EndsTooSoon from error
     return fields, at + 1
 
 
@@ -66,7 +75,7 @@ def _value(content: bytes | memoryview, at: int, kind: int, depth: int) -> tuple
         if kind == BINARY:
             length, at = _varint(content, at)
         if length > len(content) - at:
-            raise ThriftError("it ends too soon")
+            raise EndsTooSoon
         return bytes(content[at : at + length]), at + length
     if kind in (LIST, SET):
         count, of = content[at] >> 4, content[at] & 15

@@ -52,6 +52,17 @@ static i64 filled(const u8 *page, i64 size, i64 values, i64 *begin) {
     return there;
 }
 
+/* Up to eight bytes from a place on, of which so many are there, as a number: the lowest first. */
+static inline uint64_t word_from(const u8 *data, i64 room) {
+    uint64_t word = 0;
+    if (room >= 8) memcpy(&word, data, 8);
+    else memcpy(&word, data, (size_t)room);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    word = __builtin_bswap64(word);
+#endif
+    return word;
+}
+
 /* Counts how often a page of so many values, which may be missing where they are `optional`, refers to each entry of its
  * dictionary. Answers how many are there. */
 i64 lintas_referred(const u8 *page, i64 size, i64 values, int optional, i64 *counts, i64 entries) {
@@ -66,14 +77,8 @@ i64 lintas_referred(const u8 *page, i64 size, i64 values, int optional, i64 *cou
             i64 bytes = (head >> 1) * width, some = (head >> 1) * 8 < left ? (head >> 1) * 8 : left;
             if (bytes > size - at) return -1;
             for (i64 k = 0; k < some; k++) {
-                i64 from = at + (k * width >> 3), room = size - from;
-                uint64_t word = 0;
-                if (room >= 8) memcpy(&word, page + from, 8);
-                else memcpy(&word, page + from, (size_t)room);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-                word = __builtin_bswap64(word);
-#endif
-                i64 entry = (i64)(word >> (k * width & 7) & mask);
+                i64 from = at + (k * width >> 3);
+                i64 entry = (i64)(word_from(page + from, size - from) >> (k * width & 7) & mask);
                 if (entry >= entries) return -1;
                 counts[entry]++;
             }

@@ -13,13 +13,7 @@ i64 lintas_numbers(const u8 *page, i64 size, int width, i64 count, i64 *numbers)
         for (i64 k = 0; k < some; k++) {
             i64 from = head & 1 ? at + (k * width >> 3) : at, shift = head & 1 ? k * width & 7 : 0;
             i64 room = head & 1 ? size - from : bytes;
-            uint64_t word = 0;
-            if (room >= 8) memcpy(&word, page + from, 8);
-            else memcpy(&word, page + from, (size_t)room);
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-            word = __builtin_bswap64(word);
-#endif
-            numbers[done + k] = (i64)(word >> shift & mask);
+            numbers[done + k] = (i64)(word_from(page + from, room) >> shift & mask);
         }
         at += length, done += some;
     }
@@ -41,12 +35,7 @@ i64 lintas_laid(const i64 *offsets, const u8 *data, i64 data_end, const i64 *whi
 }
 
 static inline uint64_t first_bytes(const u8 *at, const u8 *end, int width) {
-    uint64_t word = 0;
-    if (end - at >= 8) memcpy(&word, at, 8);
-    else memcpy(&word, at, (size_t)(end - at));
-#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    word = __builtin_bswap64(word);
-#endif
+    uint64_t word = word_from(at, end - at);
     return width == 8 ? word : word & (((uint64_t)1 << 8 * width) - 1);
 }
 
