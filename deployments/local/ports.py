@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -13,7 +14,11 @@ from deployments.local.processes import HOST, require_free
 from tasks.core.errors import Invalid
 
 # SeaweedFS takes for itself the ports 10,000 above those that it is given: no port that is drawn is one of these.
-_LOWEST, _ABOVE = 12_000, 22_000
+PORTS = range(12_000, 22_000)
+
+OWN_PORTS = "LINTAS_PORTS"
+"""In the environment: the first port and the last of those that this process may draw (`12000-14999`), so that of
+several that start servers at the same time none draws what another has drawn and not yet taken."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -23,7 +28,9 @@ def free_ports(count: int) -> list[int]:
     take a port between its choice and its use. They are drawn by lot, so that two who choose at the same time
     choose differently.
     """
-    drawn = iter(SystemRandom().sample(range(_LOWEST, _ABOVE), _ABOVE - _LOWEST))
+    first, _, last = os.environ.get(OWN_PORTS, f"{PORTS[0]}-{PORTS[-1]}").partition("-")
+    ports = range(int(first), int(last) + 1)
+    drawn = iter(SystemRandom().sample(ports, len(ports)))
     with ExitStack() as held:
         chosen: list[int] = []
         while len(chosen) < count:
