@@ -29,7 +29,6 @@ MOST_ROWS = 2**21
 """So are row groups of more rows: what stands in the place of a short value may be much longer."""
 
 _MAGIC = b"PAR1"
-_PIECE_BYTES = 8 * 1024 * 1024
 _ZSTD, _ZSTD_LEVEL, _BYTE_ARRAY = 6, 1, 6
 
 # Fields of FileMetaData.
@@ -198,12 +197,11 @@ def _items(struct: Struct, number: int) -> list[Any]:
 
 
 def _columns(footer: Struct, file: BoundedParquet) -> list[_Column]:
-    names: list[str] = file.schema.names
-    if len(set(names)) < len(names) or any("." in name for name in names):
+    if not file.has_clear_names:
         raise NotByChunks
     elements: list[Struct] = _items(footer, _SCHEMA)
     found = list(_top_level(elements))
-    if [column.name for column in found] != names:
+    if [column.name for column in found] != file.schema.names:
         raise NotByChunks
     return found
 
@@ -236,8 +234,11 @@ def _carried(file: BoundedParquet, chunk: Stored, about: Struct, keep_statistics
     kept[_SIZE] = I64, stored_bytes + sum(page.size_bytes - page.stored_bytes for page in chunk.pages)
     kept[_STORED] = I64, stored_bytes
     first = chunk.pages[0]
-    pieces = (file.at(at, min(_PIECE_BYTES, chunk.end - at)) for at in range(chunk.start, chunk.end, _PIECE_BYTES))
-    return _Chunk(kept, pieces, first.at + first.stored_bytes - chunk.start if first.is_dictionary else 0)
+    return _Chunk(
+        kept,
+        file.pieces(chunk.start, chunk.end),
+        first.at + first.stored_bytes - chunk.start if first.is_dictionary else 0,
+    )
 
 
 def _changed(file: BoundedParquet, chunk: Stored, about: Struct, texts: Texts) -> _Chunk:

@@ -17,7 +17,7 @@ from tasks.core.arrow import pa
 from tasks.core.arrow import parquet as arrow_parquet
 from tasks.core.chunkwise import Described, NotByChunks, Plan, Texts, write
 from tasks.core.detectors import readers
-from tasks.core.detectors.leaves import decode, is_binary, unique_names
+from tasks.core.detectors.leaves import decode, is_binary, is_in, unique_names
 from tasks.core.detectors.personal_names import safe_path
 from tasks.core.detectors.row_groups import BoundedParquet
 from tasks.core.detectors.tables import TEXT, Source, Unread, format_of
@@ -150,7 +150,7 @@ def _treated_batch(batch: Any, needed: ObjectTreatment) -> Any:
 
 def _is_concerned(name: str, needed: ObjectTreatment) -> bool:
     """Whether a column is treated, or anything that is nested in it."""
-    return any(column == name or column.startswith((f"{name}.", f"{name}[]")) for column in needed.columns)
+    return any(is_in(column, name) for column in needed.columns)
 
 
 def _treated_array(name: str, array: Any, needed: ObjectTreatment) -> Any:

@@ -73,7 +73,7 @@ def _value(content: bytes | memoryview, at: int, kind: int, depth: int) -> tuple
     if kind in (DOUBLE, BINARY):
         length = _DOUBLE_BYTES
         if kind == BINARY:
-            length, at = _varint(content, at)
+            length, at = varint_at(content, at)
         if length > len(content) - at:
             raise EndsTooSoon
         return bytes(content[at : at + length]), at + length
@@ -81,7 +81,7 @@ def _value(content: bytes | memoryview, at: int, kind: int, depth: int) -> tuple
         count, of = content[at] >> 4, content[at] & 15
         at += 1
         if count == _LONG_LIST:
-            count, at = _varint(content, at)
+            count, at = varint_at(content, at)
         items: list[Any] = []
         for _ in range(count):
             item, at = _value(content, at, of, depth + 1)
@@ -93,11 +93,12 @@ def _value(content: bytes | memoryview, at: int, kind: int, depth: int) -> tuple
 
 
 def _integer(content: bytes | memoryview, at: int) -> tuple[int, int]:
-    value, at = _varint(content, at)
+    value, at = varint_at(content, at)
     return (value >> 1) ^ -(value & 1), at
 
 
-def _varint(content: bytes | memoryview, at: int) -> tuple[int, int]:
+def varint_at(content: bytes | memoryview, at: int) -> tuple[int, int]:
+    """A number as `varint` writes it, and where it ends. Raises `ThriftError`, or `IndexError` where it is cut off."""
     value = shift = 0
     while True:
         byte = content[at]

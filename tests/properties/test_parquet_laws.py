@@ -22,10 +22,11 @@ from tasks.core.detectors.pages import PageError
 from tasks.core.detectors.readers import ARROW_ERRORS
 from tasks.core.detectors.row_groups import BoundedParquet
 from tasks.core.detectors.scan import scan
-from tasks.core.detectors.tables import Source, Unread
+from tasks.core.detectors.tables import Unread
 from tasks.core.findings import ScanReport
 from tasks.core.listing import read_manifest
 from tests.memory_store import MemoryStore
+from tests.parquet_files import opened, written
 
 URI = DatasetURI("memory", "b", "t")
 COMPILERS = [name for name in ("cc", "gcc", "clang") if shutil.which(name)]
@@ -52,19 +53,6 @@ options = st.fixed_dictionaries({
     "row_group_size": st.sampled_from([50, 700, 10_000]),
     "data_page_version": st.sampled_from(["1.0", "1.0", "2.0"]),
 })  # fmt: skip
-
-
-def written(table: pa.Table, **how: Any) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, **how)
-    return sink.getvalue()
-
-
-def opened(content: bytes) -> Source:
-    store = MemoryStore()
-    store.put(URI.key("t.parquet"), [content], size_bytes=len(content))
-    (entry,) = read_manifest(store, URI)
-    return Source.open(store, URI, entry)
 
 
 def scanned(content: bytes) -> ScanReport:

@@ -17,15 +17,13 @@ from tasks.core.chunkwise import Described, NotByChunks
 from tasks.core.dataset import DatasetURI
 from tasks.core.detectors import native
 from tasks.core.detectors.row_groups import BoundedParquet
-from tasks.core.detectors.tables import Source
 from tasks.core.errors import PolicyViolation
-from tasks.core.listing import read_manifest
 from tasks.core.policy import Action, ActionOptions
 from tasks.core.privacy import ColumnTreatment
 from tasks.core.pseudonym_key import PseudonymKey
 from tasks.core.text_pages import OddPage, plain, runs
 from tasks.core.treatments import ObjectTreatment
-from tests.memory_store import MemoryStore
+from tests.parquet_files import opened, written
 
 URI = DatasetURI("memory", "b", "raw")
 KEYS = PseudonymKey("p1", bytes(range(32)))
@@ -90,22 +88,9 @@ TREATED = {
 NEEDED = ObjectTreatment(TREATED, KEYS, "far")
 
 
-def parquet(of: pa.Table, **options: Any) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(of, sink, **options)
-    return sink.getvalue()
-
-
-def source(content: bytes) -> Source:
-    store = MemoryStore()
-    store.put(URI.key("t.parquet"), [content], size_bytes=len(content))
-    (entry,) = read_manifest(store, URI)
-    return Source.open(store, URI, entry)
-
-
 def treated(content: bytes, needed: ObjectTreatment = NEEDED) -> bytes:
     sink = io.BytesIO()
-    assert rewriters.parquet(source(content), needed, sink)
+    assert rewriters.parquet(opened(content), needed, sink)
     return sink.getvalue()
 
 
@@ -124,7 +109,7 @@ def read(content: bytes) -> pa.Table:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_chunks_and_batches_give_the_same_rows(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = parquet(table(), **LAYOUTS[layout])
+    content = written(table(), **LAYOUTS[layout])
     expected, made = read(by_batches(content, monkeypatch)), read(treated(content))
     made.validate(full=True)
     assert made.schema == expected.schema
@@ -133,7 +118,7 @@ def test_chunks_and_batches_give_the_same_rows(layout: str, monkeypatch: pytest.
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_bytes_are_the_same_with_and_without_the_kernel(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = parquet(table(), **LAYOUTS[layout])
+    content = written(table(), **LAYOUTS[layout])
     made = treated(content)
     assert treated(content) == made
     monkeypatch.setattr(native, "kernel", lambda: None)
@@ -141,7 +126,7 @@ def test_the_bytes_are_the_same_with_and_without_the_kernel(layout: str, monkeyp
 
 
 def test_what_is_not_treated_is_carried_as_it_is_stored_with_its_statistics() -> None:
-    content = parquet(table(), row_group_size=1000)
+    content = written(table(), row_group_size=1000)
     before, after = (pq.ParquetFile(io.BytesIO(each)).metadata for each in (content, treated(content)))
     assert after.num_row_groups == before.num_row_groups == 3
     names = [before.schema.column(at).path for at in range(before.num_columns)]
@@ -159,7 +144,7 @@ def test_what_is_not_treated_is_carried_as_it_is_stored_with_its_statistics() ->
 
 def test_nothing_of_the_source_is_said_about_treated_columns() -> None:
     noted = table().replace_schema_metadata({"owner": "person1@example.org"})
-    content = parquet(noted, write_page_index=True, compression="none", sorting_columns=[pq.SortingColumn(0)])
+    content = written(noted, write_page_index=True, compression="none", sorting_columns=[pq.SortingColumn(0)])
     made = treated(content)
     metadata = pq.ParquetFile(io.BytesIO(made)).metadata
     assert set(metadata.metadata) == {b"ARROW:schema"}
@@ -176,7 +161,7 @@ def test_nothing_of_the_source_is_said_about_treated_columns() -> None:
 
 def test_an_entry_that_nothing_refers_to_is_treated_too() -> None:
     coded = pa.DictionaryArray.from_arrays(pa.array([0, 0, 0]), pa.array(["a@example.org", "b@example.org"]))
-    content = parquet(pa.table({"email": coded}), store_schema=False, compression="none")
+    content = written(pa.table({"email": coded}), store_schema=False, compression="none")
     assert b"b@example.org" in content
     made = treated(content)
     assert b"@example.org" not in made
@@ -187,7 +172,7 @@ def test_a_few_long_entries_are_not_spelt_out() -> None:
     texts = ["x" * 1_000_000, *(f"t{at}" for at in range(1000))]
     which = [*range(1001), *[0] * 60]
     coded = pa.DictionaryArray.from_arrays(pa.array(which), pa.array(texts))
-    content = parquet(pa.table({"note": coded}), store_schema=False, dictionary_pagesize_limit=2**30)
+    content = written(pa.table({"note": coded}), store_schema=False, dictionary_pagesize_limit=2**30)
     made = treated(content)
     assert pq.ParquetFile(io.BytesIO(made)).metadata.row_group(0).column(0).has_dictionary_page
     assert read(made)["note"].to_pylist() == [texts[at] for at in which]
@@ -195,7 +180,7 @@ def test_a_few_long_entries_are_not_spelt_out() -> None:
 
 @pytest.mark.parametrize("limit", ["GROUP_BYTES", "MOST_ROWS"])
 def test_what_is_too_large_at_once_goes_batch_by_batch(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = parquet(table(), row_group_size=1500)
+    content = written(table(), row_group_size=1500)
     expected = read(treated(content))
     monkeypatch.setattr(f"tasks.core.chunkwise.{limit}", 1000)
     made = treated(content)
@@ -204,7 +189,7 @@ def test_what_is_too_large_at_once_goes_batch_by_batch(limit: str, monkeypatch: 
 
 
 def test_texts_are_treated_a_number_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = parquet(table())
+    content = written(table())
     made = treated(content)
     monkeypatch.setattr("tasks.core.treatments.AT_ONCE", 100)
     assert treated(content) == made
@@ -213,27 +198,27 @@ def test_texts_are_treated_a_number_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 def test_a_file_of_which_nothing_is_left_is_left_out() -> None:
     needed = ObjectTreatment({"who.email": how("who.email", Action.DROP)}, KEYS, "far")
     rows = pa.table({"who": [{"email": "a@example.org"}]})
-    assert not rewriters.parquet(source(parquet(rows)), needed, io.BytesIO())
+    assert not rewriters.parquet(opened(written(rows)), needed, io.BytesIO())
 
 
 @pytest.mark.parametrize("names", [["a", "a"], ["a.b", "c"]])
 def test_names_that_are_not_clear_go_batch_by_batch(names: list[str]) -> None:
-    content = parquet(pa.table([["x"], ["y"]], names=names))
+    content = written(pa.table([["x"], ["y"]], names=names))
     with pytest.raises(NotByChunks):
-        Described.of(BoundedParquet(source(content)))
+        Described.of(BoundedParquet(opened(content)))
 
 
 def test_dates_move_with_their_subjects_and_the_rest_is_carried() -> None:
     rows = pa.table({"who": ["a", "b"] * 50, "born": ["1980-03-04", "1990-05-06"] * 50, "n": list(range(100))})
     needed = ObjectTreatment({"born": how("born", Action.SHIFT_DATES, by="who", max_days=30)}, KEYS, "far")
-    made = read(treated(parquet(rows), needed))
+    made = read(treated(written(rows), needed))
     assert made.select(["who", "n"]).equals(rows.select(["who", "n"]))
     assert made["born"].to_pylist() != rows["born"].to_pylist()
     assert len(made["born"].unique()) == 2
 
 
 def test_bytes_that_are_wrong_are_treated_as_by_batches_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    content = parquet(table(300).select(["id", "email", "name", "note"]), compression="none")
+    content = written(table(300).select(["id", "email", "name", "note"]), compression="none")
     draw = np.random.default_rng(5)
     same = 0
     for at in draw.integers(4, len(content) - 8, 150).tolist():

@@ -15,11 +15,11 @@ from tasks.core.detectors import sampling
 from tasks.core.detectors.recall import Recall
 from tasks.core.detectors.sampling import shares
 from tasks.core.detectors.scan import scan
-from tasks.core.detectors.tables import Source
 from tasks.core.findings import ScanReport
 from tasks.core.listing import read_manifest
 from tests.memory_store import MemoryStore
-from tests.unit.test_chunkwise import LAYOUTS, parquet, table
+from tests.parquet_files import opened, written
+from tests.unit.test_chunkwise import LAYOUTS, table
 
 URI = DatasetURI("memory", "b", "d")
 MIXED = pa.table(
@@ -44,9 +44,7 @@ def scanned(content: bytes, threads: int, recall: Recall | None = None) -> ScanR
 
 
 def cut(content: bytes, most: int) -> list[Any]:
-    store = stored(content)
-    (entry,) = read_manifest(store, URI)
-    return shares(Source.open(store, URI, entry), most)
+    return shares(opened(content), most)
 
 
 @pytest.fixture(autouse=True)
@@ -55,29 +53,29 @@ def _all_is_large(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[r
 
 
 def test_shares_are_of_about_as_many_rows() -> None:
-    content = parquet(table(), row_group_size=100)
+    content = written(table(), row_group_size=100)
     assert [sorted(share) for share in cut(content, 3)] == [[*range(10)], [*range(10, 20)], [*range(20, 30)]]
-    assert cut(content, 1) == cut(parquet(table()), 4) == [None]
+    assert cut(content, 1) == cut(written(table()), 4) == [None]
 
 
 def test_what_is_no_large_parquet_is_one_share(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cut(b"a,b\n1,2\n", 4) == [None]
-    assert cut(parquet(table(), row_group_size=100)[:-20], 4) == [None]
-    assert cut(parquet(pa.table({"a": pa.array([], pa.string())})), 4) == [None]
+    assert cut(written(table(), row_group_size=100)[:-20], 4) == [None]
+    assert cut(written(pa.table({"a": pa.array([], pa.string())})), 4) == [None]
     monkeypatch.setattr(sampling, "LARGE_BYTES", 10**9)
-    assert cut(parquet(table(), row_group_size=100), 4) == [None]
+    assert cut(written(table(), row_group_size=100), 4) == [None]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_shares_are_found_to_hold_what_the_whole_holds(layout: str) -> None:
-    content = parquet(table(), **LAYOUTS[layout] | {"row_group_size": 400})
+    content = written(table(), **LAYOUTS[layout] | {"row_group_size": 400})
     whole = scanned(content, 1)
     assert whole.findings
     assert scanned(content, 3) == whole
 
 
 def test_notes_names_and_what_cannot_be_read_are_told_once() -> None:
-    content = parquet(MIXED, row_group_size=90)
+    content = written(MIXED, row_group_size=90)
     whole, shared = scanned(content, 1), scanned(content, 4)
     assert {each.column for each in whole.findings} >= {"(metadata)", "text", "#4"}
     assert sum(each.count for each in shared.findings if each.entity == "UNREADABLE") == 9
@@ -87,7 +85,7 @@ def test_notes_names_and_what_cannot_be_read_are_told_once() -> None:
 
 
 def test_what_one_scan_counted_of_shares_another_recalls() -> None:
-    content, recall = parquet(table(), row_group_size=400), Recall()
+    content, recall = written(table(), row_group_size=400), Recall()
     first = scanned(content, 3, recall)
     assert recall.recalled == 0
     assert scanned(content, 3, recall) == first
@@ -95,10 +93,8 @@ def test_what_one_scan_counted_of_shares_another_recalls() -> None:
 
 
 def test_a_share_that_is_broken_is_unreadable_and_the_rest_is_counted() -> None:
-    sink = io.BytesIO()
-    pq.write_table(table(), sink, row_group_size=300, compression="none")
-    content = bytearray(sink.getvalue())
-    last = pq.ParquetFile(sink).metadata.row_group(9).column(0)
+    content = bytearray(written(table(), row_group_size=300, compression="none"))
+    last = pq.ParquetFile(io.BytesIO(content)).metadata.row_group(9).column(0)
     content[last.dictionary_page_offset : last.dictionary_page_offset + 40] = b"\xff" * 40
     report = scanned(bytes(content), 2)
     assert any(each.entity == "UNREADABLE" for each in report.findings)

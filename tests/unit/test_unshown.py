@@ -18,7 +18,8 @@ from tasks.core.listing import read_manifest
 from tasks.core.policy import Action
 from tasks.core.treatments import ObjectTreatment
 from tests.memory_store import MemoryStore
-from tests.unit.test_chunkwise import KEYS, LAYOUTS, how, parquet, table, treated
+from tests.parquet_files import written
+from tests.unit.test_chunkwise import KEYS, LAYOUTS, how, table, treated
 
 URI = DatasetURI("memory", "b", "d")
 ROWS, HIDDEN = 60, 40
@@ -43,10 +44,9 @@ def hidden(kind: Any = None) -> pa.Array:
 
 
 def scanned(of: pa.Table, **options: Any) -> ScanReport:
-    sink = io.BytesIO()
-    pq.write_table(of, sink, **options)
+    content = written(of, **options)
     store = MemoryStore()
-    store.put(URI.key("t.parquet"), [sink.getvalue()], size_bytes=sink.tell())
+    store.put(URI.key("t.parquet"), [content], size_bytes=len(content))
     return scan(store, URI, read_manifest(store, URI))
 
 
@@ -105,7 +105,7 @@ def test_the_same_is_found_whether_a_row_shows_it_or_not() -> None:
 @pytest.mark.parametrize("action", [Action.TOKENISE, Action.MASK, Action.REPLACE])
 @pytest.mark.parametrize("store_schema", [True, False])
 def test_a_treated_copy_hides_nothing(action: Action, in_text: bool, store_schema: bool) -> None:
-    content = parquet(SHAPES["categories"], store_schema=store_schema)
+    content = written(SHAPES["categories"], store_schema=store_schema)
     made = treated(content, ObjectTreatment({"who": how("who", action, in_text=in_text)}, KEYS, "far"))
     file = pq.ParquetFile(io.BytesIO(made), read_dictionary=["who"])
     entries = file.read().column("who").chunk(0).dictionary.to_pylist()

@@ -67,6 +67,11 @@ def flatten(name: str, array: Any, rows: Rows | None, depth: int) -> Iterator[Le
         yield from _leaf(name, array, rows)
 
 
+def is_in(leaf: str, column: str) -> bool:
+    """Whether a leaf is a column, or nested in it."""
+    return leaf == column or leaf.startswith((f"{column}.", f"{column}[]"))
+
+
 def parents_of(lists: Any, rows: Rows | None) -> Rows:
     """For each item of lists the row of the batch, when `rows` tells that of each list (None: its own)."""
     own = np.asarray(pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), dtype=np.int64)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tasks.core.detectors.pickles import Found
 from tasks.core.detectors.tables import Batch, Source, Unread
+from tasks.core.thrift import ThriftError, varint_at
 
 _MAX_MODEL_BYTES = 512 * 1024 * 1024
 _STEP_BYTES = 8 * 1024 * 1024
@@ -78,7 +79,7 @@ def onnx(source: Source) -> Iterator[Batch | Unread]:
             if found.is_full:
                 yield found.batch()
         yield found.batch()
-    except (_OnnxError, IndexError):
+    except (_OnnxError, ThriftError, IndexError):
         yield found.batch()
         yield Unread("an ONNX model that cannot be taken apart")
 
@@ -118,7 +119,7 @@ def _packed(content: memoryview) -> Iterator[int]:
     """Whole numbers that are long enough to be somebody's."""
     at = 0
     while at < len(content):
-        value, at = _varint(content, at)
+        value, at = varint_at(content, at)
         if value >= 1e8:
             yield value
 
@@ -126,16 +127,16 @@ def _packed(content: memoryview) -> Iterator[int]:
 def _fields(content: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
     at = 0
     while at < len(content):
-        tag, at = _varint(content, at)
+        tag, at = varint_at(content, at)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
-            value, at = _varint(content, at)
+            value, at = varint_at(content, at)
             yield number, kind, value
         elif kind in (_FIXED64, _FIXED32):
             at += 8 if kind == _FIXED64 else 4
             yield number, kind, 0
         elif kind == _LENGTH:
-            length, at = _varint(content, at)
+            length, at = varint_at(content, at)
             if at + length > len(content):
                 raise _OnnxError
             yield number, kind, content[at : at + length]
@@ -144,18 +145,6 @@ def _fields(content: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
             raise _OnnxError
     if at != len(content):
         raise _OnnxError
-
-
-def _varint(content: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 70:
-        byte = content[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-    raise _OnnxError
 
 
 def npy(source: Source) -> Iterator[Batch | Unread]:

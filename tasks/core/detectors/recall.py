@@ -23,6 +23,7 @@ from tasks.core.arrow import compute as pc
 from tasks.core.arrow import pa
 from tasks.core.detectors.columns import ColumnState
 from tasks.core.detectors.detection import Detection
+from tasks.core.detectors.leaves import is_in
 from tasks.core.detectors.tables import METADATA, Leaf
 
 _MOST_BYTES = 64 * 1024 * 1024
@@ -176,7 +177,7 @@ class Ledger:
         if self._keeps and not self._spoilt:
             for name, digest in self._digests.items():
                 if name not in self._taken:
-                    states = {leaf: state for leaf, state in self._states.items() if _is_in(leaf, name)}
+                    states = {leaf: state for leaf, state in self._states.items() if is_in(leaf, name)}
                     if states:
                         self._recall.keep_stored(name, self._detection, digest, Counted(states, rows))
         self._taken = {}
@@ -184,11 +185,6 @@ class Ledger:
     def spoil(self) -> None:
         """Keep and recall nothing from here on: something could not be read or counted."""
         self._spoilt = True
-
-
-def _is_in(leaf: str, column: str) -> bool:
-    """Whether a leaf is a column, or nested in it."""
-    return leaf == column or leaf.startswith((f"{column}.", f"{column}[]"))
 
 
 FIRST = bytes(32)

@@ -184,9 +184,9 @@ class BoundedParquet:
             groups, columns = part
             taken = self._taken(groups, columns, ledger)
             columns = [column for column in columns if column.path.split(".")[0] not in taken]
-            left = [column for column in columns if column.index not in self._flat_texts]
+            left = [column for column in columns if column.index not in self.flat_texts]
             for at, column in enumerate(columns):
-                if column.index in self._flat_texts:
+                if column.index in self.flat_texts:
                     last = not left and not taken and at == len(columns) - 1
                     found = None if last else self._texts(groups, column)
                     if found is None:
@@ -207,8 +207,7 @@ class BoundedParquet:
 
     def _taken(self, groups: list[int], columns: list[_Column], ledger: Ledger | None) -> set[str]:
         """The columns, with all that is nested in them, whose chunks in some row groups were counted before."""
-        names: list[str] = self.schema.names
-        if ledger is None or len(set(names)) < len(names) or any(not name or set(name) & set(".[") for name in names):
+        if ledger is None or not self.has_clear_names or any(not name or "[" in name for name in self.schema.names):
             return set()
         inside: dict[str, list[_Column]] = {}
         for column in columns:
@@ -239,8 +238,7 @@ class BoundedParquet:
         for column in columns:
             for group, chunk in zip(groups, column.chunks, strict=True):
                 start, length = _extent(self.metadata.row_group(group).column(column.index), chunk)
-                for at in range(start, start + length, _PIECE_BYTES):
-                    yield self._ranged.at(at, min(_PIECE_BYTES, start + length - at))
+                yield from self.pieces(start, start + length)
 
     def _described(self, most_rows: int) -> Iterator[tuple[list[int], list[_Column]] | Unread]:
         """Row groups that are read together, with their columns; an `Unread` after which nothing comes."""
@@ -303,18 +301,23 @@ class BoundedParquet:
         """The file's bytes from an offset on, as they lie there."""
         return self._ranged.at(offset, size)
 
+    def pieces(self, start: int, end: int) -> Iterator[bytes]:
+        """The same in pieces, up to an end."""
+        for at in range(start, end, _PIECE_BYTES):
+            yield self.at(at, min(_PIECE_BYTES, end - at))
+
     @property
-    def flat_texts(self) -> dict[int, bool]:
-        """Which columns are texts, one a row, with whether they may be missing; none where names are ambiguous."""
-        return self._flat_texts
+    def has_clear_names(self) -> bool:
+        """Whether a path tells which column it is in: no name comes again, and none has a dot."""
+        names: list[str] = self.schema.names
+        return len(set(names)) == len(names) and not any("." in name for name in names)
 
     @cached_property
-    def _flat_texts(self) -> dict[int, bool]:
+    def flat_texts(self) -> dict[int, bool]:
         """Which columns are texts, one a row, with whether they may be missing; none where names are ambiguous."""
-        names: list[str] = self.schema.names
-        if len(set(names)) < len(names) or any("." in name for name in names):
+        if not self.has_clear_names:
             return {}
-        kinds = dict(zip(names, self.schema.types, strict=True))
+        kinds = dict(zip(self.schema.names, self.schema.types, strict=True))
         found: dict[int, bool] = {}
         for at in range(self.metadata.num_columns):
             column = self._file.schema.column(at)
@@ -336,7 +339,7 @@ class BoundedParquet:
             if values != self.metadata.row_group(group).num_rows:
                 return None
             content = partial(self._content_of, compressions=column.compressions)
-            part = texts(kernel, column.path, chunk, content, optional=self._flat_texts[column.index])
+            part = texts(kernel, column.path, chunk, content, optional=self.flat_texts[column.index])
             if part is None or any(each.longest_bytes * _LEAST_ROWS > BATCH_BYTES for each in part):
                 return None
             found += part
@@ -494,10 +497,10 @@ class BoundedParquet:
     def _most_spelt(self, column: _Column) -> int | None:
         """What a column's references are at most once they are spelt out; None when it is not known."""
         kernel = native.kernel()
-        if kernel is None or column.index not in self._flat_texts:
+        if kernel is None or column.index not in self.flat_texts:
             return None
         content = partial(self._content_of, compressions=column.compressions)
-        optional = self._flat_texts[column.index]
+        optional = self.flat_texts[column.index]
         most = [most_spelt(kernel, chunk, content, optional=optional) for chunk in column.chunks]
         known = [each for each in most if each is not None]
         return sum(known) if len(known) == len(most) else None
